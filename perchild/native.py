@@ -1,0 +1,291 @@
+"""The only importer of the C extension: typed calls, one translator of error codes.
+
+Runs as: dispatcher (build_seccomp, the accept locks), compile (restrict_to_read_search), child (everything else).
+Source: native/pc.h and native/child.h are the contracts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from perchild import _native
+from perchild.wire.child import ChildSpec
+
+_lib: Any = _native.lib
+_ffi: Any = _native.ffi
+
+WORK_ASK, WORK_LEAVE = 0, 1
+MAIN_END, MAIN_PYTHON = 0, 1
+ASK_HOSTNAME, ASK_POLICY, ASK_HANDLER = 1, 2, 3
+MUTEX_KINDS = {"default": 0, "flock": 1, "fcntl": 2, "pthread": 3, "sysvsem": 4}
+MAX_NAME_BYTES = 63
+RESERVED_FDS = 128  # of RLIMIT_NOFILE: for files, logs and the child's own descriptors
+
+_E_CLOSED, _E_SYS = 12, 16
+_ERRORS = {
+    1: "malformed", 2: "request line too long", 3: "head too large", 4: "unknown HTTP version", 5: "not implemented",
+    6: "body too large", 7: "expectation", 8: "not found", 9: "forbidden", 10: "range", 11: "try again", 12: "closed",
+    13: "a hand-off breaks the rules", 14: "a record or table that this version did not write", 15: "out of memory",
+    16: "a system call failed",
+}
+
+
+class NativeError(OSError):
+    """A call into the extension failed; `code` is its PC_E_* number."""
+
+    def __init__(self, what: str, code: int) -> None:
+        """Say what failed and why."""
+        reason = _ERRORS.get(code, f"error {code}")
+        if code == _E_SYS:
+            reason += f": {os.strerror(_ffi.errno)}"
+        super().__init__(f"{what}: {reason}")
+        self.code = code
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        raise NativeError(what, -result)
+
+
+@dataclass(frozen=True, slots=True)
+class Seccomp:
+    """A compiled filter: address of struct sock_filter[count], for the process's life."""
+
+    bpf: Any
+    count: int
+
+
+def build_seccomp() -> Seccomp:
+    """Compile the children's system call filter. Runs as: dispatcher, once."""
+    bpf, count = _ffi.new("void **"), _ffi.new("size_t *")
+    _check(_lib.pc_drop_build_seccomp(bpf, count), "seccomp filter")
+    return Seccomp(bpf[0], count[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A child's arguments in C, made before the fork: what Python touches behind it becomes memory of that child alone."""
+
+    drop: Any
+    options: Any
+    kept: tuple[Any, ...]  # arrays the two point to
+
+
+def prepare_child(spec: ChildSpec, seccomp: Seccomp | None) -> None:
+    """Fill spec.prepared. Runs as: dispatcher, before the fork."""
+    keep = spec.descriptors()
+    groups, fds = _ffi.new("uint32_t[]", list(spec.groups) or [0]), _ffi.new("int[]", list(keep) or [-1])
+    drop = _ffi.new("struct pc_drop *")
+    drop.uid, drop.gid, drop.groups, drop.group_count = spec.uid, spec.gid, groups, len(spec.groups)
+    drop.keep_fds, drop.keep_count = fds, len(keep)
+    drop.parent_pid, drop.nofile, drop.is_privileged = spec.parent_pid, spec.nofile, spec.is_privileged
+    drop.seccomp_bpf, drop.seccomp_count = (seccomp.bpf, seccomp.count) if seccomp else (_ffi.NULL, 0)
+    options, arrays = _make_options(spec)
+    spec.prepared = Prepared(drop, options, (groups, fds, *arrays))
+
+
+def _make_options(spec: ChildSpec) -> tuple[Any, tuple[Any, ...]]:
+    options = _ffi.new("struct pc_child_options *")
+    listeners = _ffi.new("int[]", list(spec.listener_fds) or [-1])
+    numbers = _ffi.new("uint32_t[]", list(spec.inbox_write_fds) or [0])
+    inboxes = _ffi.new("int[]", list(spec.inbox_write_fds.values()) or [-1])
+    logs = _ffi.new("int[]", list(spec.log_fds) or [-1])
+    options.control_fd, options.inbox_fd, options.record_fd = spec.control_fd, spec.inbox_fd, spec.record_fd
+    options.types_fd, options.page_fd, options.route_fd = spec.types_fd, spec.page_fd, spec.route_fd
+    options.listener_fds, options.listener_count = listeners, len(spec.listener_fds)
+    options.inbox_numbers, options.inbox_fds, options.inbox_count = numbers, inboxes, len(spec.inbox_write_fds)
+    options.log_fds, options.log_count = logs, len(spec.log_fds)
+    options.max_open = max(16, spec.nofile - RESERVED_FDS - len(spec.descriptors()))
+    options.mutex_kind = MUTEX_KINDS[spec.accept_mutex]
+    options.mutex_fd, options.mutex_id = spec.mutex_fd, spec.mutex_id
+    options.may_scale_leaders = (os.cpu_count() or 1) > 1 and not spec.has_one_worker
+    options.thread_stack_bytes = spec.thread_stack_bytes
+    options.has_one_worker, options.generation = spec.has_one_worker, spec.generation
+    options.name = spec.name.encode()[:MAX_NAME_BYTES]
+    return options, (listeners, numbers, inboxes, logs)
+
+
+def fork_child(spec: ChildSpec) -> int:
+    """Fork the child that prepare_child was called for; it drops its privileges and serves, in C.
+
+    Returns:
+        In the dispatcher the child's pid. In the child 0, and only once it needs Python: `Child(spec)` is then its C part.
+    Raises:
+        NativeError: it could not be forked.
+    """
+    prepared = spec.prepared
+    if not isinstance(prepared, Prepared):
+        raise TypeError("prepare_child comes first")
+    pid = _ask_nursery(prepared) if not spec.listener_fds else -1
+    if pid > 0:
+        return pid
+    child = _ffi.new("struct pc_child **")
+    pid = int(_lib.pc_spawn(prepared.drop, prepared.options, child))
+    _check(pid, "fork")
+    if pid == 0:
+        _here.append(child[0])
+    return pid
+
+
+def start_nursery() -> int:
+    """Start the process that tenants' children are forked from: before there is a plan, and before the signal handlers.
+
+    Returns:
+        In the dispatcher its pid. In a tenant's child 0, once it needs Python, as fork_child does.
+    """
+    fd, child = _ffi.new("int *"), _ffi.new("struct pc_child **")
+    pid = int(_lib.pc_nursery_start(fd, child))
+    _check(pid, "nursery")
+    if pid == 0:
+        _here.append(child[0])
+    else:
+        _nursery.append((pid, fd[0]))
+    return pid
+
+
+def _ask_nursery(prepared: Prepared) -> int:
+    """Return the pid of a child that the nursery forked, or -1: fork it here."""
+    if not _nursery:
+        return -1
+    pid, fd = _nursery[0]
+    result = int(_lib.pc_nursery_spawn(fd, prepared.drop, prepared.options))
+    if result == -_E_CLOSED:  # killed: what it shared is lost, the server goes on without
+        _nursery.clear()
+        os.close(fd)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+    return result
+
+
+def end_nursery() -> None:
+    """Let it end, and wait for it. Runs as: dispatcher, at the end."""
+    for pid, fd in _nursery:
+        os.close(fd)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+    _nursery.clear()
+
+
+_nursery: list[tuple[int, int]] = []  # pid and descriptor; one at most
+_here: list[Any] = []  # the C part of the child that this process is; one at most
+
+
+def restrict_to_read_search() -> None:
+    """Keep CAP_DAC_READ_SEARCH alone, for good, and lose the network. Runs as: root, in the compile process."""
+    _check(_lib.pc_restrict_to_read_search(), "giving up capabilities")
+
+
+def init_accept_mutex(fd: int) -> None:
+    """Put the pthread mutex of AcceptMutex into a fresh memfd. Runs as: dispatcher."""
+    _check(_lib.pc_acceptlock_init_shared(fd), "AcceptMutex pthread")
+
+
+def make_accept_semaphore(uid: int, gid: int) -> int:
+    """Return the id of a System V semaphore that `uid` may use. Runs as: dispatcher."""
+    result = int(_lib.pc_acceptlock_new_semaphore(uid, gid))
+    _check(result, "AcceptMutex sysvsem")
+    return result
+
+
+def remove_accept_semaphore(semaphore_id: int) -> None:
+    """Remove it; NativeError if it is gone. Runs as: dispatcher."""
+    _check(_lib.pc_acceptlock_remove_semaphore(semaphore_id), "AcceptMutex sysvsem")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request that Python decides: what is asked (ASK_*), and what is known of the request."""
+
+    kind: int
+    slot: int
+    slot_value: int
+    is_handed: bool
+    method: str
+    path: str
+    query: str
+    host: str
+    handler: str
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Numbers of a child: its record's scale, and what it has now."""
+
+    start_threads: int
+    min_spare: int
+    max_spare: int
+    max_threads: int
+    max_connections: int
+    idle_s: int
+    threads: int
+    python_threads: int
+    busy: int
+    ask_count: int
+    open_count: int
+    generation: int
+    thread_stack_bytes: int
+    name: str
+
+
+def _text(raw: Any) -> str:  # noqa: ANN401 - cdata has no type
+    return str(_ffi.string(raw).decode("utf-8", "surrogateescape"))
+
+
+class Child:
+    """One child's C part. Every method may be called from any thread unless it says otherwise."""
+
+    def __init__(self) -> None:
+        """Speak for the child that this process is."""
+        self._child = _here[0]
+
+    def main(self) -> int:
+        """Be the main thread until Python is needed (MAIN_PYTHON) or the child shall end (MAIN_END). Main thread only."""
+        return int(_lib.pc_child_main(self._child))
+
+    def finish(self) -> None:
+        """Send every worker home and write what the logs hold. Main thread only."""
+        _lib.pc_child_finish(self._child)
+
+    def stop(self) -> None:
+        """Send every worker home, without waiting."""
+        _lib.pc_child_stop(self._child)
+
+    def facts(self) -> Facts:
+        """Return the child's numbers."""
+        raw = _ffi.new("struct pc_child_facts *")
+        _lib.pc_child_facts(self._child, raw)
+        numbers = {name: getattr(raw, name) for name in Facts.__slots__ if name != "name"}
+        return Facts(**numbers, name=_text(raw.name))
+
+    def start_worker(self) -> int:
+        """Take a slot for a thread of the interpreter, before it first runs; return the slot."""
+        slot = int(_lib.pc_worker_start(self._child, True))
+        _check(slot, "worker")
+        return slot
+
+    def run_worker(self, slot: int) -> int:
+        """Serve until Python is asked (WORK_ASK) or the thread shall end (WORK_LEAVE). Without the interpreter's lock."""
+        return int(_lib.pc_worker_run(self._child, slot))
+
+    def end_worker(self, slot: int) -> None:
+        """Give the slot back."""
+        _lib.pc_worker_end(self._child, slot)
+
+    def question(self, slot: int) -> Question:
+        """Return what the worker in `slot` asks."""
+        raw = _ffi.new("struct pc_question *")
+        _check(_lib.pc_ask_question(self._child, slot, raw), "question")
+        return Question(raw.kind, raw.slot, raw.slot_value, bool(raw.is_handed), _text(raw.method), _text(raw.path),
+                        _text(raw.query), _text(raw.host), _text(raw.handler), _text(raw.client))
+
+    def answer_name(self, slot: int, name: str) -> None:
+        """Answer ASK_HOSTNAME: the client's confirmed host name, or empty."""
+        _lib.pc_ask_answer_name(self._child, slot, name.encode("ascii", "replace"))
+
+    def answer(self, slot: int, status: int, content_type: str, body: bytes) -> None:
+        """Answer ASK_HANDLER (a whole response) or ASK_POLICY (0 = go on, else an error's status)."""
+        _lib.pc_ask_answer(self._child, slot, status, content_type.encode(), body, len(body))
