@@ -1,0 +1,1 @@
+"""Configuration: text -> tokens -> tree -> drafts -> plan, routes, records. Pure, but for load.py."""

@@ -1,0 +1,331 @@
+"""Configuration -> plan, route table, types table and one record per identity.
+
+    text -> tree.py -> collect.py -> (identities, hosts, routes, numbers: here) -> wire.plan.Compiled
+
+Runs as: compile (pure: files, users, names come through Loader and Env).  Trusts: nothing.
+Before: load.py   After: the dispatcher reads wire.plan.Compiled
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from perchild import __version__, limits
+from perchild.config import directives_server, modules
+from perchild.config.assign import find_group, find_unassigned, number_groups, take_fixed
+from perchild.config.collect import Collector, Draft
+from perchild.config.hosts import Group, HostPacker
+from perchild.config.identity import People, Person
+from perchild.config.messages import BadDirectiveError, Diagnostic
+from perchild.config.model import HostInfo, Model, Options, Result
+from perchild.config.routes import Routes
+from perchild.config.scale import Numbers, compute_numbers
+from perchild.config.tree import Assumptions, Builder, Loader, LoadError, Node, Tree
+from perchild.config.values import Env, pack_ip
+from perchild.config.work import ConfigurationError, Work
+from perchild.wire import record
+from perchild.wire.plan import FIXED, ON_DEMAND, UNASSIGNED, Compiled, Identity, Listener, Plan
+from perchild.wire.route import build_table
+from perchild.wire.types import build_types
+
+MAX_RECORD_BYTES = limits.value("MAX_RECORD_BYTES")
+MAX_LISTENERS = limits.value("MAX_LISTENERS")
+COMMAND_LINE = "Command line"
+DEFAULT_TYPES_CONFIG = "/etc/mime.types"
+BUILT_IN_TYPES = {
+    "html": "text/html", "htm": "text/html", "css": "text/css", "js": "text/javascript", "txt": "text/plain", "xml": "application/xml",
+    "json": "application/json", "svg": "image/svg+xml", "png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg",
+    "gif": "image/gif", "webp": "image/webp", "ico": "image/vnd.microsoft.icon", "pdf": "application/pdf", "woff2": "font/woff2",
+}
+_TOKENS = {
+    "prod": "perchildd", "productonly": "perchildd", "major": f"perchildd/{__version__.split('.')[0]}",
+    "minor": f"perchildd/{'.'.join(__version__.split('.')[:2])}", "min": f"perchildd/{__version__}",
+    "minimal": f"perchildd/{__version__}", "os": f"perchildd/{__version__} (Unix)", "full": f"perchildd/{__version__} (Unix)",
+}
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def read_tree(options: Options, loader: Loader, main_text: str | None = None) -> tuple[Tree, str]:
+    """Read everything; return the tree and the name of the MPM.
+
+    <IfModule> may depend on the MPM, and relative Includes on ServerRoot, both of which may stand below: if what was assumed turns
+    out wrong and mattered, the whole is read again with what was found.
+    """
+    assumed = Assumptions("perchild", options.server_root)
+    while True:
+        tree = _read_once(options, loader, assumed, main_text)
+        mpm = choose_mpm(tree.nodes)
+        is_wrong = (assumed.mpm_was_asked and mpm != assumed.mpm) or (assumed.root_was_used and tree.server_root != assumed.server_root)
+        if not is_wrong:
+            return tree, mpm
+        if assumed.mpm != "perchild" or assumed.server_root != options.server_root:
+            raise ConfigurationError("AH00534", "The choice of the MPM or of ServerRoot depends on itself (through <IfModule> or Include).")
+        assumed = Assumptions(mpm, tree.server_root)
+
+
+def _read_once(options: Options, loader: Loader, assumed: Assumptions, main_text: str | None) -> Tree:
+    builder = Builder(loader, assumed, options.environ, options.defines)
+    if options.before:
+        builder.feed_text("\n".join(options.before), COMMAND_LINE)
+    path = options.config_file
+    builder.feed_file(path if path.startswith("/") else f"{options.server_root}/{path}", None, main_text)
+    if options.after:
+        builder.feed_text("\n".join(options.after), COMMAND_LINE)
+    return builder.tree
+
+
+def choose_mpm(nodes: list[Node]) -> str:
+    """Return the MPM that MPM and LoadModule lines choose; perchild if none does.
+
+    mpm_itk beside mpm_prefork, as Debian has it, is perchild: mpm_itk is a module of prefork there.
+    """
+    asked: set[str] = set()
+    for node in nodes:
+        if node.name == "mpm" and node.children is None:
+            asked.add(node.rest.strip("\"' ").lower())
+        elif node.name == "loadmodule":
+            module = (node.rest.split(None, 1) or [""])[0]
+            if module in modules.MPM_OF_MODULE:
+                asked.add(module.removeprefix("mpm_").removesuffix("_module"))
+    if "itk" in asked:
+        asked = asked - {"itk", "prefork"} | {"perchild"}
+    asked &= {"perchild", "worker", "event", "prefork"}
+    if len(asked) > 1:
+        raise ConfigurationError("AH00534", "More than one MPM loaded.")
+    return {"event": "worker"}.get(*asked, *asked) if asked else "perchild"
+
+
+# --- the whole ---------------------------------------------------------------------------------------------------
+
+
+def compile_tree(options: Options, env: Env, loader: Loader, known_numbers: Mapping[str, int], main_text: str | None = None) -> Result:
+    """Compile one configuration.
+
+    Args:
+        options: what the command line says.
+        env, loader: the world outside; env.server_root is overwritten.
+        known_numbers: identity key (Person.key) -> its number so far; new identities get the next free one.
+        main_text: the main file's text; None: read options.config_file.
+    Returns:
+        Result; `compiled` and `model` are None if there are errors.
+    Runs as: compile.
+    """
+    result = Result()
+    try:
+        tree, mpm = read_tree(options, loader, main_text)
+    except ConfigurationError as error:
+        result.errors.append(Diagnostic("", 0, str(error), code=error.code))
+        return result
+    env.server_root = tree.server_root
+    collector = Collector(env)
+    collected = collector.collect(tree.nodes)
+    result.errors = [*tree.errors, *collector.errors]
+    result.warnings = [*loader.warnings, *tree.warnings, *collector.warnings]
+    work = Work(options, env, known_numbers, result, People(env.users), {**directives_server.DEFAULTS, **collected.server}, collected)
+    compiled, model = _compile(work, tree, mpm, loader)
+    result.errors = _in_order(result.errors, tree)
+    if not result.errors:
+        result.compiled, result.model = compiled, model
+    return result
+
+
+def _in_order(errors: list[Diagnostic], tree: Tree) -> list[Diagnostic]:
+    """Return errors by file, in the order in which the files were read, and line."""
+    order = {path: number for number, (_, _, path) in reversed(list(enumerate(tree.includes)))}
+    return sorted(dict.fromkeys(errors), key=lambda error: (order.get(error.file, -1), error.line))
+
+
+def _compile(work: Work, tree: Tree, mpm: str, loader: Loader) -> tuple[Compiled | None, Model | None]:
+    unassigned = Group(find_unassigned(work), UNASSIGNED, 0)
+    work.unassigned = unassigned
+    work.groups[unassigned.person.key] = unassigned
+    fixed_count = take_fixed(work)
+    owned = list(_own_hosts(work, unassigned))
+    number_groups(work)
+    _warn_foreign(work)
+    packer = HostPacker(work.collected.main, tree.server_root, work.fail, work.warn)
+    routes = Routes(work)
+    main_file = work.options.config_file
+    infos = [_describe(work.collected.main, unassigned.person, packer, main_file)]
+    unassigned.hosts.append(packer.pack(work.collected.main, unassigned, main_file))
+    for draft, group in owned:
+        infos.append(_describe(draft, group.person, packer, main_file))
+        routes.add(draft, group, len(group.hosts))
+        group.hosts.append(packer.pack(draft, group, f"{infos[-1].file}:{infos[-1].line}"))
+    routes.finish(unassigned)
+    _check_roots(work, packer)
+    listeners = _make_listeners(work)
+    numbers = _make_numbers(work, mpm, fixed_count)
+    types = _make_types(work, loader)
+    if numbers is None or work.result.errors:
+        return None, None
+    _warn_scope(work)
+    plan, records = _make_plan(work, tree, mpm, packer, listeners, numbers, hashlib.sha256(types).hexdigest())
+    table = build_table(list(routes.addresses.values()), work.options.generation)
+    model = _make_model(work, tree, mpm, plan, infos)
+    return Compiled(plan, table, types, records), model
+
+
+def _own_hosts(work: Work, unassigned: Group) -> Iterator[tuple[Draft, Group]]:
+    for draft in work.collected.hosts:
+        assign = draft.host.get("assign")
+        group = unassigned if assign is None else find_group(work, assign[0], assign[1])
+        if group is not None:
+            yield draft, group
+
+
+def _warn_foreign(work: Work) -> None:
+    if work.foreign:
+        many = f" (and {len(work.foreign) - 1} more)" if len(work.foreign) > 1 else ""
+        work.warn(work.foreign[0], f"not started by root: every host is served as uid {work.options.caller_uid}, "
+                                   f"whatever identity is asked for{many}")
+
+
+def _describe(draft: Draft, person: Person, packer: HostPacker, main_file: str) -> HostInfo:
+    name, port = draft.host.get("name", ("", 0))
+    node = draft.node
+    return HostInfo(name, port, tuple(draft.host.get("aliases", ())), tuple(draft.addresses), node.file if node else main_file,
+                    node.line if node else 0, packer.document_root(draft)[0], person)
+
+
+def _check_roots(work: Work, packer: HostPacker) -> None:
+    for draft in (work.collected.main, *work.collected.hosts):
+        if "document_root" in draft.host:
+            path, node = packer.document_root(draft)
+            if not work.env.is_directory(path):
+                work.warn(node, f"Warning: DocumentRoot [{path}] does not exist", 0)
+
+
+def _make_listeners(work: Work) -> tuple[Listener, ...]:
+    server = work.server
+    sizes = (server["listen_backlog"], server["send_buffer_bytes"], server["receive_buffer_bytes"])
+    found: dict[tuple[int, str, int], Listener] = {}
+    for addresses, node in server["listen"]:
+        for address in addresses:
+            if address in found:
+                work.fail(node, f"Cannot define multiple Listeners on the same IP:port: see {found[address].source}", 0)
+            else:
+                family, text, port = address
+                found[address] = Listener(family, text, port, *sizes, source=f"{node.file}:{node.line}")
+    if not server["listen"]:
+        work.result.errors.append(Diagnostic("", 0, "no listening sockets available: there is no Listen directive", code="AH00451"))
+    if len(found) > MAX_LISTENERS:
+        work.fail(server["listen"][-1][1], f"{len(found)} listeners are out of range: 1..{MAX_LISTENERS} expected", 0)
+    return tuple(found.values())
+
+
+def _make_numbers(work: Work, mpm: str, fixed_count: int) -> Numbers | None:
+    try:
+        numbers = compute_numbers(mpm, work.server, fixed_count)
+    except BadDirectiveError as error:
+        work.result.errors.append(Diagnostic("", 0, error.reason))
+        return None
+    for warning in numbers.warnings:
+        work.warn(None, warning)
+    return numbers
+
+
+def _make_types(work: Work, loader: Loader) -> bytes:
+    path, node = work.server.get("types_config", (DEFAULT_TYPES_CONFIG, None))
+    try:
+        text = loader.read(path)
+    except LoadError as error:
+        if node is not None:
+            work.fail(node, str(error), 0)
+        else:
+            work.warn(None, f"{error}: the few media types that are built in are used")
+        return build_types(BUILT_IN_TYPES)
+    types: dict[str, str] = {}
+    for line in text.splitlines():
+        if line and line[0] != "#":
+            media_type, *extensions = line.split()
+            types.update((extension.lower(), media_type) for extension in extensions)
+    return build_types(types)
+
+
+def _warn_scope(work: Work) -> None:
+    names = [group.person.name for group in work.groups.values() if group.kind == FIXED]
+    if names and work.server["accept_scope"] == "any":
+        shown = ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")  # noqa: PLR2004
+        work.warn(None, f"AcceptScope any: children of {shown} hold the shared listeners; one that is taken over can stop them or read "
+                        "strangers' first bytes. Cure: AcceptScope unassigned")
+
+
+# --- plan and records --------------------------------------------------------------------------------------------
+
+
+def _make_plan(work: Work, tree: Tree, mpm: str, packer: HostPacker, listeners: tuple[Listener, ...], numbers: Numbers,
+               types_digest: str) -> tuple[Plan, dict[str, bytes]]:
+    server, options = work.server, work.options
+    run_dir = server.get("run_dir") or ("/run/perchildd" if not options.caller_uid else f"{tree.server_root}/run")
+    error_log, level = packer.error_log
+    records: dict[str, bytes] = {}
+    shared = _shared_items(server, listeners)
+    gids = frozenset(gid for group in work.groups.values() for gid in (group.person.gid, *group.person.groups))
+    identities = tuple(_make_identity(work, group, numbers, shared, gids, records) for group in work.groups.values())
+    person = work.groups[next(iter(work.groups))].person
+    plan = Plan(
+        mpm=mpm, server_root=tree.server_root, pid_file=server.get("pid_file", f"{run_dir}/perchildd.pid"), run_dir=run_dir,
+        score_board_file=server["score_board_file"], core_dump_dir=server.get("core_dump_dir", tree.server_root),
+        error_log=error_log, error_log_level=level, error_log_json=server["error_log_json"], accept_scope=server["accept_scope"],
+        accept_mutex=server["accept_mutex"], lock_file=server.get("lock_file", f"{run_dir}/accept.lock"),
+        graceful_shutdown_timeout_s=-(-server["graceful_shutdown_timeout_ms"] // 1000), thread_stack_bytes=server["thread_stack_bytes"],
+        max_mem_free_kb=server["max_mem_free_kb"], exception_hook=server["exception_hook"], uid=person.uid, gid=person.gid,
+        groups=person.groups, listeners=listeners, identities=identities, scale=numbers.scale, types_digest=types_digest,
+        host_count=sum(len(group.hosts) for group in work.groups.values()), server_name=work.collected.main.host.get("name", ("", 0))[0],
+        warnings=tuple(warning.render_line() for warning in work.result.warnings),
+    )
+    return plan, records
+
+
+def _shared_items(server: dict[str, Any], listeners: tuple[Listener, ...]) -> bytes:
+    items = [record.u32s("VERSION", record.VERSION)]
+    for listener in listeners:
+        packed = pack_ip(listener.address)
+        if packed is not None:
+            items.append(record.item("LISTEN", struct.pack("<BBH16s", listener.family, 0, listener.port, packed[1])))
+    items += [
+        record.text("SERVER_TOKENS", _TOKENS[server["server_tokens"]]), record.u32s("ERROR_LOG_JSON", int(server["error_log_json"])),
+        record.u32s("SOCKET_BUFFERS", server["send_buffer_bytes"], server["receive_buffer_bytes"]),
+    ]
+    return b"".join(items)
+
+
+def _make_identity(work: Work, group: Group, numbers: Numbers, shared: bytes, gids: frozenset[int], records: dict[str, bytes]) -> Identity:
+    person, server = group.person, work.server
+    is_unassigned = group is work.unassigned
+    threads = numbers.unassigned if is_unassigned else numbers.assigned
+    idle_s = -(-server["idle_timeout_ms"] // 1000) if group.kind == ON_DEMAND else 0
+    raw = b"".join((
+        shared,
+        record.u32s("IDENTITY", group.number, person.uid, person.gid),
+        record.item("ROUTE", build_table(list(group.addresses.values()))),  # no generation: an unchanged record stays the same
+        record.u32s("SCALE", threads.start, threads.min_spare, threads.max_spare, threads.most, server["max_connections"], idle_s),
+        *(_pack_log_file(work, log.path, gids) for log in group.logs),
+        *(group.hosts),
+    ))
+    if len(raw) > MAX_RECORD_BYTES:
+        work.fail(None, f"the configuration of {person.name} is {len(raw)} bytes long, more than {MAX_RECORD_BYTES}")
+    digest = hashlib.sha256(raw).hexdigest()
+    name = f"{group.number}-{digest[:16]}"
+    records[name] = raw
+    return Identity(group.number, person.name, person.uid, person.gid, person.groups, group.kind, group.children, name, digest,
+                    len(group.hosts), threads.start, threads.min_spare, threads.max_spare, threads.most, server["max_connections"],
+                    idle_s, tuple(group.logs))
+
+
+def _pack_log_file(work: Work, path: str, gids: frozenset[int]) -> bytes:
+    is_roots = not work.options.caller_uid and work.env.may_root_open(path, gids)
+    return record.item("LOG_FILE", record.text("FILE_PATH", path) + record.u32s("FILE_OPENER", int(is_roots)))
+
+
+def _make_model(work: Work, tree: Tree, mpm: str, plan: Plan, infos: list[HostInfo]) -> Model:
+    loaded = tuple(name for name, _ in work.server["load_module"])
+    return Model(infos[0], tuple(infos[1:]), tree.server_root, plan.error_log, plan.pid_file, plan.run_dir, plan.accept_mutex,
+                 tree.defines, tuple(tree.includes), loaded, work.groups[next(iter(work.groups))].person,
+                 work.env.users.group_name(plan.gid) or f"#{plan.gid}", mpm)

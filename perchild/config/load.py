@@ -1,0 +1,359 @@
+"""The only file of config/ that touches the system: files, users, names, patterns, for compile.py.
+
+Runs as: compile (root keeps CAP_DAC_READ_SEARCH alone; or whoever calls perchildd).  Sees: configuration files.
+Trusts: files that nobody but root can write, when root reads them.  Distrusts: everything else about them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import fnmatch
+import gc
+import grp
+import os
+import pwd
+import re
+import socket
+import stat
+from collections.abc import Mapping
+
+from perchild.config.compile import compile_tree
+from perchild.config.messages import Diagnostic, format_errors
+from perchild.config.model import Options, Result
+from perchild.config.tree import LoadError
+from perchild.config.values import Env
+
+__all__ = ["Options", "Result", "compile_config", "compile_text", "format_errors"]
+
+MAX_FILE_BYTES = 16 << 20  # a configuration file; no hand and no panel writes a longer one
+MAX_DIR_DEPTH = 20  # AP_MAX_INCLUDE_DIR_DEPTH
+_WILD = re.compile(r"[*?\[]")
+
+
+class Files:
+    """Reads configuration files, each once."""
+
+    def __init__(self, caller_uid: int) -> None:
+        self._is_root = caller_uid == 0
+        self._texts: dict[str, str] = {}
+        self.warnings: list[Diagnostic] = []
+
+    def read(self, path: str) -> str:
+        """Return the text of `path`; LoadError if it is no file for us."""
+        text = self._texts.get(path)
+        if text is None:
+            text = self._texts[path] = self._read(path)
+        return text
+
+    def _read(self, path: str) -> str:
+        try:
+            # O_NONBLOCK: opening a FIFO must not wait for its writer. Symlinks are followed: sites-enabled is made of them.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it has a NUL byte in its name"
+            message = f"Could not open configuration file {path}: {reason}"
+            raise LoadError(message) from None
+        try:
+            self._check(path, os.fstat(fd))
+            raw = _read_all(fd)
+        except OSError as error:
+            message = f"Could not read configuration file {path}: {error.strerror}"
+            raise LoadError(message) from None
+        finally:
+            os.close(fd)
+        if len(raw) > MAX_FILE_BYTES:
+            message = f"Configuration file {path} is longer than {MAX_FILE_BYTES} bytes"
+            raise LoadError(message)
+        if b"\0" in raw:
+            message = f"Configuration file {path} contains a NUL byte (line {raw[: raw.index(0)].count(10) + 1}): it is no text file"
+            raise LoadError(message)
+        return raw.decode("utf-8", "surrogateescape")
+
+    def _check(self, path: str, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            message = f"Configuration file {path} is not a regular file"
+            raise LoadError(message)
+        if status.st_size > MAX_FILE_BYTES:
+            message = f"Configuration file {path} is longer than {MAX_FILE_BYTES} bytes"
+            raise LoadError(message)
+        if not self._is_root:
+            return
+        if status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid != 0):
+            message = (f"Configuration file {path} can be written by {'others' if status.st_mode & stat.S_IWOTH else 'its group'}: "
+                       f"root does not read it; chmod go-w {path}")
+            raise LoadError(message)
+        if status.st_uid != 0:
+            self.warnings.append(Diagnostic(path, 0, f"{path} belongs to uid {status.st_uid}, who can name any identity in it; "
+                                                     f"chown root {path}", code=""))
+
+    def match(self, pattern: str) -> list[str]:
+        """Return the files that `pattern` stands for, sorted: one file, all files below a directory, or a wildcard's."""
+        paths = _expand(pattern) if _WILD.search(pattern) else ([pattern] if os.path.lexists(pattern) else [])
+        found: list[str] = []
+        for path in paths:
+            if os.path.isdir(path):
+                _walk(path, found, 0)
+            else:
+                found.append(path)
+        return found
+
+    def exists(self, path: str) -> bool:
+        """Tell whether `path` exists."""
+        return os.path.exists(path)
+
+
+def _read_all(fd: int) -> bytes:
+    parts = []
+    total = 0
+    while total <= MAX_FILE_BYTES:
+        part = os.read(fd, 1 << 20)
+        if not part:
+            break
+        parts.append(part)
+        total += len(part)
+        if len(part) < 65536:  # noqa: PLR2004 (a regular file's short read is its end; the next read would say so)
+            tail = os.read(fd, 1 << 20)
+            if not tail:
+                break
+            parts.append(tail)
+            total += len(tail)
+    return b"".join(parts)
+
+
+def _expand(pattern: str) -> list[str]:
+    """Return the paths that match a wildcard, component by component, sorted (httpd: names that begin with a dot too)."""
+    paths = ["/"]
+    for part in pattern.strip("/").split("/"):
+        if not _WILD.search(part):
+            paths = [os.path.join(path, part) for path in paths]
+            continue
+        following: list[str] = []
+        for path in paths:
+            try:
+                names = sorted(os.listdir(path))
+            except OSError:
+                continue
+            is_match = re.compile(fnmatch.translate(part)).match
+            following += [os.path.join(path, name) for name in names if is_match(name) and (name[0] != "." or part[0] == ".")]
+        paths = following
+    return [path for path in paths if os.path.lexists(path)]
+
+
+def _walk(path: str, found: list[str], depth: int) -> None:
+    if depth > MAX_DIR_DEPTH:
+        message = f"Directory {path} exceeds the maximum include directory nesting level of {MAX_DIR_DEPTH}"
+        raise LoadError(message)
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        message = f"Could not open config directory {path}: {error.strerror}"
+        raise LoadError(message) from None
+    for name in names:
+        full = os.path.join(path, name)
+        if os.path.isdir(full):
+            _walk(full, found, depth + 1)
+        else:
+            found.append(full)
+
+
+# --- users -------------------------------------------------------------------------------------------------------
+
+
+class SystemUsers:
+    """The system's users and groups. The files are read once as a whole; other sources are asked for what is not in them."""
+
+    def __init__(self) -> None:
+        self._users: dict[str, tuple[int, int]] = {}
+        self._names: dict[int, str] = {}
+        self._groups: dict[str, int] = {}
+        self._group_names: dict[int, str] = {}
+        self._members: dict[str, set[int]] = {}
+        self._is_files_only = _is_files_only()
+        for user in pwd.getpwall():
+            self._users.setdefault(user.pw_name, (user.pw_uid, user.pw_gid))
+            self._names.setdefault(user.pw_uid, user.pw_name)
+        for group in grp.getgrall():
+            self._groups.setdefault(group.gr_name, group.gr_gid)
+            self._group_names.setdefault(group.gr_gid, group.gr_name)
+            for member in group.gr_mem:
+                self._members.setdefault(member, set()).add(group.gr_gid)
+
+    def user(self, name: str) -> tuple[int, int] | None:
+        """Return (uid, primary gid) of a user name."""
+        found = self._users.get(name)
+        if found is None and not self._is_files_only:
+            try:
+                entry = pwd.getpwnam(name)
+            except (KeyError, ValueError):
+                return None
+            return entry.pw_uid, entry.pw_gid
+        return found
+
+    def user_name(self, uid: int) -> str | None:
+        """Return the name of a uid."""
+        name = self._names.get(uid)
+        if name is None and not self._is_files_only:
+            try:
+                return pwd.getpwuid(uid).pw_name
+            except (KeyError, OverflowError):
+                return None
+        return name
+
+    def group(self, name: str) -> int | None:
+        """Return the gid of a group name."""
+        gid = self._groups.get(name)
+        if gid is None and not self._is_files_only:
+            try:
+                return grp.getgrnam(name).gr_gid
+            except (KeyError, ValueError):
+                return None
+        return gid
+
+    def group_name(self, gid: int) -> str | None:
+        """Return the name of a gid."""
+        name = self._group_names.get(gid)
+        if name is None and not self._is_files_only:
+            try:
+                return grp.getgrgid(gid).gr_name
+            except (KeyError, OverflowError):
+                return None
+        return name
+
+    def groups(self, name: str, gid: int) -> tuple[int, ...]:
+        """Return the supplementary groups of a user whose primary group is gid, sorted, without gid."""
+        if self._is_files_only:
+            return tuple(sorted(self._members.get(name, set()) - {gid}))
+        try:
+            return tuple(sorted(set(os.getgrouplist(name, gid)) - {gid}))
+        except OSError:
+            return ()
+
+
+def _is_files_only() -> bool:
+    """Tell whether users and groups can only come from files, so that a full reading of them is all there is."""
+    try:
+        with open("/etc/nsswitch.conf", encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError:
+        return False
+    sources: set[str] = set()
+    for key, value in re.findall(r"^\s*(passwd|group|initgroups)\s*:([^#\n]*)", text, re.MULTILINE):
+        del key
+        sources |= {word for word in value.split() if not word.startswith("[")}
+    if not sources <= {"files", "compat", "systemd"} or not sources:
+        return False
+    return "systemd" not in sources or not any(
+        os.path.isdir(path) and os.listdir(path) for path in ("/etc/userdb", "/run/userdb", "/run/host/userdb", "/usr/lib/userdb"))
+
+
+# --- patterns, names, log directories ----------------------------------------------------------------------------
+
+
+def check_pattern(pattern: str) -> str | None:
+    """Return what PCRE2 finds wrong with `pattern`, None if nothing; with Python's re where the library is not there."""
+    library = _load_pcre2()
+    if library is None:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            return f"{error.msg} at offset {error.pos}"
+        return None
+    raw = pattern.encode("utf-8", "surrogateescape")
+    code, offset = ctypes.c_int(), ctypes.c_size_t()
+    compiled = library.pcre2_compile_8(raw, ctypes.c_size_t(len(raw)), ctypes.c_uint32(0), ctypes.byref(code), ctypes.byref(offset), None)
+    if compiled:
+        library.pcre2_code_free_8(ctypes.c_void_p(compiled))
+        return None
+    text = ctypes.create_string_buffer(256)
+    library.pcre2_get_error_message_8(code, text, ctypes.c_size_t(256))
+    return f"{text.value.decode('ascii', 'replace')} at offset {offset.value}"
+
+
+_PCRE2: list[ctypes.CDLL | None] = []
+
+
+def _load_pcre2() -> ctypes.CDLL | None:
+    if not _PCRE2:
+        try:
+            library = ctypes.CDLL("libpcre2-8.so.0")
+            library.pcre2_compile_8.restype = ctypes.c_void_p
+            library.pcre2_code_free_8.restype = None
+            _PCRE2.append(library)
+        except (OSError, AttributeError):
+            _PCRE2.append(None)
+    return _PCRE2[0]
+
+
+def resolve_name(name: str) -> list[tuple[int, bytes]]:
+    """Return the addresses of a host name as (4|6, packed)."""
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    families = {socket.AF_INET: 4, socket.AF_INET6: 6}
+    return list(dict.fromkeys((families[family], socket.inet_pton(family, str(address[0]).partition("%")[0]))
+                              for family, _, _, _, address in found if family in families))
+
+
+class Directories:
+    """Answers whether root may open files in a directory: only if nobody else can put anything there."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, frozenset[int]], bool] = {}
+
+    def may_root_open(self, path: str, gids: frozenset[int]) -> bool:
+        """Tell whether the directory of `path`, and all above it, are root's and closed to others and to the groups `gids`."""
+        return self._is_roots(os.path.dirname(path), gids, 0)
+
+    def _is_roots(self, path: str, gids: frozenset[int], depth: int) -> bool:
+        known = self._known.get((path, gids))
+        if known is None:
+            known = self._known[path, gids] = self._look(path, gids, depth)
+        return known
+
+    def _look(self, path: str, gids: frozenset[int], depth: int) -> bool:
+        if depth > MAX_DIR_DEPTH:
+            return False
+        if path != "/" and not self._is_roots(os.path.dirname(path), gids, depth + 1):
+            return False
+        try:
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                target = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
+                return status.st_uid == 0 and self._is_roots(target, gids, depth + 1)
+        except OSError:
+            return False
+        writable = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid in gids)
+        return status.st_uid == 0 and not writable
+
+
+def make_env(options: Options) -> Env:
+    """Return the world outside as compile.py asks for it."""
+    return Env(server_root=options.server_root, environ=options.environ, users=SystemUsers(), resolve=resolve_name,
+               check_pattern=check_pattern, is_directory=os.path.isdir, may_root_open=Directories().may_root_open,
+               has_ipv6=os.path.exists("/proc/net/if_inet6"))
+
+
+def compile_config(options: Options, known_numbers: Mapping[str, int]) -> Result:
+    """Compile the configuration that `options` names, with the system's files and users.
+
+    Args:
+        options: what the command line says.
+        known_numbers: identity key -> its stable number; new identities get the next free one.
+    Returns:
+        Result; errors end up in format_errors, in order.
+    Runs as: compile.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()  # nothing here is cyclic; the collector would only go through the growing tree, again and again
+    try:
+        return compile_tree(options, make_env(options), Files(options.caller_uid), known_numbers)
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def compile_text(text: str, options: Options, known_numbers: Mapping[str, int] | None = None, env: Env | None = None) -> Result:
+    """Compile `text` as if it were options.config_file; for tests and tools. env: another world than the system's."""
+    return compile_tree(options, env or make_env(options), Files(options.caller_uid), known_numbers or {}, text)
