@@ -1,0 +1,446 @@
+/* child.h - the moving parts of one child: its table, its connections, its threads. In the order a connection meets them.
+ * pc.h has the words and the pure parts; nothing outside native/ sees what is inside these structs. */
+#ifndef PC_CHILD_H
+#define PC_CHILD_H
+
+#include <sys/epoll.h>
+
+#include "page.h"
+#include "pc.h"
+
+/* ------------------------------------------------------------------ the page (page.c) */
+
+struct pc_slot {
+    _Atomic int32_t value; /* PC_THISCHILD, PC_OTHERCHILD or a descriptor */
+    _Atomic uint32_t changes;
+    _Atomic int32_t history[PC_SLOT_HISTORY];
+};
+
+struct pc_page {
+    uint64_t magic;
+    _Atomic uint64_t counters[PC_COUNTER_ROOM];
+    _Atomic uint32_t slot_count;
+    uint32_t zero;
+    struct pc_slot slots[PC_PAGE_SLOTS];
+};
+_Static_assert(sizeof(struct pc_page) == PC_PAGE_BYTES, "wire/page.py and struct pc_page differ");
+
+static inline void
+pc_count(struct pc_page *page, enum pc_counter counter, uint64_t by)
+{
+    (void)atomic_fetch_add_explicit(&page->counters[counter], by, memory_order_relaxed);
+}
+
+static inline void
+pc_uncount(struct pc_page *page, enum pc_counter counter, uint64_t by)
+{
+    (void)atomic_fetch_sub_explicit(&page->counters[counter], by, memory_order_relaxed);
+}
+
+int pc_page_map(int page_fd, struct pc_page **ret_page);
+void pc_slot_set(struct pc_page *page, uint32_t slot, int32_t value);
+int32_t pc_slot_get(const struct pc_page *page, uint32_t slot);
+
+/* ------------------------------------------------------------------ the route table (route.c) */
+
+enum pc_route_how { PC_ROUTE_NONE, PC_ROUTE_EXACT, PC_ROUTE_WILD, PC_ROUTE_DEFAULT };
+
+struct pc_route {
+    uint32_t value; /* identity number, or host index in an own table; PC_NO_HOST */
+    enum pc_route_how how;
+    bool is_tls;
+};
+
+/* Check the table's every offset once, so that lookups need not. Returns 0 or -PC_E_FORMAT. */
+int pc_route_check(struct pc_slice table);
+/* Whether every value of a checked table is below `count` (or PC_NO_HOST as an address's default): indexes of hosts. */
+int pc_route_check_values(struct pc_slice table, uint32_t count);
+/* Who serves `name` on the local address. Pure; table checked before. */
+struct pc_route pc_route_find(struct pc_slice table, const struct sockaddr_storage *local, struct pc_slice name);
+/* Whether the answer on `port` depends on which local address it is (else the wildcard address does). */
+bool pc_route_needs_local(struct pc_slice table, uint16_t port);
+
+/* A mapped server table; replaced while threads look things up, so they hold it by a hazard pointer. */
+struct pc_route_map {
+    struct pc_slice table;
+    bool needs_local[PC_MAX_LISTENERS];
+    struct pc_route_map *older; /* retired, freed when no thread holds it */
+};
+
+/* ------------------------------------------------------------------ transports (transport.c; TLS comes next to it) */
+
+struct pc_conn;
+struct pc_transport {
+    const char *name;
+    /* As recv/send with MSG_DONTWAIT: bytes, 0 = end, -PC_E_AGAIN, -PC_E_CLOSED. more: another send follows at once. */
+    ssize_t (*recv)(struct pc_conn *conn, char *buf, size_t cap);
+    ssize_t (*send)(struct pc_conn *conn, const char *buf, size_t len, bool more);
+    /* File bytes; NULL = read and send. Advances *offset. */
+    ssize_t (*send_file)(struct pc_conn *conn, int fd, uint64_t *offset, size_t len);
+    void (*end)(struct pc_conn *conn); /* before the socket is closed */
+};
+extern const struct pc_transport pc_transport_plain;
+
+/* ------------------------------------------------------------------ a connection (conn.c) */
+
+enum pc_phase {
+    PC_PHASE_PEEK,   /* just accepted: not read from, only looked at */
+    PC_PHASE_WAIT,   /* its inbox is full: held back, tried again */
+    PC_PHASE_HEAD,   /* reading a head; without bytes it is parked: kept alive, no thread, no buffer */
+    PC_PHASE_BODY,   /* reading a body that nobody wants, to check and skip it */
+    PC_PHASE_SERVE,  /* a thread makes the response, or Python is asked */
+    PC_PHASE_SEND,   /* sending the response */
+    PC_PHASE_LINGER, /* answered and half-closed: reading until the client closes */
+    PC_PHASES,
+};
+
+/* What a step leaves: go on with the (new) phase, wait for the socket, gone (freed or passed on), or a job for a thread that
+ * may block. */
+enum pc_next { PC_GO, PC_WAIT, PC_GONE, PC_JOB };
+
+#define PC_IN_INLINE 4096
+#define PC_IN_MAX (PC_MAX_HEAD_BYTES + 8192)
+
+/* What a connection needs only while a request is in work; from the worker's stock. */
+struct pc_io {
+    struct pc_io *next; /* in the stock */
+    char *in;           /* in_inline, or malloc'ed when a head is larger */
+    uint32_t in_cap, in_len, in_at; /* in_at: start of the request in work */
+    uint32_t head_len;
+    bool is_prepared;    /* req is filled */
+    bool body_chunked, body_done;
+    bool answered_early; /* without reading the whole body: the connection ends behind the response */
+    uint64_t body_left;
+    struct pc_chunked chunked;
+    uint64_t body_seen, body_wire, body_start_ns; /* data of the body; its bytes as they came, chunk sizes and all */
+    char *out;          /* what is still to be sent: in the worker's buffer while it runs, malloc'ed when it waits */
+    bool out_owned;
+    size_t out_len, out_at;
+    struct pc_slice mem; /* then this, from the arena or constant */
+    uint64_t file_offset, file_left;
+    uint32_t part;
+    bool chunk_out, producer_done, mem_ends_chunk;
+    size_t head_out_len;
+    bool keep;          /* another request may follow */
+    struct pc_arena arena;
+    struct pc_head head;
+    struct pc_req req;
+    char in_inline[PC_IN_INLINE];
+};
+
+struct pc_conn {
+    _Atomic uint64_t word; /* generation << 2 | enum pc_hold: who may touch the rest */
+    uint32_t index;
+    int fd;
+    uint8_t phase; /* enum pc_phase */
+    uint8_t hops;
+    bool in_epoll, is_handed, is_parked, asks /* a job only Python can do */;
+    uint64_t routed_name; /* hash of the last name that was found to be ours without being known by heart; 0 = none */
+    bool is_received; /* its first request here is still to come: a name that is not ours was passed in error */
+    bool is_routed;   /* the next request's name has been looked up: it is ours */
+    bool saw_end;     /* epoll said that the client has finished sending: read on until 0 */
+    bool was_drained; /* the last read was short: the socket is empty until the next event */
+    uint16_t listener;
+    uint32_t requests;
+    uint32_t wanted; /* PC_PHASE_WAIT: identity number */
+    /* Aligned as a sockaddr_storage is, for they are read as one (pc_conn_local). */
+    _Alignas(struct sockaddr_storage) union { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 v6; } client, local;
+    const struct pc_transport *transport;
+    void *tls;
+    uint64_t since_ns;       /* accepted, or the first byte of the head in work */
+    struct pc_io *io;        /* NULL = parked */
+    char *stash;             /* first bytes of a head that is not whole yet (malloc'ed) */
+    uint32_t stash_len;
+    struct pc_host *host;    /* of the last request: the next one's likely host */
+    struct pc_conn *next;    /* in a list: waiting, jobs, or free */
+};
+
+enum pc_hold { PC_HOLD_NONE = 0, PC_HOLD_OWNED = 1, PC_HOLD_AGAIN = 2 };
+
+#define PC_CONN_CHUNK 64
+
+/* ------------------------------------------------------------------ a worker thread and the child (loop.c, child.c) */
+
+#define PC_OUT_BYTES (PC_SMALL_FILE_BYTES + 16384 + 32768)
+
+struct pc_worker {
+    struct pc_child *child;
+    uint32_t slot;
+    struct pc_io *stock; /* one io kept warm */
+    char *out;           /* PC_OUT_BYTES */
+    struct pc_conn *current; /* the job whose question Python is answering */
+    struct pc_conn *jobs, *jobs_tail; /* found in this batch */
+    pthread_t thread;  /* of a worker that C started */
+    bool is_python;    /* a thread of the interpreter: it answers questions; the others never enter Python */
+    uint64_t date_s;
+    char date[29];
+    uint64_t now_ns;  /* of the last wait's end */
+    uint32_t inbox_luck, inbox_calls, accept_luck, accept_calls; /* whether a second message or connection tends to wait */
+    bool may_block;   /* a follower leads: this thread may take its time */
+    _Atomic bool must_leave;
+    bool is_used;
+    _Atomic(struct pc_route_map *) hazard; /* last: another thread looks at it at any time, so it is never cleared with the rest */
+};
+
+enum pc_work { /* why pc_worker_run came back */
+    PC_WORK_ASK,   /* Python is asked about worker->current; only to a thread of the interpreter */
+    PC_WORK_LEAVE, /* the thread shall end */
+};
+
+enum pc_event { /* why pc_child_wait came back; bits */
+    PC_EVENT_CONTROL = 1, PC_EVENT_THREADS = 2, PC_EVENT_IDLE = 4, PC_EVENT_DONE = 8, PC_EVENT_LOAD = 16,
+    PC_EVENT_STOP = 32, PC_EVENT_PYTHON = 64,
+};
+
+/* Special indexes in epoll data, below the real connections'. */
+enum { PC_TOKEN_LISTENER = 0xF0000000, PC_TOKEN_INBOX = 0xF1000000, PC_TOKEN_WAKE = 0xF2000000 };
+
+struct pc_child {
+    struct pc_config *config;
+    struct pc_page *page;
+    int epoll_fd, inbox_fd, control_fd;
+    int wake_fd;   /* eventfd in the epoll set: ends a leader's wait */
+    int notify_fd; /* eventfd: wakes the main thread */
+    int signal_fd; /* SIGTERM */
+    uint32_t listener_count;
+    int listener_fds[PC_MAX_LISTENERS];
+    struct sockaddr_storage listener_addresses[PC_MAX_LISTENERS];
+    _Atomic(struct pc_route_map *) route; /* NULL = does not accept */
+    pthread_mutex_t retire_lock;
+    struct pc_route_map *retired;
+
+    pthread_mutex_t inbox_lock; /* held to change the table; senders hold it as well, it is uncontended */
+    int *inbox_write;           /* by identity number; -1 = none */
+    uint16_t *inbox_waiting;    /* connections held back for it */
+    uint32_t inbox_count;
+
+    pthread_mutex_t slab_lock;
+    struct pc_conn **chunks;
+    _Atomic uint64_t **deadline_chunks; /* deadlines of a chunk's connections, ns; 0 = none */
+    _Atomic uint32_t chunk_count;
+    struct pc_conn *free_conns;
+    _Atomic uint32_t open_count;
+    uint32_t max_open;
+
+    pthread_mutex_t lead_lock;
+    pthread_cond_t lead_cond;
+    _Atomic uint32_t leaders, wanted_leaders;
+    uint32_t idle, threads, busy;
+    bool is_waiting[PC_MAX_THREADS];
+    struct pc_conn *jobs, *jobs_tail;
+    uint32_t job_count;
+    pthread_cond_t ask_cond; /* with lead_lock: questions for Python, and its threads that wait for one */
+    struct pc_conn *asks, *asks_tail;
+    uint32_t ask_count, python_idle, python_threads;
+    _Atomic uint32_t full_batches;
+    struct pc_worker workers[PC_MAX_THREADS];
+
+    pthread_mutex_t wait_lock; /* connections held back for full inboxes, oldest first */
+    struct pc_conn *waiting, *waiting_tail;
+    _Atomic uint32_t waiting_count;
+
+    _Atomic bool is_draining, is_stopping, has_lines /* in log buffers */;
+    pthread_mutex_t accept_lock; /* held while listeners or inbox go into the epoll set or out of it */
+    _Atomic bool accept_paused, listeners_in_epoll, inbox_in_epoll;
+    _Atomic bool is_tight;      /* few descriptors are left, or the limit has changed: look before receiving one */
+    _Atomic uint32_t fd_limit;  /* RLIMIT_NOFILE as it was at the last look */
+    _Atomic uint64_t next_look_ns;
+    _Atomic uint64_t resume_ns, pause_said_ns, next_sweep_ns, next_retry_ns, next_flush_ns, last_active_ns;
+    _Atomic uint64_t adopted; /* connections so far: MaxConnectionsPerChild */
+    _Atomic uint64_t request_id;
+    _Atomic uint32_t events; /* enum pc_event bits for the main thread */
+    bool may_scale_leaders;
+    size_t thread_stack_bytes;
+    uint32_t generation;
+    char name[64];
+
+    /* The main thread's own. */
+    bool is_ending, is_load_due;
+    uint64_t next_load_ns;
+    uint32_t log_count, reopened_count;
+    bool *log_is_given;          /* by index: the dispatcher opens it */
+    int *reopened, *fresh_logs;  /* log_count of each */
+
+    int mutex_kind; /* enum pc_accept_lock */
+    int mutex_fd, mutex_id;
+    pthread_mutex_t *mutex_shared;
+    bool mutex_held;
+
+    struct pc_io *io_stock;
+    pthread_mutex_t io_lock;
+    uint32_t io_stocked;
+    struct pc_host fallback_host; /* for a child without hosts of its own */
+};
+
+/* child.c */
+struct pc_child_options {
+    int control_fd, inbox_fd, record_fd, types_fd, page_fd, route_fd;
+    const int *listener_fds;
+    uint32_t listener_count;
+    const uint32_t *inbox_numbers;
+    const int *inbox_fds;
+    uint32_t inbox_count;
+    const int *log_fds;
+    uint32_t log_count;
+    uint32_t max_open;    /* connections: from RLIMIT_NOFILE */
+    int mutex_kind, mutex_fd, mutex_id;
+    bool may_scale_leaders;
+    size_t thread_stack_bytes; /* 0 = the system's */
+    bool has_one_worker;       /* -X */
+    uint32_t generation;       /* for people */
+    char name[64];             /* of the identity, for people; NUL-terminated */
+};
+/* Takes over every descriptor; record, types, page and route are closed once they are mapped. */
+int pc_child_new(const struct pc_child_options *options, struct pc_child **ret_child, const char **ret_why);
+/* Wait for something that the main thread decides. Returns enum pc_event bits; timeout_ms -1 = none. */
+uint32_t pc_child_wait(struct pc_child *child, int timeout_ms);
+void pc_child_drain(struct pc_child *child); /* no new connections; what is open is finished */
+void pc_child_stop(struct pc_child *child);  /* workers leave now; logs flushed */
+int pc_child_set_route(struct pc_child *child, int route_fd); /* maps it; the descriptor stays the caller's */
+int pc_child_set_inbox(struct pc_child *child, uint32_t number, int write_fd); /* -1 = forget; the child owns it */
+int pc_child_reopen(struct pc_child *child, const int *fds, uint32_t count);
+void pc_child_notify(struct pc_child *child, uint32_t events);
+void pc_child_wake(struct pc_child *child); /* ends the leader's wait */
+void pc_child_free(struct pc_child *child);
+struct pc_child_facts { /* for scaling: the record's numbers, then what there is now */
+    uint32_t start_threads, min_spare, max_spare, max_threads, max_connections, idle_s;
+    uint32_t threads, python_threads, busy, ask_count, open_count;
+    uint32_t generation, thread_stack_bytes;
+    char name[64];
+};
+void pc_child_facts(struct pc_child *child, struct pc_child_facts *ret_facts);
+
+/* spawn.c: fork, drop, serve. In the dispatcher: the child's pid, or -PC_E_SYS. In the child: 0, once Python is needed, with
+ * ret_child; a child that does not need Python never returns. */
+int pc_spawn(const struct pc_drop *drop, const struct pc_child_options *options, struct pc_child **ret_child);
+/* The same behind a fork: drop, serve; returns only if Python is needed. */
+struct pc_child *pc_spawn_become(const struct pc_drop *drop, const struct pc_child_options *options);
+
+/* nursery.c: a quiet process that forks tenants' children for the dispatcher, whose children they are. Because it does nothing
+ * else, its children go on sharing their memory with it and with each other; and it was forked before there was a plan. */
+/* Start it. In the dispatcher: its pid, and ret_fd to talk to it; -PC_E_SYS. In a child of it that needs Python: 0. */
+int pc_nursery_start(int *ret_fd, struct pc_child **ret_child);
+/* Have a child forked. Returns its pid, -PC_E_BAD (too many descriptors: fork it yourself), -PC_E_CLOSED, -PC_E_SYS. */
+int pc_nursery_spawn(int fd, const struct pc_drop *drop, const struct pc_child_options *options);
+
+/* main.c: the child's main thread */
+enum pc_main { PC_MAIN_END, PC_MAIN_PYTHON /* a question waits for a thread of the interpreter */ };
+void pc_child_begin(struct pc_child *child, bool has_one_worker); /* first threads, READY */
+enum pc_main pc_child_main(struct pc_child *child);               /* until the child shall end, or Python is needed */
+void pc_child_finish(struct pc_child *child);                     /* workers go home, logs are written */
+
+/* loop.c: leader and followers */
+int pc_child_start_threads(struct pc_child *child, uint32_t count); /* in C; returns how many were started */
+void pc_child_join(struct pc_child *child);                        /* behind pc_child_stop: those threads have ended */
+/* Before a thread's first pc_worker_run. Takes the lowest free slot and returns it, or -PC_E_*. */
+int pc_worker_start(struct pc_child *child, bool is_python);
+enum pc_work pc_worker_run(struct pc_child *child, uint32_t slot);
+void pc_worker_end(struct pc_child *child, uint32_t slot);
+void pc_child_dismiss(struct pc_child *child, uint32_t count); /* that many idle followers leave */
+/* Go through the phases until it waits (and is released), is gone, or is a job (in worker->jobs). */
+void pc_loop_conn(struct pc_worker *worker, struct pc_conn *conn);
+
+/* acceptlock.c: AcceptMutex among the unassigned children, who share one uid */
+enum pc_accept_lock { PC_LOCK_DEFAULT, PC_LOCK_FLOCK, PC_LOCK_FCNTL, PC_LOCK_PTHREAD, PC_LOCK_SYSVSEM };
+int pc_acceptlock_init_shared(int fd); /* put a robust process-shared mutex into a fresh memfd (dispatcher) */
+/* One semaphore that uid may use (dispatcher). Returns its id or -PC_E_SYS. Source: semctl(2). */
+int pc_acceptlock_new_semaphore(uint32_t uid, uint32_t gid);
+int pc_acceptlock_remove_semaphore(int id);
+int pc_acceptlock_map(struct pc_child *child);
+bool pc_acceptlock_try(struct pc_child *child);
+void pc_acceptlock_release(struct pc_child *child);
+
+/* accept.c */
+void pc_accept_ready(struct pc_worker *worker, uint32_t listener);
+int pc_accept_listen(struct pc_child *child, bool on); /* listeners into the epoll set, or out of it */
+int pc_accept_inbox(struct pc_child *child, bool on);  /* the same for the inbox */
+void pc_accept_pause(struct pc_worker *worker, bool with_inbox); /* no descriptor left: neither, for a while */
+void pc_accept_resume(struct pc_child *child);
+
+/* peek.c */
+enum pc_next pc_peek_step(struct pc_worker *worker, struct pc_conn *conn);
+/* Route `name` for this connection: own -> PC_PHASE_HEAD, another's -> handed over. */
+enum pc_next pc_peek_route(struct pc_worker *worker, struct pc_conn *conn, struct pc_slice name, struct pc_slice carried);
+
+/* hand.c: the hand-off; docs/protocol.md */
+#define PC_HAND_MAGIC 0x4F484350u /* "PCHO" */
+#define PC_HAND_VERSION 1
+enum pc_hand_kind { PC_HAND_FRESH = 1, PC_HAND_CARRIED = 2 };
+
+struct pc_hand {
+    uint32_t magic;
+    uint16_t version;
+    uint8_t kind, hops;
+    uint32_t carried_len; /* bytes behind this struct; 0 for PC_HAND_FRESH */
+    uint32_t requests;    /* answered on this connection so far */
+    uint32_t sender;      /* identity number, for the log only */
+};
+
+/* Pure: whether a message of `len` bytes keeps the rules. Returns 0 or -PC_E_PEER. ret_carried points into raw. */
+int pc_hand_check_message(const char *raw, size_t len, struct pc_hand *ret_hand, struct pc_slice *ret_carried);
+/* Send without waiting. 0, -PC_E_AGAIN (full), -PC_E_SYS. The caller closes its copy after 0. */
+int pc_hand_send(struct pc_child *child, uint32_t number, struct pc_conn *conn, struct pc_slice carried);
+/* Pass conn on, or hold it back when the inbox is full. conn is gone afterwards, or waits. */
+enum pc_next pc_hand_over(struct pc_worker *worker, struct pc_conn *conn, uint32_t number, struct pc_slice carried);
+void pc_hand_receive(struct pc_worker *worker); /* slot -2 -> descriptor -> -1 */
+void pc_hand_retry(struct pc_worker *worker);   /* the connections held back */
+void pc_hand_look(struct pc_child *child, uint64_t now_ns); /* at RLIMIT_NOFILE, now and then, before anything is received */
+/* Checks on a received descriptor: a connected TCP socket on one of our addresses. 0 or -PC_E_PEER; fills addresses. */
+int pc_hand_check_socket(const struct pc_config *config, int fd, struct pc_conn *conn);
+
+/* conn.c */
+struct pc_conn *pc_conn_new(struct pc_child *child, int fd); /* owned by the caller's thread; NULL = too many */
+void pc_conn_close(struct pc_worker *worker, struct pc_conn *conn); /* socket, buffers, place in the table */
+void pc_conn_forget(struct pc_worker *worker, struct pc_conn *conn); /* as close, but the descriptor is somebody else's now */
+struct pc_conn *pc_conn_claim(struct pc_child *child, uint64_t token); /* by epoll token; NULL = stale or in work */
+/* Before taking a connection from a listener or inbox: false = draining or full. Undone when it has a place, or did not come. */
+bool pc_conn_reserve(struct pc_child *child);
+void pc_conn_unreserve(struct pc_child *child);
+void pc_conn_adopted(struct pc_child *child); /* counts towards MaxConnectionsPerChild */
+bool pc_conn_release(struct pc_conn *conn); /* false: something happened meanwhile, go on */
+int pc_conn_watch(struct pc_child *child, struct pc_conn *conn);   /* into the epoll set, once, edge-triggered */
+int pc_conn_requeue(struct pc_child *child, struct pc_conn *conn); /* an event at once if it is ready: others come first */
+void pc_conn_unwatch(struct pc_child *child, struct pc_conn *conn);
+void pc_conn_deadline(struct pc_child *child, struct pc_conn *conn, uint64_t deadline_ns);
+uint64_t pc_conn_due(struct pc_child *child, const struct pc_conn *conn); /* its deadline; 0 = none */
+void pc_conn_sweep(struct pc_worker *worker, uint64_t now_ns);
+void pc_conn_free_all(struct pc_child *child); /* behind the last worker: sockets, buffers, table */
+struct pc_io *pc_io_take(struct pc_worker *worker, struct pc_conn *conn);
+void pc_io_give(struct pc_worker *worker, struct pc_conn *conn);
+int pc_io_room(struct pc_io *io, size_t room); /* at least so many free bytes behind in_len; -PC_E_HEAD_LARGE */
+/* Where the connection came in. Whoever reads it looks at the members of its family only, which is all that is there. */
+static inline const struct sockaddr_storage *
+pc_conn_local(const struct pc_conn *conn)
+{
+    return (const void *)&conn->local;
+}
+
+/* request.c */
+enum pc_next pc_request_head_step(struct pc_worker *worker, struct pc_conn *conn);
+enum pc_next pc_request_body_step(struct pc_worker *worker, struct pc_conn *conn);
+enum pc_next pc_request_serve_step(struct pc_worker *worker, struct pc_conn *conn);
+/* Answer `status` and close, whatever was read so far. */
+enum pc_next pc_request_refuse(struct pc_worker *worker, struct pc_conn *conn, uint32_t status);
+uint32_t pc_error_status(int error); /* HTTP status of -PC_E_* */
+
+/* respond.c */
+enum pc_next pc_respond_start(struct pc_worker *worker, struct pc_conn *conn);
+enum pc_next pc_respond_send_step(struct pc_worker *worker, struct pc_conn *conn);
+enum pc_next pc_respond_linger_step(struct pc_worker *worker, struct pc_conn *conn);
+void pc_respond_abandon(struct pc_worker *worker, struct pc_conn *conn); /* the client is gone: log, close files */
+
+/* ask.c: what Python sees of a question, and how it answers */
+struct pc_question {
+    uint32_t kind; /* enum pc_ask */
+    uint32_t slot;
+    int32_t slot_value;
+    bool is_handed;
+    uint32_t status;
+    const char *method, *path, *query, *host, *handler, *client; /* NUL-terminated, valid until the answer */
+};
+int pc_ask_question(struct pc_child *child, uint32_t slot, struct pc_question *ret_question);
+void pc_ask_answer_name(struct pc_child *child, uint32_t slot, const char *name);
+/* status 0 = go on with what would happen without Python. */
+void pc_ask_answer(struct pc_child *child, uint32_t slot, uint32_t status, const char *content_type, const char *body, size_t len);
+
+#endif

@@ -1,0 +1,405 @@
+/* conn.c - the table of connections: places, who may touch one, deadlines, buffers.
+ * Runs as:  child.   Sees: client bytes, unread.   Holds: sockets of clients.
+ * One thread at a time owns a connection (its `word`); an event for one that is owned marks it PC_HOLD_AGAIN and the owner
+ * looks again. Places are never unmapped, and an epoll token carries the place's generation, so a late event finds nothing.
+ * Before:   accept.c, hand.c   After: request.c */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "child.h"
+
+#define CHUNKS (PC_MAX_CONNECTIONS / PC_CONN_CHUNK)
+#define IO_STOCK_MAX 32
+
+static int
+grow(struct pc_child *child)
+{
+    uint32_t count = atomic_load(&child->chunk_count);
+    if (count == CHUNKS)
+        return -PC_E_MEMORY;
+    struct pc_conn *chunk = calloc(PC_CONN_CHUNK, sizeof *chunk);
+    _Atomic uint64_t *deadlines = calloc(PC_CONN_CHUNK, sizeof *deadlines);
+    if (chunk == NULL || deadlines == NULL) {
+        free(chunk);
+        free((void *)deadlines);
+        return -PC_E_MEMORY;
+    }
+    for (uint32_t i = PC_CONN_CHUNK; i-- > 0;) {
+        chunk[i].index = count * PC_CONN_CHUNK + i;
+        chunk[i].fd = -1;
+        chunk[i].next = child->free_conns;
+        child->free_conns = &chunk[i];
+    }
+    child->chunks[count] = chunk;
+    child->deadline_chunks[count] = deadlines;
+    atomic_store(&child->chunk_count, count + 1);
+    return 0;
+}
+
+static _Atomic uint64_t *
+deadline_of(struct pc_child *child, uint32_t index)
+{
+    return &child->deadline_chunks[index / PC_CONN_CHUNK][index % PC_CONN_CHUNK];
+}
+
+struct pc_conn *
+pc_conn_new(struct pc_child *child, int fd)
+{
+    struct pc_conn *conn = NULL;
+    (void)pthread_mutex_lock(&child->slab_lock);
+    if (child->free_conns != NULL || grow(child) == 0) {
+        conn = child->free_conns;
+        child->free_conns = conn->next;
+    }
+    (void)pthread_mutex_unlock(&child->slab_lock);
+    if (conn == NULL)
+        return NULL;
+    uint64_t generation = atomic_load_explicit(&conn->word, memory_order_relaxed) >> 2;
+    uint32_t index = conn->index;
+    memset((char *)conn + sizeof conn->word, 0, sizeof *conn - sizeof conn->word);
+    conn->index = index;
+    conn->fd = fd;
+    conn->transport = &pc_transport_plain;
+    atomic_store_explicit(&conn->word, generation << 2 | PC_HOLD_OWNED, memory_order_release);
+    (void)atomic_fetch_add(&child->open_count, 1);
+    pc_count(child->page, PC_C_CONNECTIONS, 1);
+    return conn;
+}
+
+bool
+pc_conn_reserve(struct pc_child *child)
+{
+    uint32_t before = atomic_fetch_add(&child->open_count, 1);
+    /* Counted first, looked second: the main thread sets is_draining first and counts second, so one of both sees. */
+    if (!atomic_load(&child->is_draining) && before < child->max_open)
+        return true;
+    pc_conn_unreserve(child);
+    return false;
+}
+
+void
+pc_conn_unreserve(struct pc_child *child)
+{
+    uint32_t before = atomic_fetch_sub(&child->open_count, 1);
+    if (before == 1 && atomic_load(&child->is_draining))
+        pc_child_notify(child, PC_EVENT_DONE);
+}
+
+static void
+give_place(struct pc_child *child, struct pc_conn *conn)
+{
+    atomic_store_explicit(deadline_of(child, conn->index), 0, memory_order_relaxed);
+    uint64_t generation = (atomic_load_explicit(&conn->word, memory_order_relaxed) >> 2) + 1;
+    atomic_store_explicit(&conn->word, generation << 2 | PC_HOLD_OWNED, memory_order_release);
+    (void)pthread_mutex_lock(&child->slab_lock);
+    conn->fd = -1;
+    conn->next = child->free_conns;
+    child->free_conns = conn;
+    (void)pthread_mutex_unlock(&child->slab_lock);
+    pc_uncount(child->page, PC_C_CONNECTIONS, 1);
+    pc_conn_unreserve(child);
+    if (atomic_load_explicit(&child->accept_paused, memory_order_relaxed))
+        atomic_store(&child->resume_ns, 1); /* a descriptor is free: accept again at once */
+}
+
+void
+pc_conn_forget(struct pc_worker *worker, struct pc_conn *conn)
+{
+    if (conn->is_parked)
+        pc_uncount(worker->child->page, PC_C_PARKED, 1);
+    if (conn->io != NULL)
+        pc_io_give(worker, conn);
+    free(conn->stash);
+    conn->stash = NULL;
+    give_place(worker->child, conn);
+}
+
+/* Whoever passed the socket may keep a duplicate, and then our registration would outlive our close; or it may have set
+ * SO_LINGER, and then our close would wait for the client. */
+static void
+leave_passed(struct pc_child *child, struct pc_conn *conn)
+{
+    static const struct linger never = {0};
+    pc_conn_unwatch(child, conn);
+    (void)setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &never, sizeof never); /* cannot fail on a TCP socket */
+}
+
+void
+pc_conn_close(struct pc_worker *worker, struct pc_conn *conn)
+{
+    conn->transport->end(conn);
+    if (conn->is_handed)
+        leave_passed(worker->child, conn);
+    (void)close(conn->fd); /* what is in the epoll set leaves it by itself: ours is the last descriptor of it */
+    pc_conn_forget(worker, conn);
+}
+
+struct pc_conn *
+pc_conn_claim(struct pc_child *child, uint64_t token)
+{
+    uint32_t index = (uint32_t)token;
+    if (index / PC_CONN_CHUNK >= atomic_load(&child->chunk_count))
+        return NULL;
+    struct pc_conn *conn = &child->chunks[index / PC_CONN_CHUNK][index % PC_CONN_CHUNK];
+    uint64_t word = atomic_load_explicit(&conn->word, memory_order_acquire);
+    for (;;) {
+        if ((uint32_t)(word >> 2) != (uint32_t)(token >> 32))
+            return NULL;
+        bool is_free = (word & 3) == PC_HOLD_NONE;
+        if (!is_free && (word & 3) == PC_HOLD_AGAIN)
+            return NULL;
+        uint64_t wanted = (word & ~(uint64_t)3) | (is_free ? PC_HOLD_OWNED : PC_HOLD_AGAIN);
+        if (atomic_compare_exchange_weak_explicit(&conn->word, &word, wanted, memory_order_acq_rel, memory_order_acquire))
+            return is_free ? conn : NULL;
+    }
+}
+
+void
+pc_conn_adopted(struct pc_child *child)
+{
+    uint64_t count = atomic_fetch_add(&child->adopted, 1) + 1;
+    if (child->config->max_connections > 0 && count >= child->config->max_connections)
+        pc_child_drain(child); /* its successor takes over; what is queued waits for it */
+}
+
+bool
+pc_conn_release(struct pc_conn *conn)
+{
+    uint64_t word = atomic_load_explicit(&conn->word, memory_order_relaxed);
+    if ((word & 3) == PC_HOLD_OWNED
+        && atomic_compare_exchange_strong_explicit(&conn->word, &word, word & ~(uint64_t)3, memory_order_acq_rel,
+                                                   memory_order_relaxed))
+        return true;
+    atomic_store_explicit(&conn->word, (word & ~(uint64_t)3) | PC_HOLD_OWNED, memory_order_release);
+    return false;
+}
+
+int
+pc_conn_watch(struct pc_child *child, struct pc_conn *conn)
+{
+    if (conn->in_epoll)
+        return 0;
+    uint64_t generation = atomic_load_explicit(&conn->word, memory_order_relaxed) >> 2;
+    struct epoll_event event = {
+        .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+        .data.u64 = generation << 32 | conn->index,
+    };
+    if (epoll_ctl(child->epoll_fd, EPOLL_CTL_ADD, conn->fd, &event) < 0)
+        return -PC_E_SYS;
+    conn->in_epoll = true;
+    return 0;
+}
+
+void
+pc_conn_unwatch(struct pc_child *child, struct pc_conn *conn)
+{
+    if (conn->in_epoll)
+        (void)epoll_ctl(child->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL); /* ours until now, so it is there */
+    conn->in_epoll = false;
+}
+
+void
+pc_conn_deadline(struct pc_child *child, struct pc_conn *conn, uint64_t deadline_ns)
+{
+    atomic_store_explicit(deadline_of(child, conn->index), deadline_ns, memory_order_relaxed);
+}
+
+uint64_t
+pc_conn_due(struct pc_child *child, const struct pc_conn *conn)
+{
+    return atomic_load_explicit(deadline_of(child, conn->index), memory_order_relaxed);
+}
+
+static void
+expire(struct pc_worker *worker, struct pc_conn *conn)
+{
+    struct pc_child *child = worker->child;
+    pc_count(child->page, PC_C_TIMEOUTS, 1);
+    pc_conn_deadline(child, conn, 0);
+    bool is_head = conn->phase == PC_PHASE_HEAD && conn->stash != NULL;
+    if (is_head || conn->phase == PC_PHASE_BODY) { /* 408 says why; a peeked or idle one is closed without a word */
+        if (pc_request_refuse(worker, conn, 408) != PC_GONE)
+            pc_loop_conn(worker, conn);
+        return;
+    }
+    if (conn->phase == PC_PHASE_SEND)
+        pc_respond_abandon(worker, conn);
+    pc_conn_close(worker, conn);
+}
+
+void
+pc_conn_sweep(struct pc_worker *worker, uint64_t now_ns)
+{
+    struct pc_child *child = worker->child;
+    uint32_t count = atomic_load(&child->chunk_count);
+    for (uint32_t index = 0; index < count * PC_CONN_CHUNK; index++) {
+        uint64_t deadline = atomic_load_explicit(deadline_of(child, index), memory_order_relaxed);
+        if (deadline == 0 || deadline > now_ns)
+            continue;
+        struct pc_conn *conn = &child->chunks[index / PC_CONN_CHUNK][index % PC_CONN_CHUNK];
+        uint64_t word = atomic_load_explicit(&conn->word, memory_order_acquire);
+        uint64_t owned = (word & ~(uint64_t)3) | PC_HOLD_OWNED;
+        if ((word & 3) != PC_HOLD_NONE || !atomic_compare_exchange_strong(&conn->word, &word, owned))
+            continue; /* in work (a job always is): its owner sets a new deadline */
+        if (atomic_load_explicit(deadline_of(child, index), memory_order_relaxed) == deadline)
+            expire(worker, conn);
+        else if (!pc_conn_release(conn))
+            pc_loop_conn(worker, conn);
+    }
+}
+
+static void
+free_io(struct pc_io *io)
+{
+    pc_arena_free(&io->arena);
+    free(io);
+}
+
+static struct pc_io *
+stocked(struct pc_child *child)
+{
+    (void)pthread_mutex_lock(&child->io_lock);
+    struct pc_io *io = child->io_stock;
+    if (io != NULL) {
+        child->io_stock = io->next;
+        child->io_stocked--;
+    }
+    (void)pthread_mutex_unlock(&child->io_lock);
+    return io;
+}
+
+/* Everything of an io that a new request must find zeroed, whichever way it comes (read, carried, or refused unread); the
+ * arrays behind their counts may hold old bytes. */
+static void
+clean(struct pc_io *io)
+{
+    io->in_len = io->in_at = io->head_len = 0;
+    memset(&io->head, 0, offsetof(struct pc_head, fields));
+    io->is_prepared = io->answered_early = io->body_chunked = io->body_done = false;
+    io->body_left = io->body_seen = io->body_wire = 0;
+    io->out = NULL;
+    io->out_owned = false;
+    io->out_len = io->out_at = 0;
+}
+
+struct pc_io *
+pc_io_take(struct pc_worker *worker, struct pc_conn *conn)
+{
+    if (conn->io != NULL)
+        return conn->io;
+    struct pc_io *io = worker->stock;
+    worker->stock = NULL;
+    if (io == NULL)
+        io = stocked(worker->child);
+    if (io == NULL) {
+        io = malloc(sizeof *io);
+        if (io == NULL)
+            pc_die(111, "out of memory");
+        memset(io, 0, offsetof(struct pc_io, in_inline));
+    }
+    clean(io);
+    io->in = io->in_inline;
+    io->in_cap = PC_IN_INLINE;
+    conn->io = io;
+    if (conn->stash != NULL) {
+        if (pc_io_room(io, conn->stash_len) != 0)
+            pc_bug("a stash is larger than a head");
+        memcpy(io->in, conn->stash, conn->stash_len);
+        io->in_len = conn->stash_len;
+        free(conn->stash);
+        conn->stash = NULL;
+    }
+    return io;
+}
+
+void
+pc_io_give(struct pc_worker *worker, struct pc_conn *conn)
+{
+    struct pc_io *io = conn->io;
+    struct pc_child *child = worker->child;
+    conn->io = NULL;
+    if (io->in != io->in_inline)
+        free(io->in);
+    if (io->out_owned)
+        free(io->out);
+    pc_arena_reset(&io->arena);
+    if (worker->stock == NULL) {
+        worker->stock = io;
+        return;
+    }
+    (void)pthread_mutex_lock(&child->io_lock);
+    bool is_kept = child->io_stocked < IO_STOCK_MAX;
+    if (is_kept) {
+        io->next = child->io_stock;
+        child->io_stock = io;
+        child->io_stocked++;
+    }
+    (void)pthread_mutex_unlock(&child->io_lock);
+    if (!is_kept)
+        free_io(io);
+}
+
+int
+pc_io_room(struct pc_io *io, size_t room)
+{
+    if (io->in_cap - io->in_len >= room)
+        return 0;
+    size_t cap = io->in_cap;
+    while (cap < io->in_len + room)
+        cap *= 2;
+    if (cap > PC_IN_MAX)
+        cap = PC_IN_MAX;
+    if (cap - io->in_len < room)
+        return -PC_E_HEAD_LARGE;
+    char *grown = malloc(cap);
+    if (grown == NULL)
+        pc_die(111, "out of memory");
+    memcpy(grown, io->in, io->in_len); /* UNSAFE: in_len <= in_cap < cap */
+    if (io->in != io->in_inline)
+        free(io->in);
+    io->in = grown;
+    io->in_cap = (uint32_t)cap;
+    return 0;
+}
+
+int
+pc_conn_requeue(struct pc_child *child, struct pc_conn *conn)
+{
+    if (!conn->in_epoll)
+        return pc_conn_watch(child, conn);
+    uint64_t generation = atomic_load_explicit(&conn->word, memory_order_relaxed) >> 2;
+    struct epoll_event event = {
+        .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+        .data.u64 = generation << 32 | conn->index,
+    };
+    return epoll_ctl(child->epoll_fd, EPOLL_CTL_MOD, conn->fd, &event) < 0 ? -PC_E_SYS : 0;
+}
+
+void
+pc_conn_free_all(struct pc_child *child)
+{
+    for (uint32_t i = 0; child->chunks != NULL && i < atomic_load(&child->chunk_count); i++) {
+        for (uint32_t j = 0; j < PC_CONN_CHUNK; j++) {
+            struct pc_conn *conn = &child->chunks[i][j];
+            if (conn->fd < 0)
+                continue; /* a free place */
+            if (conn->io != NULL && conn->io->out_owned)
+                free(conn->io->out);
+            if (conn->io != NULL && conn->io->in != conn->io->in_inline)
+                free(conn->io->in);
+            if (conn->io != NULL)
+                free_io(conn->io);
+            free(conn->stash);
+            (void)close(conn->fd); /* cut off: the child ends */
+        }
+        free(child->chunks[i]);
+        free((void *)child->deadline_chunks[i]);
+    }
+    for (struct pc_io *io = child->io_stock, *next; io != NULL; io = next) {
+        next = io->next;
+        free_io(io);
+    }
+}

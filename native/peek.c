@@ -1,0 +1,109 @@
+/* peek.c - look at the first bytes of a connection without taking them, and decide whose it is.
+ * Runs as:  child that listens (User, or a tenant's uid under AcceptScope any).   Sees: a stranger's first bytes.
+ * Holds:    the route table; no key, no tenant's record but its own.   Distrusts: every byte.
+ * Before:   accept.c   After: route.c, then hand.c (another's) or request.c (ours) */
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "child.h"
+
+/* Whether no byte will follow those that are here. Looking never meets the end: what was peeked at stands before it. */
+static bool
+has_ended(const struct pc_conn *conn)
+{
+    struct pollfd state = {.fd = conn->fd, .events = POLLRDHUP};
+    return poll(&state, 1, 0) > 0 && (state.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
+/* Looking is not reading: the bytes stay in the socket for whoever owns the name. */
+enum pc_next
+pc_peek_step(struct pc_worker *worker, struct pc_conn *conn)
+{
+    ssize_t count = recv(conn->fd, worker->out, PC_MAX_PEEK_BYTES, MSG_PEEK | MSG_DONTWAIT);
+    if (count < 0 && (errno == EAGAIN || errno == EINTR))
+        return pc_conn_watch(worker->child, conn) == 0 ? PC_WAIT : pc_request_refuse(worker, conn, 503);
+    if (count <= 0) {
+        pc_conn_close(worker, conn);
+        return PC_GONE;
+    }
+    struct pc_slice raw_name;
+    struct pc_hostname name;
+    int found = pc_h1_peek_name(worker->out, (size_t)count, &raw_name);
+    if (found == 0 && has_ended(conn)) { /* half a head, and no more to come */
+        pc_conn_close(worker, conn);
+        return PC_GONE;
+    }
+    if (found == 0 && count < PC_MAX_PEEK_BYTES) /* edge-triggered: woken by more bytes only */
+        return pc_conn_watch(worker->child, conn) == 0 ? PC_WAIT : pc_request_refuse(worker, conn, 503);
+    if (found == 0)
+        return pc_request_refuse(worker, conn, 431);
+    if (found < 0)
+        return pc_request_refuse(worker, conn, pc_error_status(found));
+    if (pc_host_parse(raw_name, &name) != 0)
+        return pc_request_refuse(worker, conn, 400);
+    return pc_peek_route(worker, conn, (struct pc_slice){name.name, name.len}, (struct pc_slice){0});
+}
+
+static void
+learn_local_address(const struct pc_route_map *map, struct pc_conn *conn)
+{
+    if (conn->is_handed || !map->needs_local[conn->listener])
+        return;
+    socklen_t len = sizeof conn->local;
+    (void)getsockname(conn->fd, &conn->local.any, &len); /* a connected socket has one; else the listener's stays */
+}
+
+/* A map that cannot be freed while this worker's hazard points at it. */
+static struct pc_route_map *
+hold_map(struct pc_worker *worker)
+{
+    struct pc_route_map *map = atomic_load(&worker->child->route);
+    for (;;) {
+        atomic_store(&worker->hazard, map);
+        struct pc_route_map *again = atomic_load(&worker->child->route);
+        if (again == map)
+            return map;
+        map = again;
+    }
+}
+
+static enum pc_next
+keep(struct pc_conn *conn)
+{
+    conn->phase = PC_PHASE_HEAD;
+    conn->is_routed = true;
+    return PC_GO;
+}
+
+/* A tenant's child that does not listen knows its own names only: what is not among them was passed to it in error. */
+static enum pc_next
+route_by_own_table(struct pc_worker *worker, struct pc_conn *conn, struct pc_slice name)
+{
+    struct pc_route own = pc_route_find(worker->child->config->own_route, pc_conn_local(conn), name);
+    if (own.how != PC_ROUTE_NONE)
+        return keep(conn);
+    pc_count(worker->child->page, PC_C_REFUSED, 1);
+    return pc_request_refuse(worker, conn, 421);
+}
+
+enum pc_next
+pc_peek_route(struct pc_worker *worker, struct pc_conn *conn, struct pc_slice name, struct pc_slice carried)
+{
+    const struct pc_config *config = worker->child->config;
+    struct pc_route_map *map = hold_map(worker);
+    if (map == NULL)
+        return route_by_own_table(worker, conn, name);
+    learn_local_address(map, conn);
+    struct pc_route route = pc_route_find(map->table, pc_conn_local(conn), name);
+    atomic_store_explicit(&worker->hazard, NULL, memory_order_release);
+    uint32_t number = route.how == PC_ROUTE_NONE ? 0 : route.value; /* 0: the unassigned identity, the main server's */
+    if (number == config->identity_no)
+        return keep(conn);
+    bool may_forward = !conn->is_handed || config->identity_no == 0 || conn->requests > 0;
+    if (!may_forward) {
+        pc_count(worker->child->page, PC_C_REFUSED, 1);
+        return pc_request_refuse(worker, conn, 421);
+    }
+    return pc_hand_over(worker, conn, number, carried);
+}

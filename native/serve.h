@@ -1,0 +1,110 @@
+/* serve.h - what the files between a parsed request and its response share: map, access, file, listing, fields, serve.
+ * pc.h has what the rest of native/ may call; nothing outside these files includes this one (but record.c, for its kinds). */
+#ifndef PC_SERVE_H
+#define PC_SERVE_H
+
+#include <sys/stat.h>
+
+#include "pc.h"
+
+enum pc_section_kind {
+    PC_SECTION_DIRECTORY, PC_SECTION_DIRECTORY_MATCH, PC_SECTION_FILES, PC_SECTION_FILES_MATCH, PC_SECTION_LOCATION,
+    PC_SECTION_LOCATION_MATCH,
+};
+
+/* Beyond enum pc_serve, between these files only: req->path changed, begin again; or: nothing stands in the way, go on. */
+#define PC_SERVE_AGAIN ((enum pc_serve)16)
+#define PC_SERVE_ON ((enum pc_serve)17)
+
+/* ------------------------------------------------------------------ mime.c */
+
+/* Header, offsets and lengths of a types table, once. Returns 0 or -PC_E_FORMAT. */
+int pc_types_check(struct pc_slice table);
+
+/* What the extensions of a file name say (mod_mime). Slices of the configuration or of the arena; base NULL = nothing. */
+struct pc_media {
+    struct pc_slice type, encoding;
+};
+void pc_media_find(const struct pc_req *req, struct pc_slice filename, struct pc_media *ret_media);
+
+/* ------------------------------------------------------------------ map.c */
+
+/* Where a request's file is: below the document root, or below an alias's. */
+struct pc_place {
+    struct pc_alias *alias; /* NULL = document root */
+    struct pc_slice root;   /* the directory's path; not NUL-terminated */
+    const char *relative;   /* below root, NUL-terminated, no leading slash; "" = root itself */
+};
+
+/* Alias, AliasMatch, DocumentRoot: fills req->filename. Returns 0, -PC_E_NOT_FOUND, -PC_E_FORBIDDEN (".." came out). */
+int pc_map_place(struct pc_req *req, struct pc_place *ret_place);
+/* The directory that an alias stays in: what is held open and looked at again. */
+struct pc_slice pc_map_alias_root(const struct pc_alias *alias);
+/* The first of the settings' redirections that fits. Returns its status and ret_url (base NULL: an error status), or 0. */
+uint32_t pc_map_redirect(struct pc_req *req, const struct pc_settings *settings, struct pc_slice *ret_url);
+/* "http://name[:port]" of this request. */
+struct pc_slice pc_map_self(struct pc_req *req);
+/* Percent-encoded copy of a path. */
+struct pc_slice pc_map_escape(struct pc_req *req, struct pc_slice path);
+
+/* ------------------------------------------------------------------ access.c */
+
+struct pc_access_node {
+    uint8_t kind; /* PC_ACC_* */
+    bool negate;
+    struct pc_slice payload;
+};
+/* Next node of ACCESS bytes. Returns bytes consumed, 0 at the end, -PC_E_FORMAT. */
+int pc_access_next(struct pc_slice nodes, size_t *at, struct pc_access_node *ret_node);
+
+/* pc_access_check without a line in the error log: for a listing. */
+int pc_access_judge(struct pc_req *req);
+
+/* ------------------------------------------------------------------ file.c */
+
+#define PC_ETAG_INODE 1u /* bits of FILE_ETAG */
+#define PC_ETAG_MTIME 2u
+#define PC_ETAG_SIZE 4u
+#define PC_FILE_METHODS "GET,POST,OPTIONS,HEAD"
+
+enum pc_serve pc_file_serve_at(struct pc_req *req, const struct pc_place *place);
+/* The answer for an errno of opening: 404, 403, 503 or 500, with its line in the error log. */
+enum pc_serve pc_file_refuse(struct pc_req *req, int error);
+
+/* ------------------------------------------------------------------ fields.c */
+
+/* Environment of the layers: SetEnv, UnsetEnv. */
+void pc_env_apply(struct pc_req *req);
+/* The head with RequestHeader's results, as far as conditions and ranges need them: req->head itself where nothing changed. */
+const struct pc_head *pc_fields_head(struct pc_req *req);
+
+/* ------------------------------------------------------------------ serve.c */
+
+/* Layers, access, limits, environment, redirections of sections, policy, handler: all that stands between a place and its
+ * file. PC_SERVE_ON = serve the file. */
+enum pc_serve pc_serve_check(struct pc_req *req);
+/* An error: ErrorDocument (then perhaps PC_SERVE_AGAIN) or our own page. */
+enum pc_serve pc_serve_fail(struct pc_req *req, uint32_t status);
+/* A redirection to an absolute URL. */
+enum pc_serve pc_serve_redirect(struct pc_req *req, uint32_t status, struct pc_slice url);
+/* Whether a handler or media type names a program, whose text must never be sent. */
+bool pc_serve_is_program(struct pc_slice name);
+/* The ServerSignature line as HTML, empty when off. */
+struct pc_slice pc_serve_signature(struct pc_req *req);
+/* Method as the file sees it: an ErrorDocument is always got. */
+uint8_t pc_serve_method(const struct pc_req *req);
+
+/* The slice member at `offset` of struct pc_settings, in the most specific layer that sets it; base NULL = none does. */
+static inline struct pc_slice
+pc_layers_slice(const struct pc_req *req, size_t offset)
+{
+    for (uint32_t i = req->layer_count; i-- > 0;) {
+        const struct pc_slice *slice = (const struct pc_slice *)(const void *)((const char *)req->layers[i] + offset);
+        if (slice->base != NULL)
+            return *slice;
+    }
+    return (struct pc_slice){0};
+}
+#define PC_LAYERS_SLICE(req, member) pc_layers_slice(req, offsetof(struct pc_settings, member))
+
+#endif
