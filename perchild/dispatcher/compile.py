@@ -1,0 +1,227 @@
+"""compile: the throw-away process that turns configuration text into a plan.
+
+It keeps CAP_DAC_READ_SEARCH alone and no network, imports the configuration's code, writes records that are not there
+yet, and puts the route table, the types table, the plan (JSON) and what it has to say into four memfds that the
+dispatcher made. A crash, a hang or an error there changes nothing: the dispatcher takes the memfds only from a process
+that exited with 0, and seals them first.
+Runs as: dispatcher (start_job, finish_job), compile (everything below _be_compile).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from perchild.dispatcher import signals
+from perchild.dispatcher.system import Sys
+from perchild.wire.plan import Compiled, Plan, decode_plan, encode_plan
+
+LIMIT_S = 60.0
+MAX_TEXT_BYTES = 1 << 20
+EXIT_ERRORS = 1
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is compiled: file (-f), ServerRoot (-d), lines before and after it (-C, -c), names (-D)."""
+
+    config_file: str
+    server_root: str
+    lines_before: tuple[str, ...] = ()
+    lines_after: tuple[str, ...] = ()
+    defines: tuple[str, ...] = ()
+    generation: int = 1
+    is_test: bool = False  # no record is written
+
+
+# Compiles: (what to compile, identity key -> known number) -> (compiled or None if there are errors, text for people).
+Compiler = Callable[[Request, Mapping[str, int]], tuple[Compiled | None, str]]
+
+
+def identity_key(uid: int, gid: int, groups: Sequence[int]) -> str:
+    """Return what keeps an identity's number over reloads: "uid:gid:g1,g2"."""
+    return f"{uid}:{gid}:{','.join(map(str, groups))}"
+
+
+def compile_by_config(request: Request, known: Mapping[str, int]) -> tuple[Compiled | None, str]:
+    """Compile with perchild.config, which is imported here and so only in the process that calls this."""
+    from perchild.config import load  # noqa: PLC0415 - never in the dispatcher
+
+    options = load.Options(
+        config_file=request.config_file, server_root=request.server_root, before=request.lines_before,
+        after=request.lines_after, defines=request.defines, caller_uid=os.geteuid(), caller_gid=os.getegid(),
+        caller_groups=tuple(os.getgroups()), generation=request.generation, environ=dict(os.environ))
+    result = load.compile_config(options, known)
+    text = load.format_errors(result.errors)
+    return (None if result.errors else result.compiled), text
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A running compile. The descriptors are ours until finish_job."""
+
+    pid: int
+    pidfd: int
+    deadline_s: float
+    plan_fd: int
+    route_fd: int
+    types_fd: int
+    text_fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job came to. plan None: refused, and text says why. The caller owns route_fd and types_fd (-1 if refused)."""
+
+    plan: Plan | None
+    text: str
+    route_fd: int = -1
+    types_fd: int = -1
+
+
+def start_job(sys: Sys, request: Request, known: Mapping[str, int], compiler: Compiler,
+              restrict: Callable[[], None]) -> Job:
+    """Fork compile, in which `restrict` is called first. Watch the job's pidfd, then call finish_job; kill it at the deadline."""
+    names = ("plan", "routes", "types", "text")
+    plan_fd, route_fd, types_fd, text_fd = (_make_memfd(name) for name in names)
+    mask = signals.block_all()
+    try:
+        pid = sys.fork()
+        if pid == 0:
+            _be_compile(request, known, compiler, restrict, (plan_fd, route_fd, types_fd, text_fd))
+    finally:
+        signals.restore_mask(mask)
+    return Job(pid, sys.open_pidfd(pid), sys.now_s() + LIMIT_S, plan_fd, route_fd, types_fd, text_fd)
+
+
+def _make_memfd(name: str) -> int:
+    return os.memfd_create(f"perchild-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def finish_job(sys: Sys, job: Job) -> Outcome | None:
+    """Reap a job and take what it made; None while it still runs."""
+    status = sys.reap(job.pidfd)
+    if status is None:
+        return None
+    os.close(job.pidfd)
+    try:
+        outcome = _take(job, status)
+    finally:
+        os.close(job.plan_fd)
+        os.close(job.text_fd)
+    if outcome.plan is None:
+        os.close(job.route_fd)
+        os.close(job.types_fd)
+    return outcome
+
+
+def kill_job(sys: Sys, job: Job) -> None:
+    """End a job that took too long; its pidfd becomes readable."""
+    sys.signal_pidfd(job.pidfd, 9)
+
+
+def _take(job: Job, status: int) -> Outcome:
+    for fd in (job.plan_fd, job.route_fd, job.types_fd, job.text_fd):
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    text = _read_all(job.text_fd, MAX_TEXT_BYTES).decode("utf-8", "backslashreplace")
+    if status == EXIT_ERRORS and text:
+        return Outcome(None, text)
+    if status != 0:
+        how = f"was ended by signal {-status}" if status < 0 else f"failed with status {status}"
+        return Outcome(None, f"{text}compiling the configuration {how}; nothing was changed\n")
+    try:
+        plan = decode_plan(_read_all(job.plan_fd, os.fstat(job.plan_fd).st_size))
+    except (ValueError, KeyError, TypeError) as error:
+        return Outcome(None, f"{text}compiling the configuration gave no plan ({error}); nothing was changed\n")
+    return Outcome(plan, text, job.route_fd, job.types_fd)
+
+
+def _read_all(fd: int, limit_bytes: int) -> bytes:
+    return os.pread(fd, limit_bytes, 0)
+
+
+# ---------------------------------------------------------------- the process itself
+
+
+def _be_compile(request: Request, known: Mapping[str, int], compiler: Compiler, restrict: Callable[[], None],
+                fds: tuple[int, int, int, int]) -> NoReturn:
+    plan_fd, route_fd, types_fd, text_fd = fds
+    status = EXIT_ERRORS
+    try:
+        signals.reset_in_child()
+        _close_others(fds)
+        restrict()
+        compiled, text = compiler(request, known)
+        _write_all(text_fd, text.encode("utf-8", "backslashreplace")[:MAX_TEXT_BYTES])
+        if compiled is not None:
+            if not request.is_test:
+                write_records(compiled.plan.run_dir, compiled.records)
+            _write_all(route_fd, compiled.route_table)
+            _write_all(types_fd, compiled.types_table)
+            _write_all(plan_fd, encode_plan(compiled.plan))
+            status = 0
+    except BaseException:  # noqa: BLE001 - whatever it is, it ends here and is told
+        _write_all(text_fd, traceback.format_exc().encode())
+    os._exit(status)
+
+
+def _close_others(fds: tuple[int, ...]) -> None:
+    first = 3
+    for fd in sorted(fds):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+def _write_all(fd: int, raw: bytes) -> None:
+    view = memoryview(raw)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def ensure_directory(path: str, mode: int) -> None:
+    """Make a directory of ours, or check that the one that is there is ours and nobody else can write to it.
+
+    Raises:
+        OSError: it cannot be made, or belongs to somebody else.
+    """
+    Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        Path(path).mkdir(mode=mode)
+    except FileExistsError:
+        state = os.lstat(path)
+        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid() or state.st_mode & 0o022:
+            message = f"{path}: must be a directory of uid {os.geteuid()} that nobody else can write to"
+            raise PermissionError(message) from None
+
+
+def write_records(run_dir: str, records: Mapping[str, bytes]) -> int:
+    """Write the records that are not there yet, 0600, each by a temporary name and rename.
+
+    Args:
+        run_dir: absolute; made if missing.
+        records: file name (which holds the digest, so one that is there is the same) -> bytes.
+    Returns:
+        How many were written.
+    """
+    ensure_directory(run_dir, 0o755)
+    directory = f"{run_dir}/records"
+    ensure_directory(directory, 0o700)
+    present = set(os.listdir(directory))
+    fresh = [name for name in records if name not in present]
+    for name in fresh:
+        temporary = f"{directory}/.new.{os.getpid()}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(fd, records[name])
+        finally:
+            os.close(fd)
+        Path(temporary).rename(f"{directory}/{name}")
+    return len(fresh)
