@@ -1,0 +1,347 @@
+/* test_record.c - claims about record.c and mime.c's table: what is refused, what is loaded, and that both can be freed.
+ * Runs as:  the developer.   Sees: records made here.
+ * Trusts:   check.h.   Distrusts: the code under test.
+ * Before:   -   After: - */
+/* sources: record.c tlv.c regex.c mime.c access.c arena.c date.c errlog.c escape.c fields.c format.c h1.c host.c uri.c util.c wild.c */
+/* libs: -lpcre2-8 */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* memfd_create */
+#endif
+#include <sys/mman.h>
+
+#include "serve_case.h"
+
+static void
+put_host(struct case_bytes *to, const struct case_bytes *more)
+{
+    struct case_bytes box = {0};
+
+    case_text(&box, PC_T_NAME, "www.example.org");
+    case_text(&box, PC_T_DOCUMENT_ROOT, "/srv/www");
+    CASE_U32S(&box, PC_T_TIMES, 1, 2, 3, 4, 5, 6, 7, 8);
+    CASE_U32S(&box, PC_T_KEEP_ALIVE, 1, 100, 1);
+    CASE_U32S(&box, PC_T_LIMITS, 8190, 8190, 100);
+    CASE_U32S(&box, PC_T_ERROR_LOG, 0, 4);
+    if (more != NULL)
+        case_put(&box, more->base, more->len);
+    case_box(to, PC_T_HOST, &box);
+}
+
+/* A record with one log file, and one host with `in_host` in it; NULL = nothing more. */
+static struct case_bytes
+whole_record(const struct case_bytes *in_host)
+{
+    struct case_bytes raw = {0}, log = {0};
+
+    CASE_U32S(&raw, PC_T_VERSION, PC_RECORD_VERSION);
+    CASE_U32S(&raw, PC_T_IDENTITY, 3, 1001, 1002);
+    case_text(&raw, PC_T_ROUTE, "");
+    case_text(&log, PC_T_FILE_PATH, "/var/log/x");
+    CASE_U32S(&log, PC_T_FILE_OPENER, 1);
+    case_box(&raw, PC_T_LOG_FILE, &log);
+    CASE_U32S(&raw, PC_T_SCALE, 1, 2, 3, 4, 5, 6);
+    put_host(&raw, in_host);
+    return raw;
+}
+
+static struct pc_config *
+parse(const struct case_bytes *raw)
+{
+    struct pc_config *config = NULL;
+    const char *why = NULL;
+    char *copy = check_copy(raw->base, raw->len);
+    int result = pc_record_parse((struct pc_slice){copy, raw->len}, (struct pc_slice){0}, &config, &why);
+
+    CHECK((result == 0) == (config != NULL));
+    CHECK((result == 0) == (why == NULL));
+    if (result != 0)
+        free(copy);
+    return config;
+}
+
+/* Frees both. own_route points into the bytes, from their first item on. */
+static void
+drop(struct pc_config *config)
+{
+    char *copy;
+
+    if (config == NULL)
+        return;
+    copy = (char *)(uintptr_t)config->own_route.base - 8 - 20 - 12; /* behind ROUTE's head, IDENTITY, VERSION */
+    pc_record_free(config);
+    free(copy);
+}
+
+static bool
+is_refused(const struct case_bytes *raw)
+{
+    struct pc_config *config = parse(raw);
+
+    drop(config);
+    return config == NULL;
+}
+
+/* Whether a host with these settings outside sections is refused. */
+static bool
+is_refused_with(const struct case_bytes *settings)
+{
+    struct case_bytes host = {0};
+    struct case_bytes raw;
+
+    case_box(&host, PC_T_BASE, settings);
+    raw = whole_record(&host);
+    return is_refused(&raw);
+}
+
+static void
+test_parse_fills_every_member_of_a_row_of_numbers(void)
+{
+    struct case_bytes raw = whole_record(NULL);
+    struct pc_config *config = parse(&raw);
+    const struct pc_host *host;
+
+    CHECK(config != NULL);
+    if (config == NULL)
+        return;
+    host = &config->hosts[0];
+    CHECK_EQ(config->identity_no, 3);
+    CHECK_EQ(config->gid, 1002);
+    CHECK_EQ(config->idle_s, 6);
+    CHECK_EQ(config->host_count, 1);
+    CHECK_EQ(host->timeout_ms, 1);
+    CHECK_EQ(host->body_rate, 8);
+    CHECK(host->keep_alive && host->keep_scope_identity && host->max_requests == 100);
+    CHECK(case_is(host->name, "www.example.org") && case_is(host->document_root, "/srv/www"));
+    CHECK_EQ(host->document_root.base[8], 0);
+    CHECK(host->root_fd == -1 && host->base.ask == -1 && host->base.signature == -1 && !host->has_location_or_files);
+    CHECK(config->log_files[0].fd == -1 && config->log_files[0].by_dispatcher);
+    drop(config);
+}
+
+static void
+test_parse_refuses_a_record_that_is_cut_off_anywhere(void)
+{
+    struct case_bytes raw = whole_record(NULL), host = {0};
+
+    put_host(&host, NULL);
+    for (size_t len = 0; len < raw.len; len++) {
+        struct case_bytes cut = raw;
+
+        cut.len = len;
+        if (len != raw.len - host.len) /* there it is whole, without a host, as an identity may be */
+            CHECK(is_refused(&cut));
+    }
+}
+
+static void
+test_parse_refuses_unknown_repeated_and_missing_items(void)
+{
+    struct case_bytes raw = whole_record(NULL), extra = {0};
+
+    case_text(&raw, 999, "x");
+    CHECK(is_refused(&raw));
+    raw = whole_record(NULL);
+    CASE_U32S(&raw, PC_T_SCALE, 1, 2, 3, 4, 5, 6);
+    CHECK(is_refused(&raw));
+    case_text(&extra, PC_T_NAME, "again");
+    raw = whole_record(&extra);
+    CHECK(is_refused(&raw));
+    extra.len = 0;
+    case_text(&extra, PC_T_FORCE_TYPE, "not in a host");
+    raw = whole_record(&extra);
+    CHECK(is_refused(&raw));
+    raw.len = 0;
+    CASE_U32S(&raw, PC_T_VERSION, PC_RECORD_VERSION);
+    CHECK(is_refused(&raw));
+}
+
+static void
+test_parse_refuses_another_version(void)
+{
+    struct case_bytes raw = whole_record(NULL);
+
+    raw.base[8]++;
+    CHECK(is_refused(&raw));
+}
+
+static void
+test_parse_refuses_links_to_files_that_are_not_there(void)
+{
+    struct case_bytes log = {0}, host = {0}, raw;
+
+    CASE_U32S(&log, PC_T_LOG_INDEX, 1);
+    case_text(&log, PC_T_LOG_FORMAT, "");
+    case_box(&host, PC_T_LOG, &log);
+    raw = whole_record(&host);
+    CHECK(is_refused(&raw));
+}
+
+static void
+test_parse_refuses_values_of_another_shape(void)
+{
+    static const struct { uint16_t tag; const char *payload; size_t len; } bad[] = {
+        {PC_T_OPTIONS, "\0\0\0\0\0\0\0\0", 8}, {PC_T_OPTIONS, "\2\0\0\0\0\0\0\0\0\0\0\0", 12},
+        {PC_T_FORCE_TYPE, "a\0b", 3}, {PC_T_DIRECTORY_INDEX, "\4\0\0\0abc", 7}, {PC_T_DIRECTORY_INDEX, "\1\0\0", 3},
+        {PC_T_ADD_TYPE, "\1\0\0\0a", 5}, {PC_T_ADD_TYPE, "\1\0\0\0a\1\0\0\0b\1\0\0\0c", 15}, {PC_T_LIMIT_BODY, "1234", 4},
+        {PC_T_ASK, "\2\0\0\0", 4}, {PC_T_SIGNATURE, "\3\0\0\0", 4}, {PC_T_REQUIRE, "", 0}, {PC_T_REQUIRE, "\4\0\0\0", 4},
+        {PC_T_REQUIRE, "\1\0\1\0x", 5}, {PC_T_REQUIRE, "\1\0\4\0\6\0\0\0", 8}, {PC_T_REQUIRE, "\1\0\12\0\6\0\6\0\4\41\1\2\3\4", 14},
+        {PC_T_REQUIRE, "\1\0\4\0\13\0\0\0", 8}, {PC_T_REQUIRE, "\1\2\0\0", 4}, {PC_T_ALLOW_OVERRIDE, "", 0},
+    };
+
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        struct case_bytes settings = {0};
+        char number[8];
+
+        (void)snprintf(number, sizeof number, "%zu", i);
+        case_item(&settings, bad[i].tag, bad[i].payload, bad[i].len);
+        CHECK_FOR(number, is_refused_with(&settings));
+    }
+}
+
+static void
+test_parse_refuses_access_rules_that_are_nested_too_deeply(void)
+{
+    struct case_bytes inner = {0}, settings = {0};
+
+    case_node(&inner, PC_ACC_ANY, false, NULL, 0);
+    for (int depth = 0; depth < 60; depth++) {
+        struct case_bytes outer = {0};
+
+        case_node(&outer, PC_ACC_ALL, false, inner.base, inner.len);
+        inner = outer;
+        if (depth == 20) {
+            case_item(&settings, PC_T_REQUIRE, inner.base, inner.len);
+            CHECK(!is_refused_with(&settings));
+            settings.len = 0;
+        }
+    }
+    case_item(&settings, PC_T_REQUIRE, inner.base, inner.len);
+    CHECK(is_refused_with(&settings));
+}
+
+static void
+put_section(struct case_bytes *to, uint16_t tag, uint32_t kind, const char *pattern, const struct case_bytes *more)
+{
+    struct case_bytes box = {0};
+
+    CASE_U32S(&box, PC_T_SECTION_KIND, kind);
+    case_text(&box, PC_T_SECTION_PATTERN, pattern);
+    if (more != NULL)
+        case_put(&box, more->base, more->len);
+    case_box(to, tag, &box);
+}
+
+static void
+test_parse_compiles_patterns_and_refuses_broken_ones(void)
+{
+    struct case_bytes host = {0}, raw;
+    struct pc_config *config;
+
+    put_section(&host, PC_T_SECTION, PC_SECTION_FILES_MATCH, "^\\.ht", NULL);
+    raw = whole_record(&host);
+    config = parse(&raw);
+    CHECK(config != NULL && config->hosts[0].sections[0].regex != NULL && config->hosts[0].has_location_or_files);
+    drop(config);
+    host.len = 0;
+    put_section(&host, PC_T_SECTION, PC_SECTION_FILES_MATCH, "(", NULL);
+    raw = whole_record(&host);
+    CHECK(is_refused(&raw));
+}
+
+static void
+test_parse_refuses_sections_out_of_order_and_wrongly_nested(void)
+{
+    struct case_bytes host = {0}, inner = {0}, raw;
+
+    put_section(&host, PC_T_SECTION, PC_SECTION_LOCATION, "/a", NULL);
+    put_section(&host, PC_T_SECTION, PC_SECTION_DIRECTORY, "/srv", NULL);
+    raw = whole_record(&host);
+    CHECK(is_refused(&raw));
+    host.len = 0;
+    put_section(&inner, PC_T_SECTION_INNER, PC_SECTION_LOCATION, "/x", NULL);
+    put_section(&host, PC_T_SECTION, PC_SECTION_DIRECTORY, "/srv", &inner);
+    raw = whole_record(&host);
+    CHECK(is_refused(&raw));
+    host.len = inner.len = 0;
+    put_section(&inner, PC_T_SECTION_INNER, PC_SECTION_FILES, "x", NULL);
+    put_section(&host, PC_T_SECTION, PC_SECTION_DIRECTORY, "/srv", &inner);
+    raw = whole_record(&host);
+    CHECK(!is_refused(&raw));
+}
+
+static void
+test_load_maps_files_and_refuses_an_empty_one(void)
+{
+    struct case_bytes raw = whole_record(NULL);
+    struct pc_config *config = NULL;
+    const char *why = NULL;
+    int fd = memfd_create("record", MFD_CLOEXEC), empty = memfd_create("empty", MFD_CLOEXEC);
+
+    CHECK(fd >= 0 && write(fd, raw.base, raw.len) == (ssize_t)raw.len);
+    CHECK_EQ(pc_record_load(fd, -1, &config, &why), 0);
+    CHECK(config != NULL && config->map != NULL && config->map_len == raw.len);
+    pc_record_free(config);
+    config = NULL;
+    CHECK_EQ(pc_record_load(empty, -1, &config, &why), -PC_E_FORMAT);
+    CHECK_EQ(pc_record_load(-1, -1, &config, &why), -PC_E_SYS);
+    CHECK(config == NULL && why != NULL);
+    CHECK(close(fd) == 0 && close(empty) == 0);
+}
+
+/* As wire/types.py writes it, for one entry: "txt" -> "text/plain". */
+static struct case_bytes
+types_table(uint32_t entry_at, uint16_t type_len)
+{
+    struct case_bytes table = {0};
+    const uint32_t numbers[4] = {0, 2, 0, 0};
+    const uint32_t total = 24 + 4 + 3 + 10, slot = pc_crc32("txt", 3) & 1;
+    const uint16_t lens[2] = {3, type_len};
+
+    case_put(&table, "PCTYPES1", 8);
+    case_put(&table, numbers, sizeof numbers);
+    case_put(&table, lens, sizeof lens);
+    case_put(&table, "txttext/plain", 13);
+    memcpy(table.base + 8, &total, 4);
+    memcpy(table.base + 16 + 4 * slot, &entry_at, 4);
+    return table;
+}
+
+static void
+test_types_finds_what_is_there_and_refuses_broken_tables(void)
+{
+    struct case_bytes table = types_table(24, 10), bad;
+
+    CHECK_EQ(pc_types_check(case_slice(&table)), 0);
+    CHECK(case_is(pc_types_find(case_slice(&table), PC_S("txt")), "text/plain"));
+    CHECK(pc_types_find(case_slice(&table), PC_S("tx")).base == NULL);
+    CHECK(pc_types_find((struct pc_slice){0}, PC_S("txt")).base == NULL);
+    bad = types_table(24, 11);
+    CHECK_EQ(pc_types_check(case_slice(&bad)), -PC_E_FORMAT);
+    bad = types_table(4000, 10);
+    CHECK_EQ(pc_types_check(case_slice(&bad)), -PC_E_FORMAT);
+    bad = types_table(8, 10);
+    CHECK_EQ(pc_types_check(case_slice(&bad)), -PC_E_FORMAT);
+    bad = table;
+    bad.base[12] = 3;
+    CHECK_EQ(pc_types_check(case_slice(&bad)), -PC_E_FORMAT);
+    bad = table;
+    bad.len--;
+    CHECK_EQ(pc_types_check(case_slice(&bad)), -PC_E_FORMAT);
+}
+
+int
+main(void)
+{
+    RUN(test_parse_fills_every_member_of_a_row_of_numbers);
+    RUN(test_parse_refuses_a_record_that_is_cut_off_anywhere);
+    RUN(test_parse_refuses_unknown_repeated_and_missing_items);
+    RUN(test_parse_refuses_another_version);
+    RUN(test_parse_refuses_links_to_files_that_are_not_there);
+    RUN(test_parse_refuses_values_of_another_shape);
+    RUN(test_parse_refuses_access_rules_that_are_nested_too_deeply);
+    RUN(test_parse_compiles_patterns_and_refuses_broken_ones);
+    RUN(test_parse_refuses_sections_out_of_order_and_wrongly_nested);
+    RUN(test_load_maps_files_and_refuses_an_empty_one);
+    RUN(test_types_finds_what_is_there_and_refuses_broken_tables);
+    return check_end();
+}

@@ -1,0 +1,32 @@
+"""What README.md tells people to write and to run is right."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_shows_a_configuration_that_the_server_takes(tmp_path):
+    """The ten lines pass the configuration test as they stand, but for the user, whom not every machine has."""
+    text = re.search(r"```apache\n(.*?)```", README, re.DOTALL).group(1)
+    assert len(text.splitlines()) == 10
+    assert "AssignUserID alice alice" in text
+    conf = tmp_path / "readme.conf"
+    conf.write_text(text.replace("alice alice", "#40001 #40001"))
+    tested = subprocess.run(["/usr/bin/python3", "-m", "perchild", "-t", "-f", str(conf)], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert tested.returncode == 0, tested.stderr
+    assert "Syntax OK" in tested.stdout + tested.stderr
+
+
+def test_readme_names_only_files_and_commands_that_are_there():
+    """Every file that it links to, and every command of the tree that it shows, exists."""
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    commands = re.findall(r"\b((?:packaging|bench)/\w+)\b", README)
+    assert links
+    assert {"packaging/demo", "packaging/test", "bench/run"} <= set(commands)
+    missing = [name for name in [*links, *commands] if not (PROJECT / name).exists()]
+    assert missing == []

@@ -1,0 +1,246 @@
+"""Clients that are slow, silent, half gone or impolite: each meets its own deadline, and nobody else notices.
+
+Runs as: root, which starts the server.  Source: security.md 6.2 (slow), RFC 9112 9.6 (closing).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from perchild.control.client import ask_pages
+from perchild.limits import value
+from tests.lab import Lab, wait_until
+from tests.system.wire import Client, client, get
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
+
+CONFIG = """
+Timeout 1
+KeepAliveTimeout 1
+RequestReadTimeout header=1-3,MinRate=100 body=1-3,MinRate=1000
+LimitRequestBody 100000
+SendBufferSize 65536
+"""
+LARGE = 50_000_000
+PARTIAL = b"GET /index.html HTTP/1.1\r\nHost: alice.test\r\nX-Slow: "
+HALF_OPEN = 2000
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """A server with short deadlines; alice has a large file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
+    with Lab(CONFIG, names=("alice", "bob")) as one:
+        one.tenants["alice"].write("large", bytes(LARGE))
+        yield one.start()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def counters(lab: Lab, name: str) -> int:
+    """Return the sum of one counter over all children."""
+    return sum(page.counters[name] for page in ask_pages(str(lab.run), lab.children()).values())
+
+
+def slowest(lab: Lab, host: str, count: int) -> float:
+    """Return the longest time that one of `count` requests took; each must be answered with 200."""
+    longest = 0.0
+    for _ in range(count):
+        began = time.monotonic()
+        assert lab.get(host).status == 200
+        longest = max(longest, time.monotonic() - began)
+    return longest
+
+
+def drip(conn: Client, piece: bytes, pause_s: float, most_s: float) -> float:
+    """Send `piece` after each pause until the server answers or ends; return how long that took."""
+    began = time.monotonic()
+    while time.monotonic() - began < most_s:
+        if select.select([conn.sock], [], [], pause_s)[0]:
+            return time.monotonic() - began
+        conn.send(piece)
+    raise AssertionError(f"the server takes it for more than {most_s} s")
+
+
+# ---------------------------------------------------------------- heads and bodies
+
+
+def test_head_that_stops_is_answered_408(lab: Lab) -> None:
+    """RequestReadTimeout header=1: half a head gets 408 after about a second, and the end; so on a kept connection."""
+    for is_kept in (False, True):
+        with client(lab) as conn:
+            if is_kept:
+                assert conn.ask(get("alice.test")).status == 200
+            began = time.monotonic()
+            conn.send(PARTIAL)
+            answer = conn.read()
+            assert answer is not None
+            assert (answer.status, answer.fields["connection"]) == (408, "close")
+            assert 0.9 < time.monotonic() - began < 3
+            assert conn.reads_end()
+
+
+def test_head_below_the_rate_ends_in_time_and_above_it_lives_to_the_maximum(lab: Lab) -> None:
+    """MinRate=100: 20 bytes/s ends near the first second, 200 bytes/s lives on, but not beyond the third."""
+    with client(lab) as conn:
+        conn.send(PARTIAL)
+        assert 0.9 < drip(conn, b"x", 0.05, 6) < 3
+    with client(lab) as conn:
+        conn.send(PARTIAL)
+        assert 2.5 < drip(conn, b"x" * 40, 0.2, 8) < 5
+
+
+def test_body_that_stops_is_answered_408(lab: Lab) -> None:
+    """RequestReadTimeout body=1: the head is here, the body stops: 408 and the end; and nothing of it is a request."""
+    with client(lab) as conn:
+        began = time.monotonic()
+        conn.send(get("alice.test", "/", "Content-Length: 1000", method="POST") + b"GET /smuggled HTTP/1.1\r\nHost: alice.test\r\n\r\n")
+        answer = conn.read()
+        assert answer is not None
+        assert answer.status == 408
+        assert 0.9 < time.monotonic() - began < 3
+        assert conn.reads_end()
+
+
+def test_body_below_the_rate_ends_in_time(lab: Lab) -> None:
+    """MinRate=1000: a body of 100 bytes/s ends with 408."""
+    with client(lab) as conn:
+        conn.send(get("alice.test", "/", "Content-Length: 90000", method="POST"))
+        assert 0.9 < drip(conn, b"x" * 10, 0.1, 6) < 3
+        answer = conn.read()
+        assert answer is not None
+        assert answer.status == 408
+
+
+def test_connection_without_a_name_ends_in_time(lab: Lab) -> None:
+    """Silent, and dripping without a Host: both are closed without a word, PEEK_TIMEOUT_MS after they came, and cost nobody anything."""
+    limit_s = value("PEEK_TIMEOUT_MS") / 1000
+    with Client(("127.0.0.1", lab.port), timeout_s=limit_s + 5) as silent, client(lab) as dripping:
+        began = time.monotonic()
+        dripping.send(b"GET / HTTP/1.1\r\n")
+        took = drip(dripping, b"X: y\r\n", 0.25, limit_s + 4)
+        assert limit_s - 1 < took < limit_s + 3
+        assert dripping.reads_end()
+        assert silent.reads_end()
+        assert time.monotonic() - began < limit_s + 4
+
+
+# ---------------------------------------------------------------- readers
+
+
+def reader(lab: Lab, path: str = "/large") -> socket.socket:
+    """Return a connection with a tiny window on which a large file was asked for."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(10)
+    sock.connect(("127.0.0.1", lab.port))
+    sock.sendall(get("alice.test", path))
+    return sock
+
+
+def test_reader_that_stops_is_closed_and_others_notice_nothing(lab: Lab) -> None:
+    """Timeout 1: fifty clients that take no byte of 50 MB are closed; alice and bob serve others within half a second meanwhile."""
+    before = counters(lab, "timeouts")
+    socks = [reader(lab) for _ in range(50)]
+    try:
+        wait_until(lambda: counters(lab, "connections") >= 50, "all are being sent to")
+        longest = max(slowest(lab, "alice.test", 40), slowest(lab, "bob.test", 40))
+        assert longest < 0.5
+        wait_until(lambda: counters(lab, "timeouts") - before >= 50, "all were given up", 8)
+        with contextlib.suppress(ConnectionResetError):
+            assert len(socks[0].recv(LARGE, socket.MSG_WAITALL)) < LARGE
+    finally:
+        for sock in socks:
+            sock.close()
+
+
+def test_reader_that_is_slow_but_steady_gets_all(lab: Lab) -> None:
+    """A client that takes a little at a time, for longer than Timeout, is not cut off."""
+    with client(lab) as conn:
+        conn.send(get("alice.test", "/large"))
+        got, began = 0, time.monotonic()
+        while time.monotonic() - began < 2.5:
+            select.select([], [], [], 0.1)
+            got += len(conn.sock.recv(1 << 20))
+        while got < LARGE and (part := conn.sock.recv(1 << 20)):
+            got += len(part)
+    assert got >= LARGE
+
+
+# ---------------------------------------------------------------- closing
+
+
+@pytest.mark.parametrize(("raw", "status"), [
+    (get("alice.test", "/", "Content-Length: 6000000", method="POST"), 413),
+    (get("alice.test", "/", "Content-Length: 6000000", "Bad Name: x", method="POST"), 400),
+    (get("alice.test", "/", "Transfer-Encoding: chunked", method="POST") + b"5b8d80\r\n", 413),
+    (b"NONSENSE\r\n\r\n", 400),
+])
+def test_client_that_sends_on_still_reads_the_answer(lab: Lab, raw: bytes, status: int) -> None:
+    """6 MB behind a request that is refused at its head: the client that writes all before it reads gets the whole answer."""
+    with client(lab) as conn:
+        conn.sock.sendall(raw)
+        conn.sock.sendall(b"x" * 6_000_000)  # raises if the server resets
+        answer = conn.read()
+        assert answer is not None
+        assert (answer.status, answer.fields["connection"], answer.body[:9]) == (status, "close", b"<!DOCTYPE")
+
+
+def test_half_closed_client_gets_its_answers(lab: Lab) -> None:
+    """A client that shuts its sending side down behind its requests gets all of them answered, then the end."""
+    for raw, count in ((get("alice.test"), 1), (get("alice.test") * 3, 3), (get("alice.test") + get("bob.test"), 2),
+                       (get("alice.test", "/large"), 1), (b"GET / HTTP/1.0\r\n\r\n", 1)):
+        with client(lab) as conn:
+            conn.send(raw)
+            conn.sock.shutdown(socket.SHUT_WR)
+            answers = list(iter(conn.read, None))
+        assert [answer.status for answer in answers] == [200] * count
+
+
+def test_client_that_goes_away_leaves_nothing(lab: Lab) -> None:
+    """Clients gone in the middle of a head, of a body, of an answer: no connection stays counted, no child dies."""
+    wait_until(lambda: counters(lab, "connections") == 0, "earlier connections have gone", 15)
+    pids = lab.children()
+    for raw in (b"", b"GET", PARTIAL, get("alice.test", "/", "Content-Length: 1000", method="POST") + b"x", get("alice.test", "/large"),
+                get("alice.test") * 20):
+        for is_reset in (False, True):
+            with client(lab) as conn:
+                conn.send(raw)
+                if is_reset:
+                    conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    wait_until(lambda: counters(lab, "connections") == 0, "all are forgotten")
+    assert lab.children() == pids
+
+
+def test_two_thousand_half_open_clients_hinder_nobody(lab: Lab) -> None:
+    """1000 clients that said nothing and 1000 with half a head: requests of others take less than half a second, and the tenant's
+    end by its deadline; when all are gone nothing is left."""
+    wait_until(lambda: counters(lab, "connections") == 0, "earlier connections have gone", 15)
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(lab.connect()) for _ in range(HALF_OPEN)]
+        child, *_ = lab.children(lab.tenants["alice"].uid)
+        for number, sock in enumerate(socks[::2]):
+            sock.sendall(PARTIAL)
+            if number % 50 == 49:  # no burst beyond what its inbox holds: that would be 503 for this tenant
+                wait_until(lambda: ask_pages(str(lab.run), [child])[child].counters["connections"] > number, "they were handed over")  # noqa: B023
+        results: list[float] = []
+        assert lab.get("alice.test").status == 200
+        threads = [threading.Thread(target=lambda host=host: results.append(slowest(lab, host, 150))) for host in ("alice.test", "bob.test")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(results) == 2
+        assert max(results) < 0.5, results
+        assert b" 408 " in socks[0].recv(100)
+        assert b" 408 " in socks[HALF_OPEN - 2].recv(100)
+    wait_until(lambda: counters(lab, "connections") == 0, "all are forgotten", 15)

@@ -1,0 +1,131 @@
+"""compile's edges: records on disk, what the dispatcher takes from a job."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dispatcher_plans import make_plan
+
+from perchild.config.identity import Person
+from perchild.dispatcher import compile as compiling
+from perchild.dispatcher.compile import Outcome, Request, ensure_directory, finish_job, identity_key, kill_job, start_job, write_records
+from perchild.dispatcher.system import Sys
+from perchild.wire.plan import Compiled
+
+REQUEST = Request("x.conf", "/")
+
+
+def run_job(compiler: compiling.Compiler, *, kill: bool = False) -> Outcome:
+    """Run one job to its end."""
+    job = start_job(Sys(), REQUEST, {}, compiler, lambda: None)
+    if kill:
+        kill_job(Sys(), job)
+    poller = select.poll()
+    poller.register(job.pidfd, select.POLLIN)
+    poller.poll()
+    outcome = finish_job(Sys(), job)
+    assert outcome is not None
+    return outcome
+
+
+def test_job_gives_a_plan_and_sealed_tables(tmp_path: Path) -> None:
+    """The tables arrive whole, and nobody can write to them any more."""
+    plan = replace(make_plan(), run_dir=str(tmp_path / "run"))
+
+    def compiler(_request: Request, _known: Mapping[str, int]) -> tuple[Compiled | None, str]:
+        return Compiled(plan, b"routes" * 100000, b"types", {"1-a": b"secret"}), ""
+
+    outcome = run_job(compiler)
+    assert outcome.plan == plan
+    assert os.pread(outcome.route_fd, 1 << 20, 0) == b"routes" * 100000
+    assert fcntl.fcntl(outcome.types_fd, fcntl.F_GET_SEALS) == compiling.SEALS
+    with pytest.raises(PermissionError):
+        os.pwrite(outcome.route_fd, b"x", 0)
+    assert (tmp_path / "run/records/1-a").read_bytes() == b"secret"
+    os.close(outcome.route_fd)
+    os.close(outcome.types_fd)
+
+
+def refuse(_request: Request, _known: Mapping[str, int]) -> tuple[Compiled | None, str]:
+    """A compiler that finds an error."""
+    return None, "AH00526: no\n"
+
+
+def fail(_request: Request, _known: Mapping[str, int]) -> tuple[Compiled | None, str]:
+    """A compiler with a bug."""
+    message = "a bug"
+    raise KeyError(message)
+
+
+def leave(_request: Request, _known: Mapping[str, int]) -> tuple[Compiled | None, str]:
+    """A compiler that ends with success and no plan."""
+    os._exit(0)
+
+
+def hang(_request: Request, _known: Mapping[str, int]) -> tuple[Compiled | None, str]:
+    """A compiler that does not end by itself."""
+    signal.pause()
+    return None, ""
+
+
+@pytest.mark.parametrize(("compiler", "kill", "text"), [
+    (refuse, False, "AH00526: no"), (fail, False, "KeyError: 'a bug'"), (leave, False, "gave no plan"), (hang, True, "signal 9"),
+])
+def test_failed_job_gives_text_and_no_plan(compiler: compiling.Compiler, kill: bool, text: str) -> None:  # noqa: FBT001
+    """Errors, a bug, no plan, a kill: the outcome has no plan, says why, and no descriptor is left."""
+    before = os.listdir("/proc/self/fd")
+    outcome = run_job(compiler, kill=kill)
+    assert outcome.plan is None
+    assert text in outcome.text
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_job_holds_no_descriptor_of_the_dispatcher() -> None:
+    """compile sees its four memfds and 0, 1, 2."""
+    def look(_request: Request, _known: Mapping[str, int]) -> tuple[Compiled | None, str]:
+        held = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if int(fd) > 2 and os.path.exists(f"/proc/self/fd/{fd}")]
+        return None, "|".join(sorted(link.split()[0] for link in held))
+
+    with open("/etc/passwd"):
+        text = run_job(look).text
+    assert text == "/memfd:perchild-plan|/memfd:perchild-routes|/memfd:perchild-text|/memfd:perchild-types"
+
+
+def test_records_are_written_once_and_for_the_owner_alone(tmp_path: Path) -> None:
+    """A record that is there is left alone; new ones are 0600; no temporary file stays."""
+    run = str(tmp_path / "run")
+    assert write_records(run, {"1-a": b"one", "2-b": b"two"}) == 2
+    inode = (tmp_path / "run/records/1-a").stat().st_ino
+    assert write_records(run, {"1-a": b"one", "3-c": b"three"}) == 1
+    records = sorted((tmp_path / "run/records").iterdir())
+    assert [record.name for record in records] == ["1-a", "2-b", "3-c"]
+    assert (tmp_path / "run/records/1-a").stat().st_ino == inode
+    assert {record.stat().st_mode & 0o777 for record in records} == {0o600}
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o720, 0o702])
+def test_run_directory_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    """A directory somebody else could put a record into is not used."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(mode)
+    with pytest.raises(PermissionError, match="nobody else can write to"):
+        ensure_directory(str(tmp_path / "run"), 0o755)
+
+
+def test_run_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """A symbolic link is not followed."""
+    (tmp_path / "run").symlink_to(tmp_path)
+    with pytest.raises(PermissionError):
+        ensure_directory(str(tmp_path / "run"), 0o755)
+
+
+def test_identity_key_is_that_of_the_configuration() -> None:
+    """The dispatcher's key equals the one that numbers are kept by (config/identity.py)."""
+    assert identity_key(7, 8, (9, 10)) == Person(7, 8, (9, 10), "x").key
