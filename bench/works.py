@@ -1,0 +1,140 @@
+"""The side-by-side works: what each server is asked to do, and one measurement of one work on one server.
+
+A measurement is requests/s and latencies as wrk saw them, failures, and the CPU time that all processes of the server used
+per request. Memory is looked at with one kept connection per tenant, each having made one request.
+Runs as: root.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bench import load, procfs
+from bench.load import Load
+from bench.servers import PROJECT, Running, Spec
+from bench.tenants import Tenant
+
+DESCRIPTORS = 20_000
+HELD = 10_000
+_WARM_S = 1.0
+
+Sample = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One work: key, title, what it is in a sentence, wrk's part, and how many idle connections are held meanwhile."""
+
+    key: str
+    title: str
+    sentence: str
+    load: Load
+    held: int = 0
+
+
+WORKS: tuple[Work, ...] = (
+    Work("keepalive", "Keep-alive", "1 KB files, kept connections, each of one of 20 tenants",
+         Load("pinned", "/1k.html", 20, 100)),
+    Work("close", "New connections", "1 KB files, a new connection per request, to a random tenant",
+         Load("random", "/1k.html", 2, 64)),
+    Work("large", "100 KB files", "100 KB files, kept connections, each of one of 20 tenants",
+         Load("pinned", "/100k.html", 20, 100)),
+    Work("idle", "10,000 idle", f"as keep-alive, while {HELD:,} idle connections are held",
+         Load("pinned", "/1k.html", 20, 100), HELD),
+)
+
+
+def raise_limits() -> None:
+    """Let this process and what it starts hold DESCRIPTORS descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, DESCRIPTORS), max(hard, DESCRIPTORS)))
+
+
+def can_do(spec: Spec, work: Work) -> bool:
+    """Say whether `spec` can do `work`: mpm-itk needs two processes for each connection that is held."""
+    return spec.can_hold or not work.held
+
+
+def measure(server: Running, work: Work, tenants: Sequence[Tenant], seconds: float) -> Sample:
+    """Do `work` on `server` for `seconds`, after a second of warming up, and return the sample.
+
+    Returns:
+        rps (1/s), p50_ms, p90_ms, p99_ms, max_ms, cpu_us (microseconds of server CPU per request), requests, failed, and held
+        (idle connections that stood at the end) where the work holds some.
+    """
+    hosts = [tenant.host for tenant in tenants]
+    server.check(tenants, work.load.path)
+    with _held(server, work, hosts) as holder:
+        load.end_wrk(load.start_wrk(server.port, work.load, hosts, _WARM_S))
+        before = procfs.cpu_seconds(server.pid)
+        seen = load.end_wrk(load.start_wrk(server.port, work.load, hosts, seconds))
+        used = procfs.cpu_seconds(server.pid) - before
+        sample = _sample(seen, used)
+        if holder:
+            sample["held"] = holder.end()
+            sample["failed"] += work.held - sample["held"]
+    return sample
+
+
+def _sample(seen: load.Outcome, cpu_seconds: float) -> Sample:
+    return {"rps": seen.requests / seen.seconds, "p50_ms": seen.p50_ms, "p90_ms": seen.p90_ms, "p99_ms": seen.p99_ms,
+            "max_ms": seen.max_ms, "cpu_us": cpu_seconds * 1e6 / max(seen.requests, 1), "requests": seen.requests,
+            "failed": seen.failed}
+
+
+class Holder:
+    """The process that holds idle connections (bench/hold.py)."""
+
+    def __init__(self, port: int, count: int, hosts: Sequence[str]) -> None:
+        """Start it and wait until it says how many stand."""
+        command = [sys.executable, "-m", "bench.hold", str(port), str(count), "/1k.html", *hosts]
+        self._process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.held = self._line("held")
+
+    def _line(self, word: str) -> int:
+        assert self._process.stdout
+        words = self._process.stdout.readline().split()
+        if len(words) != 2 or words[0] != word:
+            raise RuntimeError(f"the holder ended early (exit status {self._process.wait()})")
+        return int(words[1])
+
+    def end(self) -> int:
+        """Close all and return how many were still open."""
+        if self._process.poll() is not None:
+            return 0
+        assert self._process.stdin
+        self._process.stdin.close()
+        count = self._line("open")
+        self._process.wait()
+        assert self._process.stdout
+        self._process.stdout.close()
+        return count
+
+
+@contextmanager
+def _held(server: Running, work: Work, hosts: Sequence[str]) -> Iterator[Holder | None]:
+    if not work.held:
+        yield None
+        return
+    holder = Holder(server.port, work.held, hosts)
+    try:
+        yield holder
+    finally:
+        holder.end()
+
+
+def measure_memory(server: Running, tenants: Sequence[Tenant]) -> Sample:
+    """Return the server's PSS in bytes with one kept connection per tenant: total, per_tenant, processes."""
+    server.check(tenants, "/1k.html")
+    holder = Holder(server.port, len(tenants), [tenant.host for tenant in tenants])
+    try:
+        processes = [process.pid for process in procfs.tree(server.pid)]
+        total = sum(procfs.pss_bytes(pid) for pid in processes)
+    finally:
+        holder.end()
+    return {"total": total, "per_tenant": total / len(tenants), "processes": len(processes)}
