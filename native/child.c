@@ -36,6 +36,17 @@ make_fallback_host(struct pc_host *host)
     (void)pthread_mutex_init(&host->root_lock, NULL); /* cannot fail on Linux */
 }
 
+/* A listener of one address has only connections to that address. */
+static bool
+is_any_address(const struct sockaddr_storage *listener)
+{
+    const struct sockaddr_in *v4 = (const void *)listener;
+    const struct sockaddr_in6 *v6 = (const void *)listener;
+    if (listener->ss_family == AF_INET6)
+        return IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr) != 0;
+    return v4->sin_addr.s_addr == htonl(INADDR_ANY);
+}
+
 static int
 map_route(struct pc_child *child, int route_fd, struct pc_route_map **ret_map)
 {
@@ -57,7 +68,7 @@ map_route(struct pc_child *child, int route_fd, struct pc_route_map **ret_map)
     for (uint32_t i = 0; i < child->listener_count; i++) {
         const struct sockaddr_storage *listener = &child->listener_addresses[i];
         const struct sockaddr_in *v4 = (const void *)listener; /* the port lies in the same place in both families */
-        map->needs_local[i] = pc_route_needs_local(map->table, ntohs(v4->sin_port));
+        map->needs_local[i] = is_any_address(listener) && pc_route_needs_local(map->table, ntohs(v4->sin_port));
     }
     *ret_map = map;
     return 0;

@@ -81,6 +81,9 @@ struct pc_transport {
 };
 extern const struct pc_transport pc_transport_plain;
 
+/* Acknowledge at once what the client has sent: called when more of its request is awaited. */
+void pc_transport_acknowledge(const struct pc_conn *conn);
+
 /* ------------------------------------------------------------------ a connection (conn.c) */
 
 enum pc_phase {

@@ -168,7 +168,7 @@ pc_format_put_clf(char out[PC_FMT_CLF_BYTES], const struct tm *local)
 static void
 pc_format_clf(struct pc_format *f, int64_t unix_s)
 {
-    static _Thread_local struct {
+    static _Thread_local __attribute__((tls_model("initial-exec"))) struct {
         int64_t second;
         bool is_set;
         char text[PC_FMT_CLF_BYTES];

@@ -30,7 +30,8 @@
 #define PC_LOG_FLUSH_MS 1000 /* ms: longest time a line stays in the buffer */
 #define PC_MAX_LOG_LINE_BYTES 8192 /* bytes: longer access log lines are cut */
 #define PC_SMALL_FILE_BYTES 16384 /* bytes: files sent in one write together with their head */
-#define PC_SENDFILE_CHUNK_BYTES 1048576 /* bytes: at most this much for one connection in a row */
+#define PC_SENDFILE_CHUNK_BYTES 65536 /* bytes: what fits the pipe behind sendfile(2); asked for more, 100 KB took twice the CPU time */
+#define PC_SEND_TURN_BYTES 4194304 /* bytes: at most this much for one connection in a row */
 #define PC_MAX_LISTING_ENTRIES 10000 /* count: names in one directory listing; then it says so */
 #define PC_MAX_LAYERS 64 /* count: configuration sections that apply to one request */
 #define PC_MAX_INTERNAL_REDIRECTS 10 /* count: LimitInternalRecursion (httpd) */

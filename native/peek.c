@@ -34,8 +34,10 @@ pc_peek_step(struct pc_worker *worker, struct pc_conn *conn)
         pc_conn_close(worker, conn);
         return PC_GONE;
     }
-    if (found == 0 && count < PC_MAX_PEEK_BYTES) /* edge-triggered: woken by more bytes only */
+    if (found == 0 && count < PC_MAX_PEEK_BYTES) { /* edge-triggered: woken by more bytes only */
+        pc_transport_acknowledge(conn);
         return pc_conn_watch(worker->child, conn) == 0 ? PC_WAIT : pc_request_refuse(worker, conn, 503);
+    }
     if (found == 0)
         return pc_request_refuse(worker, conn, 431);
     if (found < 0)

@@ -165,6 +165,7 @@ stash(struct pc_worker *worker, struct pc_conn *conn)
     if (host->head_max_ms > 0 && allowed_ms > host->head_max_ms)
         allowed_ms = host->head_max_ms;
     pc_conn_deadline(child, conn, conn->since_ns + allowed_ms * MS);
+    pc_transport_acknowledge(conn);
     if (pc_conn_watch(child, conn) == 0)
         return PC_WAIT;
     pc_conn_close(worker, conn);
@@ -335,6 +336,7 @@ await_body(struct pc_worker *worker, struct pc_conn *conn)
     if (host->body_max_ms > 0 && allowed_ms > host->body_max_ms)
         allowed_ms = host->body_max_ms;
     pc_conn_deadline(worker->child, conn, conn->io->body_start_ns + allowed_ms * MS);
+    pc_transport_acknowledge(conn);
     if (pc_conn_watch(worker->child, conn) == 0)
         return PC_WAIT;
     pc_conn_close(worker, conn);

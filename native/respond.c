@@ -257,19 +257,29 @@ linger(struct pc_worker *worker, struct pc_conn *conn)
     return PC_GO;
 }
 
+/* Whether the connection can be closed behind the response. A client that asked for the end sends nothing more; one that did
+ * not may have sent the next request meanwhile. */
+static bool
+ends_at_once(const struct pc_conn *conn)
+{
+    const struct pc_io *io = conn->io;
+    bool is_all_read = conn->was_drained && io->in_len <= io->in_at + io->head_len;
+    return !io->keep && !io->answered_early && is_all_read && io->head_len > 0 && io->head.wants_close;
+}
+
 static enum pc_next
 finish(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_io *io = conn->io;
+    bool lingers = !io->keep && !ends_at_once(conn);
     account(worker, conn);
     end_body(io);
     conn->requests++;
     conn->hops = 0;
     uint32_t used = io->in_at + io->head_len, rest = io->in_len > used ? io->in_len - used : 0;
+    if (lingers)
+        return linger(worker, conn);
     if (!io->keep) {
-        /* A client that asked for the end sends nothing more; one that did not may have sent the next request meanwhile. */
-        if (rest > 0 || io->answered_early || !conn->was_drained || io->head_len == 0 || !io->head.wants_close)
-            return linger(worker, conn);
         pc_conn_close(worker, conn);
         return PC_GONE;
     }
@@ -397,7 +407,9 @@ send_piece(struct pc_worker *worker, struct pc_conn *conn)
     struct pc_io *io = conn->io;
     ssize_t sent;
     if (io->out_at < io->out_len) {
-        bool more = io->mem.len > 0 || io->file_left > 0;
+        /* The last bytes before a close wait for it, and leave in one packet with the FIN. */
+        bool is_last = io->producer_done && io->req.resp.body != PC_BODY_PARTS;
+        bool more = io->mem.len > 0 || io->file_left > 0 || (is_last && ends_at_once(conn));
         sent = conn->transport->send(conn, io->out + io->out_at, io->out_len - io->out_at, more);
         io->out_at += sent > 0 ? (size_t)sent : 0;
     } else if (io->mem.len > 0) {
@@ -438,7 +450,7 @@ pc_respond_send_step(struct pc_worker *worker, struct pc_conn *conn)
         io->req.bytes_out += (uint64_t)sent;
         in_a_row += (uint64_t)sent;
         bool is_over = io->producer_done && io->mem.len == 0 && io->file_left == 0;
-        if (in_a_row >= 4 * PC_SENDFILE_CHUNK_BYTES && !is_over) { /* others have waited long enough */
+        if (in_a_row >= PC_SEND_TURN_BYTES && !is_over) { /* others have waited long enough */
             enum pc_next next = wait_to_send(worker, conn, true);
             if (next == PC_WAIT)
                 (void)pc_conn_requeue(worker->child, conn); /* fails only if the socket is gone: the deadline ends it */

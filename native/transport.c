@@ -4,6 +4,7 @@
  *            MSG_DONTWAIT, and send_file, which cannot, bounds its wait by a send time-out.
  * Before:   conn.c   After: request.c, respond.c */
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -28,6 +29,15 @@ static ssize_t
 plain_send(struct pc_conn *conn, const char *buf, size_t len, bool more)
 {
     return result_of(send(conn->fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0)));
+}
+
+/* The listener's sockets acknowledge with their answer. A client that waits for the acknowledgement before it sends the rest of
+ * its request (Nagle's algorithm) would wait for the timer, 40 ms. */
+void
+pc_transport_acknowledge(const struct pc_conn *conn)
+{
+    static const int now = 1;
+    (void)setsockopt(conn->fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof now); /* cannot fail on a TCP socket */
 }
 
 /* sendfile(2) waits when the socket is a blocking one, and would wait for a client that does not read while everybody else does

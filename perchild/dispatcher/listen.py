@@ -51,11 +51,18 @@ def bind_listener(listener: Listener) -> Bound:
     try:
         _set_options(sock, listener)
         sock.bind((listener.address, listener.port))
-        sock.listen(listener.backlog or socket.SOMAXCONN)
+        _listen(sock, listener)
     except OSError as error:
         sock.close()
         raise BindError("AH00072", _explain(listener, error)) from error
     return Bound(listener, sock)
+
+
+def _listen(sock: socket.socket, listener: Listener) -> None:
+    sock.listen(listener.backlog or socket.SOMAXCONN)
+    # listen() forgets it, accepted sockets inherit it: the answer acknowledges the request, which saves a packet. A child that
+    # waits for more of a request takes it back (native/transport.c).
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
 
 
 def _set_options(sock: socket.socket, listener: Listener) -> None:
@@ -126,7 +133,7 @@ class Listeners:
                 bound.sock.close()
         for key, bound in ready.items():
             if key in self._bound and self._bound[key].listener.backlog != bound.listener.backlog:
-                bound.sock.listen(bound.listener.backlog or socket.SOMAXCONN)
+                _listen(bound.sock, bound.listener)
         self._bound = dict(ready)
 
     def descriptors(self) -> tuple[int, ...]:
@@ -153,5 +160,5 @@ def _revive_one(bound: Bound) -> bool:
         fcntl.fcntl(bound.sock, fcntl.F_SETFL, flags | os.O_NONBLOCK)
     is_deaf = bound.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_LISTEN
     if is_deaf:
-        bound.sock.listen(bound.listener.backlog or socket.SOMAXCONN)
+        _listen(bound.sock, bound.listener)
     return is_blocking or is_deaf

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -43,6 +44,9 @@ Options -FollowSymLinks +SymLinksIfOwnerMatch
 </Directory>
 ErrorDocument 403 /error/403.html
 """
+
+
+SEGMENTS_IN_AT = 140  # tcpi_segs_in of struct tcp_info, linux/tcp.h
 
 
 def noise(size: int) -> bytes:
@@ -381,6 +385,20 @@ def test_keepalive_off_closes_after_each_answer() -> None:
             with client(lab) as conn:
                 assert conn.ask(raw).fields["connection"] == "close"
                 assert conn.reads_end()
+
+
+def test_last_answer_and_the_end_come_in_one_packet(lab: Lab) -> None:
+    """A client that asks for the end hears three times: its handshake, the answer with the FIN, the last acknowledgement."""
+    lab.tenants["alice"].write("last.txt", "last")
+    with client(lab) as conn:
+        conn.send(get("alice.test", "/last.txt", "Connection: close"))
+        answer = conn.read()
+        assert answer is not None
+        assert answer.body == b"last"
+        assert conn.read() is None
+        info = conn.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        segments_in, = struct.unpack_from("=I", info, SEGMENTS_IN_AT)
+    assert segments_in == 2  # the last acknowledgement comes after the client's own end
 
 
 def test_http_10_keeps_a_connection_when_asked(lab: Lab) -> None:

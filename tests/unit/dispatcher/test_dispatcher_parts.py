@@ -205,6 +205,18 @@ def test_listener_that_was_shut_down_is_revived_and_made_non_blocking_again() ->
     listeners.close()
 
 
+def test_accepted_sockets_acknowledge_with_their_answer() -> None:
+    """Also after a revival, which forgets it; what the listener says its sockets inherit."""
+    listeners = Listeners()
+    listeners.adopt(listeners.prepare([listener(free_port())]))
+    with socket.socket(fileno=os.dup(listeners.descriptors()[0])) as held:
+        assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 0
+        held.shutdown(socket.SHUT_RD)
+        assert listeners.revive() != ()
+        assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 0
+    listeners.close()
+
+
 # ---------------------------------------------------------------- logs
 
 
