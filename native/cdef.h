@@ -27,6 +27,7 @@ struct pc_child_options {
     uint32_t log_count;
     uint32_t max_open;
     int mutex_kind, mutex_fd, mutex_id;
+    int job_fd;
     bool may_scale_leaders;
     size_t thread_stack_bytes;
     bool has_one_worker;

@@ -196,6 +196,7 @@ allocate(const struct pc_child_options *options)
     init_locks(child);
     child->control_fd = options->control_fd;
     child->inbox_fd = options->inbox_fd;
+    child->job_fd = options->job_fd;
     child->max_open = options->max_open < PC_MAX_CONNECTIONS ? options->max_open : PC_MAX_CONNECTIONS;
     child->mutex_kind = options->listener_count > 0 ? options->mutex_kind : PC_LOCK_DEFAULT;
     child->mutex_fd = options->mutex_fd;
@@ -345,7 +346,7 @@ pc_child_free(struct pc_child *child)
     for (uint32_t i = 0; i < child->inbox_count; i++)
         if (child->inbox_write[i] >= 0)
             (void)close(child->inbox_write[i]);
-    int fds[] = {child->epoll_fd, child->wake_fd, child->notify_fd, child->signal_fd};
+    int fds[] = {child->epoll_fd, child->wake_fd, child->notify_fd, child->signal_fd, child->job_fd};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
             (void)close(fds[i]);

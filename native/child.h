@@ -205,6 +205,7 @@ struct pc_child {
     int wake_fd;   /* eventfd in the epoll set: ends a leader's wait */
     int notify_fd; /* eventfd: wakes the main thread */
     int signal_fd; /* SIGTERM */
+    int job_fd;    /* job.c: write end of the identity's job box, shared by its children; -1 = none */
     uint32_t listener_count;
     int listener_fds[PC_MAX_LISTENERS];
     struct sockaddr_storage listener_addresses[PC_MAX_LISTENERS];
@@ -287,6 +288,7 @@ struct pc_child_options {
     uint32_t log_count;
     uint32_t max_open;    /* connections: from RLIMIT_NOFILE */
     int mutex_kind, mutex_fd, mutex_id;
+    int job_fd; /* write end of the identity's job box; -1 = it has no runner */
     bool may_scale_leaders;
     size_t thread_stack_bytes; /* 0 = the system's */
     bool has_one_worker;       /* -X */

@@ -23,13 +23,13 @@
 #define MAX_GROUPS 1024
 
 /* A request: this, then group_count + inbox_count u32, then log_count bytes (1 = a descriptor is given). Its descriptors, in this
- * order: standard error, control, inbox, record, types, page, then those whose flags say so: route, mutex; listeners, inboxes,
- * logs. */
+ * order: standard error, control, inbox, record, types, page, then those whose flags say so: route, mutex, job box; listeners,
+ * inboxes, logs. */
 struct request {
     uint32_t uid, gid, group_count, listener_count, inbox_count, log_count, max_open, generation;
     int32_t parent_pid, mutex_kind, mutex_id;
     uint64_t nofile, thread_stack_bytes, seccomp_bpf, seccomp_count; /* the filter lies at the same address in both */
-    uint8_t is_privileged, has_route, has_mutex, may_scale_leaders, has_one_worker, zero[3];
+    uint8_t is_privileged, has_route, has_mutex, may_scale_leaders, has_one_worker, has_job, zero[2];
     char name[64];
 };
 
@@ -60,7 +60,7 @@ write_request(struct letter *letter, const struct pc_drop *drop, const struct pc
         .thread_stack_bytes = options->thread_stack_bytes, .seccomp_bpf = (uintptr_t)drop->seccomp_bpf,
         .seccomp_count = drop->seccomp_count, .is_privileged = drop->is_privileged, .has_route = options->route_fd >= 0,
         .has_mutex = options->mutex_fd >= 0, .may_scale_leaders = options->may_scale_leaders,
-        .has_one_worker = options->has_one_worker,
+        .has_one_worker = options->has_one_worker, .has_job = options->job_fd >= 0,
     };
     memcpy(letter->request.name, options->name, sizeof letter->request.name);
     uint32_t *numbers = letter->numbers;
@@ -75,6 +75,8 @@ write_request(struct letter *letter, const struct pc_drop *drop, const struct pc
         add_fd(letter, options->route_fd);
     if (options->mutex_fd >= 0)
         add_fd(letter, options->mutex_fd);
+    if (options->job_fd >= 0)
+        add_fd(letter, options->job_fd);
     for (uint32_t i = 0; i < options->listener_count; i++)
         add_fd(letter, options->listener_fds[i]);
     for (uint32_t i = 0; i < options->inbox_count; i++)
@@ -111,7 +113,7 @@ send_letter(int fd, struct letter *letter)
 int
 pc_nursery_spawn(int fd, const struct pc_drop *drop, const struct pc_child_options *options)
 {
-    if (8 + options->listener_count + options->inbox_count + options->log_count > MAX_FDS || drop->group_count > MAX_GROUPS)
+    if (9 + options->listener_count + options->inbox_count + options->log_count > MAX_FDS || drop->group_count > MAX_GROUPS)
         return -PC_E_BAD;
     struct letter letter = {.fd_count = 0};
     write_request(&letter, drop, options);
@@ -178,6 +180,7 @@ be_born(struct letter *letter)
     };
     memcpy(options.name, request->name, sizeof options.name);
     options.mutex_fd = request->has_mutex ? letter->fds[next++] : -1;
+    options.job_fd = request->has_job ? letter->fds[next++] : -1;
     options.listener_fds = letter->fds + next;
     options.listener_count = request->listener_count;
     next += (int)request->listener_count;

@@ -100,7 +100,7 @@ def _make_options(spec: ChildSpec) -> tuple[Any, tuple[Any, ...]]:
     options.log_fds, options.log_count = logs, len(spec.log_fds)
     options.max_open = max(16, spec.nofile - RESERVED_FDS - len(spec.descriptors()))
     options.mutex_kind = MUTEX_KINDS[spec.accept_mutex]
-    options.mutex_fd, options.mutex_id = spec.mutex_fd, spec.mutex_id
+    options.mutex_fd, options.mutex_id, options.job_fd = spec.mutex_fd, spec.mutex_id, spec.job_fd
     options.may_scale_leaders = (os.cpu_count() or 1) > 1 and not spec.has_one_worker
     options.thread_stack_bytes = spec.thread_stack_bytes
     options.has_one_worker, options.generation = spec.has_one_worker, spec.generation

@@ -28,6 +28,7 @@ ERROR_LOG = "error log"
 CONTROL = "control"  # SOCK_SEQPACKET to the dispatcher
 INBOX = "inbox"  # read end of the own identity's
 INBOX_WRITE = "inbox write end"
+JOB_WRITE = "job box write end"  # of the identity's, to its runner
 RECORD = "record"
 TYPES = "types"
 PAGE = "page"
@@ -97,6 +98,7 @@ _EVERY_CHILD = (
     Fds(EPOLL, 1, 1, "what it waits for"),
     Fds(EVENTFD, 2, 2, "wake its leader and its main thread"),
     Fds(SIGNALFD, 1, 1, "TERM, as an event"),
+    Fds(JOB_WRITE, 0, 1, "what its identity's runner shall execute; none where nothing is executed"),
     Fds(CONNECTION, 0, None, "clients, those of its identity or not yet routed"),
     Fds(DOCUMENT, 0, None, "document roots and files of its identity"),
 )

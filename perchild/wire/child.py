@@ -35,6 +35,7 @@ class ChildSpec:
     page_fd: int  # memfd for its counters and slot table (wire/page.py), sealed against resizing
     route_fd: int = -1  # the server's route table; -1 unless it accepts
     mutex_fd: int = -1  # file of AcceptMutex flock/fcntl, or memfd of pthread
+    job_fd: int = -1  # write end of its identity's job box (native/job.c); -1 = the identity has no runner
     mutex_id: int = -1  # System V semaphore of sysvsem
     listener_fds: tuple[int, ...] = ()  # empty unless it accepts
     inbox_write_fds: dict[int, int] = field(default_factory=dict)  # identity number -> write end, of those it may send to
@@ -45,6 +46,7 @@ class ChildSpec:
 
     def descriptors(self) -> tuple[int, ...]:
         """Return every descriptor of the child besides 0, 1 and 2: what the drop keeps open."""
-        single = (self.control_fd, self.inbox_fd, self.record_fd, self.types_fd, self.page_fd, self.route_fd, self.mutex_fd)
+        single = (self.control_fd, self.inbox_fd, self.record_fd, self.types_fd, self.page_fd, self.route_fd, self.mutex_fd,
+                  self.job_fd)
         every = (*single, *self.listener_fds, *self.inbox_write_fds.values(), *self.log_fds)
         return tuple(sorted({fd for fd in every if fd >= 0}))
