@@ -48,10 +48,10 @@ MAX_READ = 64  # messages taken from one child in a row
 Notify = Callable[[Server, Member, Child], None]
 
 
-def add_child(server: Server, member: Member, *, may_accept: bool = True) -> Child | None:
+def add_child(server: Server, member: Member) -> Child | None:
     """Start a child of `member` and watch it; None if that failed, which is logged and tried again later."""
     try:
-        child = start_child(server, member, may_accept=may_accept)
+        child = start_child(server, member)
     except (OSError, DispatcherError) as error:
         server.events.say("error", "AH00159", f"fork: unable to start a child for {member.identity.name}: {error}")
         server.retries[member.identity.number] = server.sys.now_s() + FORK_PAUSE_S

@@ -68,14 +68,16 @@ def open_record(records_fd: int, name: str) -> int:
     return fd
 
 
-def start_child(server: Server, member: Member, *, may_accept: bool = True) -> Child:
+def start_child(server: Server, member: Member) -> Child:
     """Fork one child of an identity and register nothing: the caller watches pidfd and control.
+
+    Nobody accepts any more while the server stops: a child that is forked then serves its inbox, and ends.
 
     Raises:
         OSError: out of descriptors, processes or memory.
         RecordError: its record is not usable.
     """
-    accepts = may_accept and is_accepting(server.plan, member.identity)
+    accepts = not server.stopping and is_accepting(server.plan, member.identity)
     spec = make_spec(server, member, accepts=accepts)
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as for_child:
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)

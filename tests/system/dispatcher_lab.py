@@ -3,7 +3,7 @@
 The "configuration" is a JSON object; the route table is JSON too. The toy child drops to its uid, takes connections, reads
 one line (a host name), hands the connection to the identity that the route table names, and answers with a line of JSON:
 who served, under which uid, pid and generation, and which kinds of descriptors it holds. "exit N" and "abort" end it,
-"hold" keeps the connection open.
+"hold" keeps the connection open; "pass N" on one that is held hands it over to identity N.
 """
 
 from __future__ import annotations
@@ -175,9 +175,15 @@ class ToyChild:
             conn.close()
 
     def on_held(self, conn: socket.socket) -> None:
-        if not conn.recv(100):
+        raw = conn.recv(7)  # "pass N\n": what follows is for the receiver
+        if raw.startswith(b"pass "):
+            with socket.socket(fileno=os.dup(self.inboxes[int(raw[5:])])) as out:
+                conn.setblocking(True)
+                out.sendmsg([b"conn"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [conn.fileno()]))])
+        if not raw or raw.startswith(b"pass "):
             self.loop.unregister(conn)
             self.held.remove(conn)
+            conn.close()
         else:
             conn.sendall(b"still here\n")
 

@@ -86,6 +86,25 @@ def test_graceful_stop_serves_what_was_accepted(tmp_path: Path) -> None:
         assert lab.join() == 0
 
 
+@pytest.mark.parametrize("scope", ["any", "unassigned"])
+def test_graceful_stop_serves_what_comes_back_after_the_last_unassigned_child(tmp_path: Path, scope: str) -> None:
+    """A tenant hands a connection back when nobody accepts any more: it is served, its server does not accept, and the stop ends."""
+    with run_lab(tmp_path, {**default_config(tmp_path), "scope": scope}) as lab:
+        conn = lab.connect("bob hold")
+        assert read_answer(conn)["name"] == "bob"
+        pids = lab.pids("main")
+        lab.signal(signal.SIGWINCH)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+        conn.sendall(b"pass 0\n")
+        conn.sendall(b"main\n")
+        with conn:
+            answer = read_answer(conn)
+        assert (answer["name"], answer["listeners"]) == ("main", 0)
+        assert answer["pid"] not in pids
+        wait_until(lambda: os.waitid(os.P_PID, lab.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None)
+        assert lab.join() == 0
+
+
 def test_graceful_stop_is_cut_off_at_its_timeout(tmp_path: Path) -> None:
     """GracefulShutdownTimeout: after it, children that still hold a connection are ended."""
     config = {**default_config(tmp_path), "graceful_s": 1}
