@@ -39,5 +39,7 @@
 #define PC_MAX_LISTENERS 256 /* count: Listen directives */
 #define PC_MAX_CONNECTIONS 65536 /* count: connections of one child */
 #define PC_MAX_RECORD_BYTES 67108864 /* bytes: one identity's record */
+#define PC_MAX_REPLY_HEAD_BYTES 65536 /* bytes: head of a program's or back end's answer */
+#define PC_MAX_REPLY_FIELDS 96 /* count: fields in it: what a response has room for */
 
 #endif

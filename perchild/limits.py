@@ -59,6 +59,8 @@ LIMITS: tuple[Limit, ...] = (
     Limit("MAX_LISTENERS", 256, "count", "Listen directives"),
     Limit("MAX_CONNECTIONS", 65536, "count", "connections of one child"),
     Limit("MAX_RECORD_BYTES", 67108864, "bytes", "one identity's record"),
+    Limit("MAX_REPLY_HEAD_BYTES", 65536, "bytes", "head of a program's or back end's answer"),
+    Limit("MAX_REPLY_FIELDS", 96, "count", "fields in it: what a response has room for"),
 )
 
 
