@@ -393,6 +393,26 @@ void pc_hand_look(struct pc_child *child, uint64_t now_ns); /* at RLIMIT_NOFILE,
 /* Checks on a received descriptor: a connected TCP socket on one of our addresses. 0 or -PC_E_PEER; fills addresses. */
 int pc_hand_check_socket(const struct pc_config *config, int fd, struct pc_conn *conn);
 
+/* job.c, and perchild/wire/job.py: one message to the identity's runner, little endian. Behind the struct and without gaps: path,
+ * working directory, arguments ("a\0b\0"), environment ("NAME=value\0"). Descriptors: RUN three (the program's 0, 1, 2), CANCEL
+ * none, WAKE one (a stream socket; the answer is a line, "ok" or "error TEXT"). */
+#define PC_JOB_MAGIC 0x4F4A4350u /* "PCJO" */
+#define PC_JOB_VERSION 1
+#define PC_JOB_MAX_BYTES 131072
+#define PC_JOB_MAX_ARGUMENTS 256
+#define PC_JOB_MAX_VARIABLES 1024
+enum pc_job_kind { PC_JOB_RUN = 1, PC_JOB_CANCEL = 2, PC_JOB_WAKE = 3 };
+
+struct pc_job {
+    uint32_t magic;
+    uint16_t version;
+    uint8_t kind, zero;
+    uint64_t id;      /* of a RUN: pid << 32 | counter, unique per child */
+    uint32_t service; /* WAKE: number in the runner's file */
+    uint32_t path_len, cwd_len, arg_len, env_len;
+} __attribute__((packed));
+_Static_assert(sizeof(struct pc_job) == 36, "struct pc_job is what perchild/wire/job.py packs");
+
 /* conn.c */
 struct pc_conn *pc_conn_new(struct pc_child *child, int fd); /* owned by the caller's thread; NULL = too many */
 void pc_conn_close(struct pc_worker *worker, struct pc_conn *conn); /* socket, buffers, place in the table */
