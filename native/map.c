@@ -176,7 +176,7 @@ fixed_part(struct pc_slice to)
 struct pc_slice
 pc_map_alias_root(const struct pc_alias *alias)
 {
-    return alias->kind == 1 ? fixed_part(alias->to) : without_slash(alias->to);
+    return pc_alias_is_match(alias->kind) ? fixed_part(alias->to) : without_slash(alias->to);
 }
 
 static int
@@ -201,7 +201,7 @@ static int
 try_alias(struct pc_req *req, struct pc_alias *alias, struct pc_place *ret_place)
 {
     struct pc_span groups[10];
-    if (alias->kind == 1) {
+    if (pc_alias_is_match(alias->kind)) {
         int result = pc_regex_match(alias->regex, req->path, groups) > 0 ? place_match(req, alias, groups, ret_place) : 1;
         return result == 0 ? 1 : result == 1 ? 0 : result;
     }

@@ -282,9 +282,23 @@ struct pc_settings {
     int32_t accept_path_info, signature, ask; /* -1 = not set */
     bool has_limit_body;
     uint64_t limit_body;
+    /* programs and back ends */
+    struct pc_pair *handlers; uint32_t handler_count;      /* AddHandler: extension, handler; value len 0 = none */
+    struct pc_action *actions; uint32_t action_count;
+    struct pc_pair *proxy_reverse; uint32_t proxy_reverse_count; /* our path, back end's URL */
+    struct pc_pair *cookie_paths; uint32_t cookie_path_count;    /* back end's, ours */
+    struct pc_pair *cookie_domains; uint32_t cookie_domain_count;
+    struct pc_pair *wrappers; uint32_t wrapper_count;      /* FcgidWrapper: command, extension; value len 0 = all */
+    struct pc_fcgi_env *fcgi_env; uint32_t fcgi_env_count;
+    struct pc_php_value *php_values; uint32_t php_value_count;
+    int32_t preserve_host, cgi_pass_auth; /* -1 = not set */
+    uint32_t proxy_timeout_ms;            /* 0 = not set */
 };
 
 struct pc_pair { struct pc_slice name, value; };
+struct pc_action { struct pc_slice name /* handler or media type */, path /* URL path */; bool is_virtual; };
+struct pc_fcgi_env { struct pc_slice name, value /* FORMAT operations; base NULL = unset the variable */; };
+struct pc_php_value { bool is_admin; struct pc_slice name, value; };
 struct pc_errordoc { uint32_t status, kind; struct pc_slice value; };
 struct pc_order { uint32_t order; struct pc_slice allow, deny; };
 struct pc_header_op {
@@ -303,7 +317,23 @@ struct pc_section {
     struct pc_section *inner; uint32_t inner_count;
 };
 
+enum pc_alias_kind { PC_ALIAS, PC_ALIAS_MATCH, PC_ALIAS_SCRIPT, PC_ALIAS_SCRIPT_MATCH };
+static inline bool pc_alias_is_match(uint32_t kind) { return kind == PC_ALIAS_MATCH || kind == PC_ALIAS_SCRIPT_MATCH; }
+static inline bool pc_alias_is_script(uint32_t kind) { return kind >= PC_ALIAS_SCRIPT; } /* CGI programs, whatever their names */
 struct pc_alias { uint32_t kind; struct pc_slice from, to; struct pc_regex *regex; int root_fd; };
+
+enum pc_service_kind { PC_SERVICE_FCGI, PC_SERVICE_HTTP };
+struct pc_service { uint32_t kind; struct pc_slice socket; /* NUL behind it */ };
+#define PC_NO_SERVICE UINT32_MAX
+
+/* ProxyPass and its like, tried in order. to: "!" = not here, or where to (PC_T_PROXY_TO says the forms). */
+enum pc_pass_kind { PC_PASS_PREFIX, PC_PASS_MATCH };
+struct pc_pass {
+    uint32_t kind;
+    struct pc_slice from, to, upgrade; /* upgrade base NULL = none */
+    uint32_t timeout_ms, connect_ms, retry_s; /* 0 = default */
+    struct pc_regex *regex;
+};
 
 struct pc_log { uint32_t file; struct pc_slice format, env; };
 
@@ -320,6 +350,11 @@ struct pc_host {
     struct pc_section *sections; uint32_t section_count;
     bool has_location_or_files; /* any section that is not a plain Directory */
     struct pc_alias *aliases; uint32_t alias_count;
+    struct pc_pass *passes; uint32_t pass_count;
+    uint32_t php_service; /* index of the service for PHP's handlers and media types, or PC_NO_SERVICE */
+    bool has_programs;    /* a handler, action, alias or pass here may lead to what is no file */
+    struct pc_slice remote_ip_header, remote_ip_internal, remote_ip_trusted; /* the last two: ACCESS leaves; base NULL = not set */
+    bool proxy_protocol;
     int root_fd;              /* O_PATH of document_root, -1 = not opened yet */
     uint64_t root_checked_ns; /* pc_now_ns of the last look at its device and inode */
     uint64_t root_dev, root_ino;
@@ -347,6 +382,7 @@ struct pc_config {
     bool error_log_json;
     uint32_t start_threads, min_spare, max_spare, max_threads, max_connections, idle_s;
     uint32_t send_buffer_bytes, receive_buffer_bytes;
+    struct pc_service *services; uint32_t service_count;
     struct pc_host *hosts; uint32_t host_count;
     struct pc_arena memory; /* everything above lives here */
     void *map; size_t map_len; /* the record itself, mapped; slices point into it */

@@ -14,298 +14,8 @@
 #include <unistd.h>
 
 #include "serve.h"
+#include "settings.h"
 #include "tlv.h"
-
-#define MAX_ACCESS_DEPTH 32
-
-/* ------------------------------------------------------------------ lists and formats of their own */
-
-static int
-load_index(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
-{
-    struct pc_settings *settings = to;
-    struct pc_slice text = {0};
-    size_t at = 0;
-    uint32_t count = 0;
-    int step;
-    (void)row;
-    while ((step = pc_tlv_next_text(loader, payload, &at, &text)) > 0)
-        count++;
-    if (step < 0)
-        return step;
-    settings->has_index = true;
-    settings->index = pc_tlv_zeroed(loader, count, sizeof *settings->index);
-    for (at = 0; settings->index_count < count; settings->index_count++)
-        if (pc_tlv_next_text(loader, payload, &at, &settings->index[settings->index_count]) != 1)
-            pc_bug("record: a list changed");
-    return 0;
-}
-
-static int
-check_access_ip(struct pc_tlv_loader *loader, struct pc_slice payload)
-{
-    uint8_t family = payload.len > 0 ? (uint8_t)payload.base[0] : 0;
-    size_t bytes = family == 4 ? 4 : 16;
-    if ((family != 4 && family != 6) || payload.len != 2 + bytes || (uint8_t)payload.base[1] > 8 * bytes)
-        return pc_tlv_refuse(loader, "record: an address of an access rule is malformed");
-    return 0;
-}
-
-/* Access nodes one after the other; containers only where leaves_only is false. */
-static int
-check_access(struct pc_tlv_loader *loader, struct pc_slice nodes, bool leaves_only, int depth)
-{
-    struct pc_access_node node;
-    size_t at = 0;
-    int step;
-    if (depth > MAX_ACCESS_DEPTH)
-        return pc_tlv_refuse(loader, "record: access rules are nested too deeply");
-    while ((step = pc_access_next(nodes, &at, &node)) > 0) {
-        int result = 0;
-        if (node.kind >= PC_ACC_ALL && node.kind <= PC_ACC_NONE && !leaves_only)
-            result = check_access(loader, node.payload, false, depth + 1);
-        else if (node.kind == PC_ACC_IP)
-            result = check_access_ip(loader, node.payload);
-        else if (node.kind < PC_ACC_GRANTED || node.kind > PC_ACC_METHOD)
-            result = pc_tlv_refuse(loader, "record: an access rule of unknown kind");
-        if (result != 0)
-            return result;
-    }
-    return step == 0 ? 0 : pc_tlv_refuse(loader, "record: an access rule is cut off");
-}
-
-static int
-load_require(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
-{
-    struct pc_access_node node;
-    size_t at = 0;
-    (void)row;
-    if (pc_access_next(payload, &at, &node) <= 0 || at != payload.len || node.kind < PC_ACC_ALL || node.kind > PC_ACC_NONE)
-        return pc_tlv_refuse(loader, "record: an access tree is not one container");
-    *(struct pc_slice *)to = payload;
-    return check_access(loader, payload, false, 0);
-}
-
-static int
-load_leaves(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
-{
-    (void)row;
-    *(struct pc_slice *)to = payload;
-    return check_access(loader, payload, true, 0);
-}
-
-/* FORMAT operations: only their framing; format.c knows the operations. */
-static int
-load_format(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
-{
-    size_t at = 0;
-    (void)row;
-    while (at < payload.len) {
-        size_t left = payload.len - at;
-        if (left < 4 || pc_tlv_read_u16(payload.base + at + 2) > left - 4)
-            return pc_tlv_refuse(loader, "record: a format operation is cut off");
-        at += 4 + (size_t)pc_tlv_read_u16(payload.base + at + 2);
-    }
-    *(struct pc_slice *)to = payload;
-    return 0;
-}
-
-/* An empty class list is not "none of these": absent bits are spelled as three numbers, the first of them a flag. */
-static int
-load_bits(struct pc_tlv_loader *loader, struct pc_slice payload, bool *absolute, uint32_t *add, uint32_t *remove)
-{
-    if (payload.len != 12 || pc_tlv_read_u32(payload.base) > 1)
-        return pc_tlv_refuse(loader, "record: added and removed bits are not three numbers");
-    *absolute = pc_tlv_read_u32(payload.base) == 1;
-    *add = pc_tlv_read_u32(payload.base + 4);
-    *remove = pc_tlv_read_u32(payload.base + 8);
-    return 0;
-}
-
-static int
-load_options(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
-{
-    struct pc_settings *settings = to;
-    (void)row;
-    settings->has_options = true;
-    return load_bits(loader, payload, &settings->options_absolute, &settings->options_add, &settings->options_remove);
-}
-
-static int
-load_etag(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
-{
-    struct pc_settings *settings = to;
-    (void)row;
-    settings->has_etag = true;
-    return load_bits(loader, payload, &settings->etag_absolute, &settings->etag_add, &settings->etag_remove);
-}
-
-static int
-load_limit_body(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
-{
-    struct pc_settings *settings = to;
-    (void)row;
-    if (payload.len != 8)
-        return pc_tlv_refuse(loader, "record: a number has another size");
-    settings->has_limit_body = true;
-    memcpy(&settings->limit_body, payload.base, 8);
-    return 0;
-}
-
-/* Checked and left: .htaccess is compiled by Python, which has the record's bytes itself. */
-static int
-load_override(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
-{
-    (void)row;
-    (void)to;
-    return payload.len == 4 ? 0 : pc_tlv_refuse(loader, "record: a number has another size");
-}
-
-/* ------------------------------------------------------------------ boxes inside settings */
-
-static const struct pc_tlv_row errordoc_rows[] = {
-    {PC_T_VALUE_U32S, .required = true, PC_TLV_AT(pc_errordoc, status), .low = 2, .load = pc_tlv_u32s},
-    {PC_T_VALUE_STR, PC_TLV_AT(pc_errordoc, value), .load = pc_tlv_str},
-};
-
-static int
-load_errordoc(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
-{
-    const struct pc_errordoc *doc = to;
-    (void)row;
-    if (PC_TLV_BOX(loader, errordoc_rows, payload, to) != 0)
-        return -PC_E_FORMAT;
-    return doc->status <= 599 && doc->kind <= 3 ? 0 : pc_tlv_refuse(loader, "record: an error document of unknown kind");
-}
-
-static const struct pc_tlv_row order_rows[] = {
-    {PC_T_ORDER, PC_TLV_AT(pc_order, order), .high = 1, .load = pc_tlv_u32},
-    {PC_T_ALLOW_FROM, PC_TLV_AT(pc_order, allow), .load = load_leaves},
-    {PC_T_DENY_FROM, PC_TLV_AT(pc_order, deny), .load = load_leaves},
-};
-
-static int
-load_order(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
-{
-    struct pc_order *order = pc_tlv_zeroed(loader, 1, sizeof *order);
-    (void)row;
-    *(struct pc_order **)to = order;
-    return PC_TLV_BOX(loader, order_rows, payload, order);
-}
-
-struct redirect_box { /* VALUE_U32S, then one or two VALUE_STR */
-    uint32_t status, kind;
-    struct pc_slice *texts;
-    uint32_t text_count;
-};
-
-static const struct pc_tlv_row redirect_rows[] = {
-    {PC_T_VALUE_U32S, .required = true, PC_TLV_AT(redirect_box, status), .low = 2, .load = pc_tlv_u32s},
-    {PC_T_VALUE_STR, .required = true, PC_TLV_MANY(redirect_box, texts, text_count, struct pc_slice), .load = pc_tlv_str},
-};
-
-static int
-load_redirect(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
-{
-    struct redirect_box box = {0};
-    struct pc_redirect *redirect = to;
-    (void)row;
-    if (PC_TLV_BOX(loader, redirect_rows, payload, &box) != 0)
-        return -PC_E_FORMAT;
-    if (box.kind > 2 || box.status < 300 || box.status > 599 || box.text_count > 2)
-        return pc_tlv_refuse(loader, "record: a redirection of unknown kind");
-    if (box.status < 400 && box.text_count < 2)
-        return pc_tlv_refuse(loader, "record: a redirection that leads nowhere");
-    redirect->status = box.status;
-    redirect->kind = box.kind;
-    redirect->from = box.texts[0];
-    if (box.text_count == 2)
-        redirect->to = box.texts[1];
-    if (box.kind == 1 && pc_regex_compile(redirect->from, false, &redirect->pattern) != 0)
-        return pc_tlv_refuse(loader, "record: a pattern of RedirectMatch does not compile");
-    return 0;
-}
-
-struct header_box {
-    uint32_t action, always, edit_all;
-    struct pc_slice name, value, pattern, env;
-};
-
-static const struct pc_tlv_row header_rows[] = {
-    {PC_T_HEADER_ACTION, .required = true, PC_TLV_AT(header_box, action), .low = 3, .load = pc_tlv_u32s},
-    {PC_T_HEADER_NAME, .required = true, PC_TLV_AT(header_box, name), .load = pc_tlv_str},
-    {PC_T_HEADER_VALUE, PC_TLV_AT(header_box, value), .load = load_format},
-    {PC_T_HEADER_PATTERN, PC_TLV_AT(header_box, pattern), .load = pc_tlv_str},
-    {PC_T_HEADER_ENV, PC_TLV_AT(header_box, env), .load = pc_tlv_str},
-};
-
-static int
-load_header(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
-{
-    struct header_box box = {0};
-    struct pc_header_op *op = to;
-    (void)row;
-    if (PC_TLV_BOX(loader, header_rows, payload, &box) != 0)
-        return -PC_E_FORMAT;
-    if (box.action > PC_HDR_NOTE || box.always > 1 || box.edit_all > 1)
-        return pc_tlv_refuse(loader, "record: a header action of unknown kind");
-    if (box.action == PC_HDR_EDIT && box.pattern.base == NULL)
-        return pc_tlv_refuse(loader, "record: a header is edited without a pattern");
-    *op = (struct pc_header_op){.action = box.action, .always = box.always == 1, .edit_all = box.edit_all == 1,
-                                .name = box.name, .value = box.value, .env = box.env};
-    /* What echo names is a pattern of field names (mod_headers). */
-    struct pc_slice pattern = box.action == PC_HDR_ECHO && box.pattern.base == NULL ? box.name : box.pattern;
-    if (box.action != PC_HDR_EDIT && box.action != PC_HDR_ECHO)
-        return 0;
-    if (pc_regex_compile(pattern, box.action == PC_HDR_ECHO, &op->pattern) != 0)
-        return pc_tlv_refuse(loader, "record: a pattern of Header does not compile");
-    return 0;
-}
-
-/* ------------------------------------------------------------------ settings */
-
-#define SLICE_ROW(tag, member) {tag, PC_TLV_AT(pc_settings, member), .load = pc_tlv_str}
-#define PAIR_ROW(tag, member, counter) {tag, PC_TLV_MANY(pc_settings, member, counter, struct pc_pair), .load = pc_tlv_pair}
-
-static const struct pc_tlv_row settings_rows[] = {
-    {PC_T_OPTIONS, .load = load_options},
-    {PC_T_DIRECTORY_INDEX, .load = load_index},
-    {PC_T_REQUIRE, PC_TLV_AT(pc_settings, require), .load = load_require},
-    {PC_T_ORDER_ALLOW_DENY, PC_TLV_AT(pc_settings, order), .load = load_order},
-    {PC_T_ERROR_DOCUMENT, PC_TLV_MANY(pc_settings, errordocs, errordoc_count, struct pc_errordoc), .load = load_errordoc},
-    PAIR_ROW(PC_T_ADD_TYPE, types, type_count),
-    SLICE_ROW(PC_T_FORCE_TYPE, force_type),
-    SLICE_ROW(PC_T_DEFAULT_TYPE, default_type),
-    PAIR_ROW(PC_T_ADD_CHARSET, charsets, charset_count),
-    SLICE_ROW(PC_T_DEFAULT_CHARSET, default_charset),
-    PAIR_ROW(PC_T_ADD_ENCODING, encodings, encoding_count),
-    SLICE_ROW(PC_T_HANDLER, handler),
-    {PC_T_HEADER, PC_TLV_MANY(pc_settings, headers, header_count, struct pc_header_op), .load = load_header},
-    {PC_T_REQUEST_HEADER, PC_TLV_MANY(pc_settings, request_headers, request_header_count, struct pc_header_op),
-     .load = load_header},
-    PAIR_ROW(PC_T_SET_ENV, env, env_count),
-    {PC_T_UNSET_ENV, PC_TLV_MANY(pc_settings, unset_env, unset_env_count, struct pc_slice), .load = pc_tlv_str},
-    {PC_T_FILE_ETAG, .load = load_etag},
-    {PC_T_ACCEPT_PATH_INFO, PC_TLV_AT(pc_settings, accept_path_info), .high = 2, .load = pc_tlv_u32},
-    {PC_T_LIMIT_BODY, .load = load_limit_body},
-    {PC_T_SIGNATURE, PC_TLV_AT(pc_settings, signature), .high = 2, .load = pc_tlv_u32},
-    {PC_T_REDIRECT, PC_TLV_MANY(pc_settings, redirects, redirect_count, struct pc_redirect), .load = load_redirect},
-    {PC_T_ALLOW_OVERRIDE, .load = load_override},
-    {PC_T_ASK, PC_TLV_AT(pc_settings, ask), .high = 1, .load = pc_tlv_u32},
-};
-
-static void
-unset_settings(struct pc_settings *settings)
-{
-    settings->accept_path_info = settings->signature = settings->ask = -1;
-}
-
-static int
-load_settings(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
-{
-    (void)row;
-    return PC_TLV_BOX(loader, settings_rows, payload, to);
-}
 
 /* ------------------------------------------------------------------ sections */
 
@@ -323,7 +33,7 @@ finish_section(struct pc_tlv_loader *loader, struct pc_section *section)
 #define SECTION_ROWS                                                                                   \
     {PC_T_SECTION_KIND, .required = true, PC_TLV_AT(pc_section, kind), .high = 5, .load = pc_tlv_u32},          \
     {PC_T_SECTION_PATTERN, .required = true, PC_TLV_AT(pc_section, pattern), .load = pc_tlv_str},               \
-    {PC_T_SECTION_SETTINGS, PC_TLV_AT(pc_section, settings), .load = load_settings}
+    {PC_T_SECTION_SETTINGS, PC_TLV_AT(pc_section, settings), .load = pc_settings_load}
 
 static const struct pc_tlv_row inner_rows[] = {SECTION_ROWS};
 
@@ -332,7 +42,7 @@ load_inner(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc
 {
     struct pc_section *section = to;
     (void)row;
-    unset_settings(&section->settings);
+    pc_settings_unset(&section->settings);
     if (PC_TLV_BOX(loader, inner_rows, payload, section) != 0)
         return -PC_E_FORMAT;
     if (section->kind != PC_SECTION_FILES && section->kind != PC_SECTION_FILES_MATCH)
@@ -350,7 +60,7 @@ load_section(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct 
 {
     struct pc_section *section = to;
     (void)row;
-    unset_settings(&section->settings);
+    pc_settings_unset(&section->settings);
     if (PC_TLV_BOX(loader, section_rows, payload, section) != 0)
         return -PC_E_FORMAT;
     if (section->inner_count > 0 && section->kind > PC_SECTION_DIRECTORY_MATCH)
@@ -361,7 +71,7 @@ load_section(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct 
 /* ------------------------------------------------------------------ hosts */
 
 static const struct pc_tlv_row alias_rows[] = {
-    {PC_T_ALIAS_KIND, .required = true, PC_TLV_AT(pc_alias, kind), .high = 1, .load = pc_tlv_u32},
+    {PC_T_ALIAS_KIND, .required = true, PC_TLV_AT(pc_alias, kind), .high = PC_ALIAS_SCRIPT_MATCH, .load = pc_tlv_u32},
     {PC_T_ALIAS_FROM, .required = true, PC_TLV_AT(pc_alias, from), .load = pc_tlv_str},
     {PC_T_ALIAS_TO, .required = true, PC_TLV_AT(pc_alias, to), .load = pc_tlv_path},
 };
@@ -374,14 +84,36 @@ load_alias(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc
     alias->root_fd = -1;
     if (PC_TLV_BOX(loader, alias_rows, payload, alias) != 0)
         return -PC_E_FORMAT;
-    if (alias->kind == 1 && pc_regex_compile(alias->from, false, &alias->regex) != 0)
+    if (pc_alias_is_match(alias->kind) && pc_regex_compile(alias->from, false, &alias->regex) != 0)
         return pc_tlv_refuse(loader, "record: a pattern of AliasMatch does not compile");
+    return 0;
+}
+
+static const struct pc_tlv_row pass_rows[] = {
+    {PC_T_PROXY_KIND, .required = true, PC_TLV_AT(pc_pass, kind), .high = PC_PASS_MATCH, .load = pc_tlv_u32},
+    {PC_T_PROXY_FROM, .required = true, PC_TLV_AT(pc_pass, from), .load = pc_tlv_str},
+    {PC_T_PROXY_TO, .required = true, PC_TLV_AT(pc_pass, to), .load = pc_tlv_str},
+    {PC_T_PROXY_TIMES, PC_TLV_AT(pc_pass, timeout_ms), .low = 3, .load = pc_tlv_u32s},
+    {PC_T_PROXY_UPGRADE, PC_TLV_AT(pc_pass, upgrade), .load = pc_tlv_str},
+};
+
+static int
+load_pass(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
+{
+    struct pc_pass *pass = to;
+    (void)row;
+    if (PC_TLV_BOX(loader, pass_rows, payload, pass) != 0)
+        return -PC_E_FORMAT;
+    if (pass->to.len == 0 || (pass->kind == PC_PASS_PREFIX && (pass->from.len == 0 || pass->from.base[0] != '/')))
+        return pc_tlv_refuse(loader, "record: a pass that leads nowhere or begins nowhere");
+    if (pass->kind == PC_PASS_MATCH && pc_regex_compile(pass->from, false, &pass->regex) != 0)
+        return pc_tlv_refuse(loader, "record: a pattern of ProxyPassMatch does not compile");
     return 0;
 }
 
 static const struct pc_tlv_row log_rows[] = {
     {PC_T_LOG_INDEX, .required = true, PC_TLV_AT(pc_log, file), .load = pc_tlv_u32},
-    {PC_T_LOG_FORMAT, .required = true, PC_TLV_AT(pc_log, format), .load = load_format},
+    {PC_T_LOG_FORMAT, .required = true, PC_TLV_AT(pc_log, format), .load = pc_settings_format},
     {PC_T_LOG_ENV, PC_TLV_AT(pc_log, env), .load = pc_tlv_str},
 };
 
@@ -420,6 +152,7 @@ load_limits(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct p
 
 _Static_assert(offsetof(struct pc_host, body_rate) - offsetof(struct pc_host, timeout_ms) == 28, "TIMES fills eight in a row");
 _Static_assert(offsetof(struct pc_host, error_level) - offsetof(struct pc_host, error_log) == 4, "ERROR_LOG fills two");
+_Static_assert(offsetof(struct pc_pass, retry_s) - offsetof(struct pc_pass, timeout_ms) == 8, "PROXY_TIMES fills three");
 _Static_assert(sizeof(struct pc_h1_limits) == 12, "LIMITS fills three");
 _Static_assert(offsetof(struct pc_config, idle_s) - offsetof(struct pc_config, start_threads) == 20, "SCALE fills six");
 _Static_assert(offsetof(struct pc_config, gid) - offsetof(struct pc_config, identity_no) == 8, "IDENTITY fills three");
@@ -434,10 +167,53 @@ static const struct pc_tlv_row host_rows[] = {
     {PC_T_LIMITS, .required = true, PC_TLV_AT(pc_host, limits), .low = 3, .load = load_limits},
     {PC_T_LOG, PC_TLV_MANY(pc_host, logs, log_count, struct pc_log), .load = load_log},
     {PC_T_ERROR_LOG, .required = true, PC_TLV_AT(pc_host, error_log), .low = 2, .load = pc_tlv_u32s},
-    {PC_T_BASE, PC_TLV_AT(pc_host, base), .load = load_settings},
+    {PC_T_BASE, PC_TLV_AT(pc_host, base), .load = pc_settings_load},
     {PC_T_SECTION, PC_TLV_MANY(pc_host, sections, section_count, struct pc_section), .load = load_section},
     {PC_T_ALIAS, PC_TLV_MANY(pc_host, aliases, alias_count, struct pc_alias), .load = load_alias},
+    {PC_T_PROXY_PASS, PC_TLV_MANY(pc_host, passes, pass_count, struct pc_pass), .load = load_pass},
+    {PC_T_PHP_SERVICE, PC_TLV_AT(pc_host, php_service), .load = pc_tlv_u32},
+    {PC_T_REMOTE_IP_HEADER, PC_TLV_AT(pc_host, remote_ip_header), .load = pc_tlv_str},
+    {PC_T_REMOTE_IP_INTERNAL, PC_TLV_AT(pc_host, remote_ip_internal), .load = pc_settings_leaves},
+    {PC_T_REMOTE_IP_TRUSTED, PC_TLV_AT(pc_host, remote_ip_trusted), .load = pc_settings_leaves},
+    {PC_T_PROXY_PROTOCOL, PC_TLV_AT(pc_host, proxy_protocol), .load = pc_tlv_flag},
 };
+
+/* Whether a handler of this name may lead to something else than the file: all but the two that say so. */
+static bool
+leads_away(struct pc_slice handler)
+{
+    return handler.len > 0 && !pc_slice_ieq(handler, PC_S("default-handler")) && !pc_slice_ieq(handler, PC_S("none"));
+}
+
+static bool
+has_settings_programs(const struct pc_settings *settings)
+{
+    for (uint32_t i = 0; i < settings->handler_count; i++)
+        if (leads_away(settings->handlers[i].value))
+            return true;
+    return settings->action_count > 0 || leads_away(settings->handler);
+}
+
+static bool
+has_section_programs(const struct pc_section *section)
+{
+    for (uint32_t i = 0; i < section->inner_count; i++)
+        if (has_settings_programs(&section->inner[i].settings))
+            return true;
+    return has_settings_programs(&section->settings);
+}
+
+static bool
+has_programs(const struct pc_host *host)
+{
+    for (uint32_t i = 0; i < host->alias_count; i++)
+        if (pc_alias_is_script(host->aliases[i].kind))
+            return true;
+    for (uint32_t i = 0; i < host->section_count; i++)
+        if (has_section_programs(&host->sections[i]))
+            return true;
+    return host->pass_count > 0 || host->php_service != PC_NO_SERVICE || has_settings_programs(&host->base);
+}
 
 /* Directory, DirectoryMatch, Files and FilesMatch, Location and LocationMatch: map.c walks them in this order. */
 static uint32_t
@@ -454,7 +230,8 @@ load_host(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_
     (void)row;
     host->root_fd = host->old_root_fd = -1;
     host->index = loader->config->host_count - 1;
-    unset_settings(&host->base);
+    host->php_service = PC_NO_SERVICE;
+    pc_settings_unset(&host->base);
     if (pthread_mutex_init(&host->root_lock, NULL) != 0)
         pc_bug("record: pthread_mutex_init");
     if (PC_TLV_BOX(loader, host_rows, payload, host) != 0)
@@ -465,6 +242,7 @@ load_host(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_
         if (i > 0 && section_rank(host->sections[i].kind) < section_rank(host->sections[i - 1].kind))
             return pc_tlv_refuse(loader, "record: sections are not in merging order");
     }
+    host->has_programs = has_programs(host);
     return 0;
 }
 
@@ -517,6 +295,18 @@ load_log_file(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct
     return PC_TLV_BOX(loader, log_file_rows, payload, file);
 }
 
+static const struct pc_tlv_row service_rows[] = {
+    {PC_T_SERVICE_KIND, .required = true, PC_TLV_AT(pc_service, kind), .high = PC_SERVICE_HTTP, .load = pc_tlv_u32},
+    {PC_T_SERVICE_SOCKET, .required = true, PC_TLV_AT(pc_service, socket), .load = pc_tlv_path},
+};
+
+static int
+load_service(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
+{
+    (void)row;
+    return PC_TLV_BOX(loader, service_rows, payload, to);
+}
+
 static const struct pc_tlv_row config_rows[] = {
     {PC_T_VERSION, .required = true, .load = load_version},
     {PC_T_IDENTITY, .required = true, PC_TLV_AT(pc_config, identity_no), .low = 3, .load = pc_tlv_u32s},
@@ -525,10 +315,49 @@ static const struct pc_tlv_row config_rows[] = {
     {PC_T_SERVER_TOKENS, PC_TLV_AT(pc_config, server), .load = pc_tlv_str},
     {PC_T_LOG_FILE, PC_TLV_MANY(pc_config, log_files, log_file_count, struct pc_log_file), .load = load_log_file},
     {PC_T_ERROR_LOG_JSON, PC_TLV_AT(pc_config, error_log_json), .load = pc_tlv_flag},
+    {PC_T_SERVICE, PC_TLV_MANY(pc_config, services, service_count, struct pc_service), .load = load_service},
     {PC_T_HOST, PC_TLV_MANY(pc_config, hosts, host_count, struct pc_host), .load = load_host},
     {PC_T_SCALE, .required = true, PC_TLV_AT(pc_config, start_threads), .low = 6, .load = pc_tlv_u32s},
     {PC_T_SOCKET_BUFFERS, PC_TLV_AT(pc_config, send_buffer_bytes), .low = 2, .load = pc_tlv_u32s},
 };
+
+/* "service:K" and what may follow: whether there is a service K. Other texts are no concern of this. */
+static bool
+is_service_there(const struct pc_config *config, struct pc_slice target)
+{
+    struct pc_slice prefix = PC_S("service:");
+    uint64_t number = 0;
+    if (!pc_slice_starts(target, prefix))
+        return true;
+    struct pc_slice digits = {target.base + prefix.len, 0};
+    while (prefix.len + digits.len < target.len && digits.base[digits.len] >= '0' && digits.base[digits.len] <= '9')
+        digits.len++;
+    return pc_parse_u64(digits, &number) == 0 && number < config->service_count;
+}
+
+static bool
+are_settings_served(const struct pc_config *config, const struct pc_settings *settings)
+{
+    for (uint32_t i = 0; i < settings->handler_count; i++)
+        if (!is_service_there(config, settings->handlers[i].value))
+            return false;
+    return is_service_there(config, settings->handler);
+}
+
+static bool
+are_services_there(const struct pc_config *config, const struct pc_host *host)
+{
+    bool are_there = are_settings_served(config, &host->base);
+    for (uint32_t i = 0; i < host->section_count && are_there; i++) {
+        const struct pc_section *section = &host->sections[i];
+        are_there = are_settings_served(config, &section->settings);
+        for (uint32_t j = 0; j < section->inner_count && are_there; j++)
+            are_there = are_settings_served(config, &section->inner[j].settings);
+    }
+    for (uint32_t i = 0; i < host->pass_count && are_there; i++)
+        are_there = is_service_there(config, host->passes[i].to);
+    return are_there && (host->php_service == PC_NO_SERVICE || host->php_service < config->service_count);
+}
 
 /* Indexes that lead from one part of the record to another. PC_NO_HOST as error log: none. */
 static int
@@ -542,6 +371,8 @@ check_links(struct pc_tlv_loader *loader)
         for (uint32_t j = 0; j < host->log_count; j++)
             if (host->logs[j].file >= config->log_file_count)
                 return pc_tlv_refuse(loader, "record: a log that is not in the list of files");
+        if (!are_services_there(config, host))
+            return pc_tlv_refuse(loader, "record: a service that is not in the list of services");
     }
     return 0;
 }
@@ -622,30 +453,14 @@ pc_record_load(int record_fd, int types_fd, struct pc_config **ret_config, const
 /* ------------------------------------------------------------------ the end */
 
 static void
-free_headers(struct pc_header_op *ops, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++)
-        pc_regex_free(ops[i].pattern);
-}
-
-static void
-free_settings(struct pc_settings *settings)
-{
-    free_headers(settings->headers, settings->header_count);
-    free_headers(settings->request_headers, settings->request_header_count);
-    for (uint32_t i = 0; i < settings->redirect_count; i++)
-        pc_regex_free(settings->redirects[i].pattern);
-}
-
-static void
 free_sections(struct pc_section *sections, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         pc_regex_free(sections[i].regex);
-        free_settings(&sections[i].settings);
+        pc_settings_free(&sections[i].settings);
         for (uint32_t j = 0; j < sections[i].inner_count; j++) {
             pc_regex_free(sections[i].inner[j].regex);
-            free_settings(&sections[i].inner[j].settings);
+            pc_settings_free(&sections[i].inner[j].settings);
         }
     }
 }
@@ -660,12 +475,14 @@ close_if_open(int fd)
 static void
 free_host(struct pc_host *host)
 {
-    free_settings(&host->base);
+    pc_settings_free(&host->base);
     free_sections(host->sections, host->section_count);
     for (uint32_t i = 0; i < host->alias_count; i++) {
         pc_regex_free(host->aliases[i].regex);
         close_if_open(host->aliases[i].root_fd);
     }
+    for (uint32_t i = 0; i < host->pass_count; i++)
+        pc_regex_free(host->passes[i].regex);
     close_if_open(host->root_fd);
     close_if_open(host->old_root_fd);
     (void)pthread_mutex_destroy(&host->root_lock); /* nobody holds it: no request is left */

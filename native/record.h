@@ -14,6 +14,7 @@
 #define PC_T_HOST 8 /* box, many: a virtual host */
 #define PC_T_SCALE 9 /* u32s: StartThreads, MinSpareThreads, MaxSpareThreads, MaxThreadsPerChild, MaxConnectionsPerChild, IdleTimeout seconds (0 = never ends) */
 #define PC_T_SOCKET_BUFFERS 10 /* u32s: SendBufferSize, ReceiveBufferSize, bytes, 0 = system's */
+#define PC_T_SERVICE 11 /* box, many: a long-lived program that the runner keeps; "service:K" names it by its index in the record */
 #define PC_T_FILE_PATH 20 /* str: absolute path */
 #define PC_T_FILE_OPENER 21 /* u32: 0: the child opens it after the drop; 1: the dispatcher hands it over */
 #define PC_T_NAME 30 /* str: ServerName without port, lower case; may be empty */
@@ -27,7 +28,13 @@
 #define PC_T_ERROR_LOG 38 /* u32s: index of its LOG_FILE, LogLevel 0 emerg .. 7 debug .. 15 trace8 */
 #define PC_T_BASE 39 /* box: settings outside any section: server's merged with host's; contains SETTING items */
 #define PC_T_SECTION 40 /* box, many: a section, in the order httpd merges them: Directory by depth, DirectoryMatch, Files and FilesMatch, Location and LocationMatch */
-#define PC_T_ALIAS 41 /* box, many: Alias or AliasMatch, in configuration order */
+#define PC_T_ALIAS 41 /* box, many: Alias, AliasMatch, ScriptAlias or ScriptAliasMatch, in configuration order */
+#define PC_T_PROXY_PASS 42 /* box, many: ProxyPass, ProxyPassMatch, AppServer or WSGIScriptAlias, in the order they are tried: PROXY_* items */
+#define PC_T_PHP_SERVICE 43 /* u32: index of the SERVICE that runs what a PHP handler or media type names (PHPPool); absent: none */
+#define PC_T_REMOTE_IP_HEADER 44 /* str: RemoteIPHeader: the request field that names the client; absent: none */
+#define PC_T_REMOTE_IP_INTERNAL 45 /* raw: ACCESS leaves (ip): front ends believed whatever address they name */
+#define PC_T_REMOTE_IP_TRUSTED 46 /* raw: ACCESS leaves (ip): front ends believed if the address they name is public */
+#define PC_T_PROXY_PROTOCOL 47 /* u32: 1: connections to this host begin with a PROXY protocol header (RemoteIPProxyProtocol) */
 #define PC_T_LOG_INDEX 50 /* u32: index of its LOG_FILE */
 #define PC_T_LOG_FORMAT 51 /* raw: format operations, see FORMAT below */
 #define PC_T_LOG_ENV 52 /* str: log only if this variable is set; first byte '!' turns it round; absent: always */
@@ -35,9 +42,16 @@
 #define PC_T_SECTION_PATTERN 61 /* str: literal or shell wildcard for 0, 2 and 4, PCRE2 pattern for 1, 3 and 5; for 0 without trailing slash (but '/') */
 #define PC_T_SECTION_SETTINGS 62 /* box: SETTING items */
 #define PC_T_SECTION_INNER 63 /* box, many: a Files or FilesMatch inside a Directory: a SECTION's items */
-#define PC_T_ALIAS_KIND 70 /* u32: 0 Alias, 1 AliasMatch */
+#define PC_T_ALIAS_KIND 70 /* u32: 0 Alias, 1 AliasMatch, 2 ScriptAlias, 3 ScriptAliasMatch (2 and 3: every file is a CGI program) */
 #define PC_T_ALIAS_FROM 71 /* str: URL prefix, or pattern */
 #define PC_T_ALIAS_TO 72 /* str: absolute path; $0..$9 for AliasMatch */
+#define PC_T_SERVICE_KIND 80 /* u32: 0 FastCGI, 1 HTTP */
+#define PC_T_SERVICE_SOCKET 81 /* str: absolute path of its Unix socket */
+#define PC_T_PROXY_KIND 85 /* u32: 0 prefix, 1 pattern */
+#define PC_T_PROXY_FROM 86 /* str: URL path prefix, or PCRE2 pattern */
+#define PC_T_PROXY_TO 87 /* str: "!" = not here; http://host[:port]/path, ws://..., unix:/path|http://host/path, fcgi://host[:port]/dir, unix:/path|fcgi://host/dir, service:K/path; $0..$9 for a pattern */
+#define PC_T_PROXY_TIMES 88 /* u32s: timeout ms, connect timeout ms, retry s; 0 = default */
+#define PC_T_PROXY_UPGRADE 89 /* str: protocol a client may upgrade to (websocket, ANY); absent: none */
 #define PC_T_OPTIONS 100 /* u32s: absolute 0|1, added bits, removed bits (OPTION_BITS) */
 #define PC_T_DIRECTORY_INDEX 101 /* strs: names; empty list = disabled */
 #define PC_T_REQUIRE 102 /* raw: access tree, see ACCESS below */
@@ -69,6 +83,19 @@
 #define PC_T_REDIRECT 128 /* box, many: VALUE_U32S = status, kind (0 prefix, 1 pattern, 2 everything below this section); VALUE_STR = from, then VALUE_STR = to (absent for gone and the like) */
 #define PC_T_ALLOW_OVERRIDE 129 /* u32: class bits: 1 AuthConfig, 2 FileInfo, 4 Indexes, 8 Limit, 16 Options; 0 None */
 #define PC_T_ASK 130 /* u32: 1: the request policy hook (Python) decides on requests here */
+#define PC_T_ADD_HANDLER 131 /* strs, many: extension in lower case without dot, handler; an empty handler = none (RemoveHandler) */
+#define PC_T_ACTION 132 /* strs, many: handler or media type, URL path of the program, "" or "virtual" */
+#define PC_T_PROXY_REVERSE 133 /* strs, many: our path, back end's URL (ProxyPassReverse) */
+#define PC_T_COOKIE_PATH 134 /* strs, many: path as the back end says it, as clients see it */
+#define PC_T_COOKIE_DOMAIN 135 /* strs, many: domain as the back end says it, as clients see it */
+#define PC_T_PRESERVE_HOST 136 /* u32: ProxyPreserveHost 0|1 */
+#define PC_T_CGI_PASS_AUTH 137 /* u32: CGIPassAuth 0|1 */
+#define PC_T_PROXY_TIMEOUT 138 /* u32: ProxyTimeout, ms */
+#define PC_T_FCGID_WRAPPER 139 /* strs, many: command, extension in lower case without dot; empty extension = all */
+#define PC_T_FCGI_SETENV 140 /* box, many: ProxyFCGISetEnvIf: FCGI_ENV_* items */
+#define PC_T_FCGI_ENV_NAME 141 /* str: name of the variable */
+#define PC_T_FCGI_ENV_VALUE 142 /* raw: FORMAT operations; absent: the variable is unset */
+#define PC_T_PHP_VALUE 143 /* strs, many: php_value, php_flag, php_admin_value or php_admin_flag; name; value (flags: 1 or 0) */
 #define PC_T_VALUE_U32S 200 /* u32s, many: as the box says */
 #define PC_T_VALUE_STR 201 /* str, many: as the box says */
 

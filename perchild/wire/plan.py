@@ -6,10 +6,13 @@ Runs as: compile (writes), dispatcher (reads).  Pure.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 VERSION = 1
+_MAX_GROUPS_BYTES = 24
 
 UNASSIGNED = "unassigned"  # the children under User/Group
 FIXED = "fixed"  # named by ChildPerUserID: always there, accepts if AcceptScope is any
@@ -43,6 +46,7 @@ class Identity:
 
     number is stable while the dispatcher lives: (uid, gid, groups) keeps it over reloads.
     record: file name below the run directory's `records`; digest: hex SHA-256 of its bytes.
+    runner: file name of the runner's file, beside the record; "" = nothing of this identity is a program run here.
     """
 
     number: int
@@ -62,6 +66,7 @@ class Identity:
     max_connections: int  # MaxConnectionsPerChild, 0 = any number
     idle_timeout_s: int  # ON_DEMAND only
     logs: tuple[LogFile, ...] = ()
+    runner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,18 @@ class Compiled:
     plan: Plan
     route_table: bytes
     types_table: bytes
-    records: dict[str, bytes] = field(default_factory=dict)
+    records: dict[str, bytes] = field(default_factory=dict)  # also the runners' files: they lie in the same directory
+
+
+def tenant_directory(run_dir: str, uid: int, gid: int, groups: Sequence[int]) -> str:
+    """Return the directory of an identity's service sockets: its key, or a hash in place of groups that would make it too long.
+
+    A socket's path has 107 bytes of room (unix(7)).
+    """
+    names = ",".join(map(str, groups))
+    if len(names) > _MAX_GROUPS_BYTES:
+        names = hashlib.sha256(names.encode()).hexdigest()[:16]
+    return f"{run_dir}/tenants/{uid}:{gid}:{names}"
 
 
 def encode_plan(plan: Plan) -> bytes:

@@ -49,6 +49,7 @@ TAGS: tuple[Tag, ...] = (
     Tag(9, "SCALE", U32S, False, "StartThreads, MinSpareThreads, MaxSpareThreads, MaxThreadsPerChild, "
                                  "MaxConnectionsPerChild, IdleTimeout seconds (0 = never ends)"),
     Tag(10, "SOCKET_BUFFERS", U32S, False, "SendBufferSize, ReceiveBufferSize, bytes, 0 = system's"),
+    Tag(11, "SERVICE", BOX, True, 'a long-lived program that the runner keeps; "service:K" names it by its index in the record'),
     # --- LOG_FILE ------------------------------------------------------------------------------------------------
     Tag(20, "FILE_PATH", STR, False, "absolute path"),
     Tag(21, "FILE_OPENER", U32, False, "0: the child opens it after the drop; 1: the dispatcher hands it over"),
@@ -66,7 +67,13 @@ TAGS: tuple[Tag, ...] = (
     Tag(39, "BASE", BOX, False, "settings outside any section: server's merged with host's; contains SETTING items"),
     Tag(40, "SECTION", BOX, True, "a section, in the order httpd merges them: Directory by depth, DirectoryMatch, "
                                   "Files and FilesMatch, Location and LocationMatch"),
-    Tag(41, "ALIAS", BOX, True, "Alias or AliasMatch, in configuration order"),
+    Tag(41, "ALIAS", BOX, True, "Alias, AliasMatch, ScriptAlias or ScriptAliasMatch, in configuration order"),
+    Tag(42, "PROXY_PASS", BOX, True, "ProxyPass, ProxyPassMatch, AppServer or WSGIScriptAlias, in the order they are tried: PROXY_* items"),
+    Tag(43, "PHP_SERVICE", U32, False, "index of the SERVICE that runs what a PHP handler or media type names (PHPPool); absent: none"),
+    Tag(44, "REMOTE_IP_HEADER", STR, False, "RemoteIPHeader: the request field that names the client; absent: none"),
+    Tag(45, "REMOTE_IP_INTERNAL", RAW, False, "ACCESS leaves (ip): front ends believed whatever address they name"),
+    Tag(46, "REMOTE_IP_TRUSTED", RAW, False, "ACCESS leaves (ip): front ends believed if the address they name is public"),
+    Tag(47, "PROXY_PROTOCOL", U32, False, "1: connections to this host begin with a PROXY protocol header (RemoteIPProxyProtocol)"),
     # --- LOG -----------------------------------------------------------------------------------------------------
     Tag(50, "LOG_INDEX", U32, False, "index of its LOG_FILE"),
     Tag(51, "LOG_FORMAT", RAW, False, "format operations, see FORMAT below"),
@@ -78,9 +85,19 @@ TAGS: tuple[Tag, ...] = (
     Tag(62, "SECTION_SETTINGS", BOX, False, "SETTING items"),
     Tag(63, "SECTION_INNER", BOX, True, "a Files or FilesMatch inside a Directory: a SECTION's items"),
     # --- ALIAS -----------------------------------------------------------------------------------------------------
-    Tag(70, "ALIAS_KIND", U32, False, "0 Alias, 1 AliasMatch"),
+    Tag(70, "ALIAS_KIND", U32, False, "0 Alias, 1 AliasMatch, 2 ScriptAlias, 3 ScriptAliasMatch (2 and 3: every file is a CGI program)"),
     Tag(71, "ALIAS_FROM", STR, False, "URL prefix, or pattern"),
     Tag(72, "ALIAS_TO", STR, False, "absolute path; $0..$9 for AliasMatch"),
+    # --- SERVICE ---------------------------------------------------------------------------------------------------
+    Tag(80, "SERVICE_KIND", U32, False, "0 FastCGI, 1 HTTP"),
+    Tag(81, "SERVICE_SOCKET", STR, False, "absolute path of its Unix socket"),
+    # --- PROXY_PASS --------------------------------------------------------------------------------------------------
+    Tag(85, "PROXY_KIND", U32, False, "0 prefix, 1 pattern"),
+    Tag(86, "PROXY_FROM", STR, False, "URL path prefix, or PCRE2 pattern"),
+    Tag(87, "PROXY_TO", STR, False, '"!" = not here; http://host[:port]/path, ws://..., unix:/path|http://host/path, fcgi://host[:port]/dir, '
+                                    "unix:/path|fcgi://host/dir, service:K/path; $0..$9 for a pattern"),
+    Tag(88, "PROXY_TIMES", U32S, False, "timeout ms, connect timeout ms, retry s; 0 = default"),
+    Tag(89, "PROXY_UPGRADE", STR, False, "protocol a client may upgrade to (websocket, ANY); absent: none"),
     # --- settings: the items of BASE and SECTION_SETTINGS ---------------------------------------------------------
     Tag(100, "OPTIONS", U32S, False, "absolute 0|1, added bits, removed bits (OPTION_BITS)"),
     Tag(101, "DIRECTORY_INDEX", STRS, False, "names; empty list = disabled"),
@@ -114,6 +131,19 @@ TAGS: tuple[Tag, ...] = (
                                     "VALUE_STR = from, then VALUE_STR = to (absent for gone and the like)"),
     Tag(129, "ALLOW_OVERRIDE", U32, False, "class bits: 1 AuthConfig, 2 FileInfo, 4 Indexes, 8 Limit, 16 Options; 0 None"),
     Tag(130, "ASK", U32, False, "1: the request policy hook (Python) decides on requests here"),
+    Tag(131, "ADD_HANDLER", STRS, True, "extension in lower case without dot, handler; an empty handler = none (RemoveHandler)"),
+    Tag(132, "ACTION", STRS, True, 'handler or media type, URL path of the program, "" or "virtual"'),
+    Tag(133, "PROXY_REVERSE", STRS, True, "our path, back end's URL (ProxyPassReverse)"),
+    Tag(134, "COOKIE_PATH", STRS, True, "path as the back end says it, as clients see it"),
+    Tag(135, "COOKIE_DOMAIN", STRS, True, "domain as the back end says it, as clients see it"),
+    Tag(136, "PRESERVE_HOST", U32, False, "ProxyPreserveHost 0|1"),
+    Tag(137, "CGI_PASS_AUTH", U32, False, "CGIPassAuth 0|1"),
+    Tag(138, "PROXY_TIMEOUT", U32, False, "ProxyTimeout, ms"),
+    Tag(139, "FCGID_WRAPPER", STRS, True, "command, extension in lower case without dot; empty extension = all"),
+    Tag(140, "FCGI_SETENV", BOX, True, "ProxyFCGISetEnvIf: FCGI_ENV_* items"),
+    Tag(141, "FCGI_ENV_NAME", STR, False, "name of the variable"),
+    Tag(142, "FCGI_ENV_VALUE", RAW, False, "FORMAT operations; absent: the variable is unset"),
+    Tag(143, "PHP_VALUE", STRS, True, "php_value, php_flag, php_admin_value or php_admin_flag; name; value (flags: 1 or 0)"),
     # --- anonymous members of boxes ---------------------------------------------------------------------------------
     Tag(200, "VALUE_U32S", U32S, True, "as the box says"),
     Tag(201, "VALUE_STR", STR, True, "as the box says"),

@@ -1,6 +1,6 @@
 /* Invariant: a record is refused with a reason, or yields a configuration whose texts lie in its bytes, whose links lead to what is
  * there, and by which requests are mapped and judged within bounds; either way all of it can be freed; the bytes stay as they are. */
-/* sources: record.c tlv.c regex.c mime.c map.c access.c arena.c escape.c util.c wild.c */
+/* sources: record.c settings.c tlv.c regex.c mime.c map.c access.c arena.c escape.c util.c wild.c */
 /* seeds: record */
 /* libs: -lpcre2-8 */
 #include "serve.h"
@@ -51,6 +51,15 @@ check_settings(const struct pc_settings *settings)
     }
     for (uint32_t i = 0; i < settings->header_count; i++)
         MUST(settings->headers[i].action != PC_HDR_EDIT || settings->headers[i].pattern != NULL);
+    for (uint32_t i = 0; i < settings->handler_count; i++)
+        must_lie_inside(settings->handlers[i].value);
+    for (uint32_t i = 0; i < settings->action_count; i++)
+        MUST(settings->actions[i].name.len > 0 && settings->actions[i].path.base[0] == '/');
+    for (uint32_t i = 0; i < settings->fcgi_env_count; i++)
+        must_lie_inside(settings->fcgi_env[i].value);
+    for (uint32_t i = 0; i < settings->php_value_count; i++)
+        must_lie_inside(settings->php_values[i].value);
+    MUST(settings->preserve_host >= -1 && settings->preserve_host <= 1 && settings->cgi_pass_auth <= 1);
     MUST(settings->accept_path_info >= -1 && settings->accept_path_info <= 2);
 }
 
@@ -91,6 +100,25 @@ check_request(struct pc_config *config, struct pc_host *host, struct pc_slice pa
 }
 
 static void
+check_programs(const struct pc_config *config, const struct pc_host *host)
+{
+    bool is_script = false;
+    for (uint32_t i = 0; i < config->service_count; i++)
+        MUST(config->services[i].kind <= PC_SERVICE_HTTP && config->services[i].socket.base[0] == '/');
+    for (uint32_t i = 0; i < host->alias_count; i++) {
+        MUST(pc_alias_is_match(host->aliases[i].kind) == (host->aliases[i].regex != NULL));
+        is_script = is_script || pc_alias_is_script(host->aliases[i].kind);
+    }
+    for (uint32_t i = 0; i < host->pass_count; i++) {
+        MUST((host->passes[i].kind == PC_PASS_MATCH) == (host->passes[i].regex != NULL));
+        MUST(host->passes[i].to.len > 0);
+        must_lie_inside(host->passes[i].to);
+    }
+    MUST(host->php_service == PC_NO_SERVICE || host->php_service < config->service_count);
+    MUST(host->has_programs || (!is_script && host->pass_count == 0 && host->base.action_count == 0));
+}
+
+static void
 check_host(struct pc_config *config, struct pc_host *host)
 {
     static const struct pc_slice paths[] = {{"/", 1}, {"/a/b.html", 9}, {"/x../../y", 9}};
@@ -100,6 +128,7 @@ check_host(struct pc_config *config, struct pc_host *host)
     for (uint32_t i = 0; i < host->log_count; i++)
         MUST(host->logs[i].file < config->log_file_count);
     check_settings(&host->base);
+    check_programs(config, host);
     for (uint32_t i = 0; i < host->section_count; i++)
         check_section(&host->sections[i], false);
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++)

@@ -2,7 +2,7 @@
  * Runs as:  the developer.   Sees: records made here.
  * Trusts:   check.h.   Distrusts: the code under test.
  * Before:   -   After: - */
-/* sources: record.c tlv.c regex.c mime.c access.c arena.c date.c errlog.c escape.c fields.c format.c h1.c host.c uri.c util.c wild.c */
+/* sources: record.c settings.c tlv.c regex.c mime.c access.c arena.c date.c errlog.c escape.c fields.c format.c h1.c host.c uri.c util.c wild.c */
 /* libs: -lpcre2-8 */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* memfd_create */
@@ -185,6 +185,10 @@ test_parse_refuses_values_of_another_shape(void)
         {PC_T_ADD_TYPE, "\1\0\0\0a", 5}, {PC_T_ADD_TYPE, "\1\0\0\0a\1\0\0\0b\1\0\0\0c", 15}, {PC_T_LIMIT_BODY, "1234", 4},
         {PC_T_ASK, "\2\0\0\0", 4}, {PC_T_SIGNATURE, "\3\0\0\0", 4}, {PC_T_REQUIRE, "", 0}, {PC_T_REQUIRE, "\4\0\0\0", 4},
         {PC_T_REQUIRE, "\1\0\1\0x", 5}, {PC_T_REQUIRE, "\1\0\4\0\6\0\0\0", 8}, {PC_T_REQUIRE, "\1\0\12\0\6\0\6\0\4\41\1\2\3\4", 14},
+        {PC_T_ACTION, "\1\0\0\0a\1\0\0\0/", 10}, {PC_T_ACTION, "\1\0\0\0a\1\0\0\0b\0\0\0\0", 14},
+        {PC_T_ACTION, "\1\0\0\0a\1\0\0\0/\1\0\0\0v", 15}, {PC_T_PRESERVE_HOST, "\2\0\0\0", 4},
+        {PC_T_PHP_VALUE, "\3\0\0\0php\1\0\0\0a\1\0\0\0b", 17}, {PC_T_FCGI_SETENV, "", 0},
+        {PC_T_ADD_HANDLER, "\1\0\0\0a\11\0\0\0service:0", 18},
         {PC_T_REQUIRE, "\1\0\4\0\13\0\0\0", 8}, {PC_T_REQUIRE, "\1\2\0\0", 4}, {PC_T_ALLOW_OVERRIDE, "", 0},
     };
 
@@ -269,6 +273,94 @@ test_parse_refuses_sections_out_of_order_and_wrongly_nested(void)
     CHECK(!is_refused(&raw));
 }
 
+/* A host whose parts lead to programs, one part for each bit of `parts`; bit 6: the record has a service. */
+static struct pc_config *
+parse_programs(unsigned int parts)
+{
+    struct case_bytes host = {0}, base = {0}, pass = {0}, alias = {0}, service = {0}, raw;
+
+    if (parts & 1)
+        case_item(&base, PC_T_ADD_HANDLER, "\3\0\0\0php\11\0\0\0service:0", 20);
+    if (parts & 2)
+        case_item(&base, PC_T_ACTION, "\1\0\0\0a\2\0\0\0/b\7\0\0\0virtual", 22);
+    if (parts & 4)
+        case_item(&base, PC_T_PHP_VALUE, "\16\0\0\0php_admin_flag\1\0\0\0x\1\0\0\0" "1", 28);
+    case_box(&host, PC_T_BASE, &base);
+    CASE_U32S(&pass, PC_T_PROXY_KIND, PC_PASS_MATCH);
+    case_text(&pass, PC_T_PROXY_FROM, "^/(.*)$");
+    case_text(&pass, PC_T_PROXY_TO, "service:0/$1");
+    CASE_U32S(&pass, PC_T_PROXY_TIMES, 1, 2, 3);
+    if (parts & 8)
+        case_box(&host, PC_T_PROXY_PASS, &pass);
+    CASE_U32S(&alias, PC_T_ALIAS_KIND, PC_ALIAS_SCRIPT_MATCH);
+    case_text(&alias, PC_T_ALIAS_FROM, "^/cgi/(.*)$");
+    case_text(&alias, PC_T_ALIAS_TO, "/srv/cgi/$1");
+    if (parts & 16)
+        case_box(&host, PC_T_ALIAS, &alias);
+    if (parts & 32)
+        CASE_U32S(&host, PC_T_PHP_SERVICE, 0);
+    raw = whole_record(&host);
+    CASE_U32S(&service, PC_T_SERVICE_KIND, PC_SERVICE_HTTP);
+    case_text(&service, PC_T_SERVICE_SOCKET, "/run/x.sock");
+    if (parts & 64)
+        case_box(&raw, PC_T_SERVICE, &service);
+    return parse(&raw);
+}
+
+static void
+test_parse_tells_which_hosts_have_programs(void)
+{
+    struct pc_config *config;
+
+    for (unsigned int part = 0; part < 6; part++) {
+        char number[8];
+
+        (void)snprintf(number, sizeof number, "%u", part);
+        config = parse_programs(64 | 1u << part);
+        CHECK_FOR(number, config != NULL && config->hosts[0].has_programs == (part != 2));
+        drop(config);
+    }
+    config = parse_programs(64);
+    CHECK(config != NULL && !config->hosts[0].has_programs && config->hosts[0].php_service == PC_NO_SERVICE);
+    CHECK(config != NULL && config->hosts[0].base.preserve_host == -1 && config->hosts[0].base.cgi_pass_auth == -1);
+    drop(config);
+}
+
+static void
+test_parse_refuses_services_that_are_not_there(void)
+{
+    static const unsigned int parts[] = {1, 8, 32};
+
+    for (size_t i = 0; i < COUNT_OF(parts); i++) {
+        struct pc_config *config = parse_programs(parts[i]);
+
+        CHECK(config == NULL);
+        drop(config);
+    }
+}
+
+static void
+test_parse_fills_programs(void)
+{
+    struct pc_config *config = parse_programs(127);
+    const struct pc_host *host;
+
+    CHECK(config != NULL);
+    if (config == NULL)
+        return;
+    host = &config->hosts[0];
+    CHECK(config->service_count == 1 && config->services[0].kind == PC_SERVICE_HTTP);
+    CHECK(case_is(config->services[0].socket, "/run/x.sock") && config->services[0].socket.base[11] == '\0');
+    CHECK(host->pass_count == 1 && host->passes[0].regex != NULL && case_is(host->passes[0].to, "service:0/$1"));
+    CHECK(host->passes[0].timeout_ms == 1 && host->passes[0].connect_ms == 2 && host->passes[0].retry_s == 3);
+    CHECK(host->alias_count == 1 && host->aliases[0].regex != NULL && pc_alias_is_script(host->aliases[0].kind));
+    CHECK(host->base.action_count == 1 && host->base.actions[0].is_virtual && case_is(host->base.actions[0].path, "/b"));
+    CHECK(host->base.php_value_count == 1 && host->base.php_values[0].is_admin && case_is(host->base.php_values[0].value, "1"));
+    CHECK(case_is(host->base.handlers[0].name, "php") && case_is(host->base.handlers[0].value, "service:0"));
+    CHECK_EQ(host->php_service, 0);
+    drop(config);
+}
+
 static void
 test_load_maps_files_and_refuses_an_empty_one(void)
 {
@@ -341,6 +433,9 @@ main(void)
     RUN(test_parse_refuses_access_rules_that_are_nested_too_deeply);
     RUN(test_parse_compiles_patterns_and_refuses_broken_ones);
     RUN(test_parse_refuses_sections_out_of_order_and_wrongly_nested);
+    RUN(test_parse_tells_which_hosts_have_programs);
+    RUN(test_parse_refuses_services_that_are_not_there);
+    RUN(test_parse_fills_programs);
     RUN(test_load_maps_files_and_refuses_an_empty_one);
     RUN(test_types_finds_what_is_there_and_refuses_broken_tables);
     return check_end();
