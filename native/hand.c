@@ -58,8 +58,10 @@ pc_hand_send(struct pc_child *child, uint32_t number, struct pc_conn *conn, stru
     (void)pthread_mutex_unlock(&child->inbox_lock);
     if (sent >= 0)
         return 0;
-    /* ETOOMANYREFS: this uid has too many descriptors under way, which a stopped child can cause: as good as full. */
-    return error == EAGAIN || error == ETOOMANYREFS || error == ENOBUFS ? -PC_E_AGAIN : -PC_E_SYS;
+    /* ETOOMANYREFS: this uid has too many descriptors under way, which a stopped child can cause: as good as full. EPIPE: somebody
+     * has shut the inbox down; the dispatcher is about to send us another one. */
+    bool is_passing = error == EAGAIN || error == ETOOMANYREFS || error == ENOBUFS || error == EPIPE || error == ECONNRESET;
+    return is_passing ? -PC_E_AGAIN : -PC_E_SYS;
 }
 
 static void

@@ -428,8 +428,18 @@ def test_an_inbox_that_was_shut_down_is_replaced(attack: Attack) -> None:
         lab.start()
         assert lab.get("alice.test").status == 200
         pid = lab.children(lab.tenants["alice"].uid)[0]
-        with procs.borrowed(lab.pid, procs.inbox_of(lab, pid)) as inbox:
-            inbox.shutdown(socket.SHUT_WR)
+        accepting = lab.children(lab.user_uid)
+        os.kill(lab.pid, signal.SIGSTOP)
+        try:
+            with procs.borrowed(lab.pid, procs.inbox_of(lab, pid)) as inbox:
+                inbox.shutdown(socket.SHUT_WR)
+            early = lab.connect()
+            early.sendall(b"GET / HTTP/1.1\r\nHost: alice.test\r\nConnection: close\r\n\r\n")
+            wait_until(lambda: sum(procs.counter(lab, one, "waiting") for one in accepting) == 1, "an accepting child holds it back")
+        finally:
+            os.kill(lab.pid, signal.SIGCONT)
+        with early:
+            assert read_response(early).status == 200  # by way of the new inbox
         wait_until(lambda: "was shut down by a process that holds it" in lab.error_log(), "the dispatcher replaces the inbox")
         answer = lab.get("alice.test", "/whoami").json()
         assert answer["uid"] == lab.tenants["alice"].uid

@@ -302,7 +302,7 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
 
 def select_nothing(seconds: float) -> None:
     """Pause between two looks."""
-    selectors.DefaultSelector().select(seconds)
+    time.sleep(seconds)
 
 
 def read_answer(conn: socket.socket) -> dict[str, Any]:

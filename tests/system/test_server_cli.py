@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,10 +66,17 @@ class Site:
     base: Path
     port: int
 
-    def run(self, *argv: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: str, cwd: Path = ROOT, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run perchildd with this configuration."""
         command = [PYTHON, "-m", "perchild", "-f", str(self.base / "c.conf"), *argv]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, **more)
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False, **more)
+
+    def readable_tree(self) -> Path:
+        """Return a place that holds the package for everybody: the tree may lie below a home that is its owner's alone."""
+        shutil.copytree(ROOT / "perchild", self.base / "tree/perchild", ignore=shutil.ignore_patterns("__pycache__"))
+        for place in (self.base / "tree", *(self.base / "tree").rglob("*")):
+            place.chmod(0o755 if place.is_dir() else 0o644)
+        return self.base / "tree"
 
     def ask(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run perchildctl."""
@@ -298,8 +306,8 @@ def test_other_users_cannot_use_the_control_socket(site: Site) -> None:
     """0600, root's: a tenant's connect is refused by the kernel."""
     site.run("-k", "start")
     assert (site.base / "run/control.sock").stat().st_mode & 0o777 == 0o600
-    probe = subprocess.run([PYTHON, "-m", "perchild.control", "--run-dir", str(site.base / "run"), "stop"], cwd=ROOT, user=UID + 1, group=UID + 1,
-                           extra_groups=[], capture_output=True, text=True, check=False)
+    probe = subprocess.run([PYTHON, "-m", "perchild.control", "--run-dir", str(site.base / "run"), "stop"], cwd=site.readable_tree(), user=UID + 1,
+                           group=UID + 1, extra_groups=[], capture_output=True, text=True, check=False)
     assert probe.returncode == 3
     assert "Permission denied" in probe.stderr
 
@@ -307,7 +315,7 @@ def test_other_users_cannot_use_the_control_socket(site: Site) -> None:
 def test_server_of_an_ordinary_user_serves_under_its_uid(site: Site) -> None:
     """Not started by root: everything under the caller's uid, and a warning says so."""
     os.chown(site.base, UID + 9, UID + 9)
-    started = site.run("-k", "start", user=UID + 9, group=UID + 9, extra_groups=[])
+    started = site.run("-k", "start", cwd=site.readable_tree(), user=UID + 9, group=UID + 9, extra_groups=[])
     assert started.returncode == 0, started.stderr
     assert site.get("alice") == "hello from alice"
     assert set(site.pids()) == {UID + 9}
