@@ -33,22 +33,6 @@ enum state {
     REFUSED,
 };
 
-static bool
-is_token(uint8_t c)
-{
-    static const uint32_t bits[8] = {0, 0x03ff6cfa, 0xc7fffffe,
-                                     0x57ffffff}; /* RFC 9110 5.6.2, bit c%32 of word c/32 */
-
-    return ((bits[c / 32] >> (c % 32)) & 1) != 0;
-}
-
-/* Field value bytes: blanks, visible ASCII, 0x80 and up. */
-static bool
-is_text(uint8_t c)
-{
-    return c == '\t' || (c >= 0x20 && c != 0x7f);
-}
-
 static int
 hex_value(uint8_t c)
 {
@@ -87,25 +71,25 @@ step_extension(enum state state, uint8_t c)
 {
     switch (state) {
     case EXT_NAME_FIRST:
-        return is_token(c) ? EXT_NAME : -PC_E_BAD;
+        return pc_byte_is_token(c) ? EXT_NAME : -PC_E_BAD;
     case EXT_NAME:
         if (c == '=')
             return EXT_VALUE_FIRST;
-        return is_token(c) ? EXT_NAME : end_of_part(c);
+        return pc_byte_is_token(c) ? EXT_NAME : end_of_part(c);
     case EXT_VALUE_FIRST:
         if (c == '"')
             return EXT_QUOTED;
-        return is_token(c) ? EXT_VALUE : -PC_E_BAD;
+        return pc_byte_is_token(c) ? EXT_VALUE : -PC_E_BAD;
     case EXT_VALUE:
-        return is_token(c) ? EXT_VALUE : end_of_part(c);
+        return pc_byte_is_token(c) ? EXT_VALUE : end_of_part(c);
     case EXT_QUOTED:
         if (c == '"')
             return EXT_AFTER_QUOTE;
         if (c == '\\')
             return EXT_QUOTED_PAIR;
-        return is_text(c) ? EXT_QUOTED : -PC_E_BAD;
+        return pc_byte_is_text(c) ? EXT_QUOTED : -PC_E_BAD;
     case EXT_QUOTED_PAIR:
-        return is_text(c) ? EXT_QUOTED : -PC_E_BAD;
+        return pc_byte_is_text(c) ? EXT_QUOTED : -PC_E_BAD;
     default:
         return end_of_part(c); /* EXT_AFTER_QUOTE */
     }
@@ -118,15 +102,15 @@ step_trailer(enum state state, uint8_t c)
     case TRAILER_FIRST:
         if (c == '\r')
             return LAST_LF;
-        return is_token(c) ? TRAILER_NAME : -PC_E_BAD;
+        return pc_byte_is_token(c) ? TRAILER_NAME : -PC_E_BAD;
     case TRAILER_NAME:
         if (c == ':')
             return TRAILER_VALUE;
-        return is_token(c) ? TRAILER_NAME : -PC_E_BAD;
+        return pc_byte_is_token(c) ? TRAILER_NAME : -PC_E_BAD;
     case TRAILER_VALUE:
         if (c == '\r')
             return TRAILER_LF;
-        return is_text(c) ? TRAILER_VALUE : -PC_E_BAD;
+        return pc_byte_is_text(c) ? TRAILER_VALUE : -PC_E_BAD;
     default:
         return c == '\n' ? TRAILER_FIRST : -PC_E_BAD; /* TRAILER_LF */
     }

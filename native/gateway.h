@@ -36,6 +36,7 @@ struct pc_reply {
     uint32_t at;   /* parsed so far: whole lines only */
     uint32_t seen; /* looked through for a line's end */
     uint32_t field_count;
+    uint32_t known; /* bit 1 << enum pc_reply_id: such a field was there */
     uint32_t status;        /* 100..999; CGI: Status, else 302 with a Location that is no path, else 200 */
     struct pc_span reason;  /* len 0 = none given: the usual phrase */
     uint8_t minor;          /* HTTP: 0 or 1 */
@@ -46,7 +47,7 @@ struct pc_reply {
     bool is_chunked;        /* HTTP only */
     bool is_interim;        /* 1xx but 101: another head follows; zero the struct and go on behind this one */
     bool is_local;          /* CGI: status 200 or none, and Location is a path: serve that instead (RFC 3875 6.2.2) */
-    bool wants_close;       /* not to be used again: said so, HTTP/1.0 without keep-alive, UNTIL_END or TUNNEL */
+    bool wants_close;       /* not to be used again: said so, HTTP/1.0 without keep-alive, UNTIL_END or TUNNEL; CGI: said so */
     bool wants_keep;        /* Connection: keep-alive was said */
     bool wants_upgrade;     /* Connection: upgrade was said */
     uint64_t length;

@@ -372,33 +372,13 @@ is_disguised(const uint8_t *name, size_t len)
     return true;
 }
 
-/* Next element of a comma-separated list, without blanks around it, maybe empty. Returns false
- * behind the last one. */
-static bool
-next_item(struct pc_slice list, size_t *at, struct pc_slice *ret_item)
-{
-    size_t from = *at, to = *at;
-
-    if (from > list.len)
-        return false;
-    while (to < list.len && list.base[to] != ',')
-        to++;
-    *at = to + 1;
-    while (from < to && (list.base[from] == ' ' || list.base[from] == '\t'))
-        from++;
-    while (to > from && (list.base[to - 1] == ' ' || list.base[to - 1] == '\t'))
-        to--;
-    *ret_item = (struct pc_slice){.base = list.base + from, .len = to - from};
-    return true;
-}
-
 static void
 note_connection(struct pc_head *head, struct pc_slice value)
 {
     struct pc_slice option;
     size_t at = 0;
 
-    while (next_item(value, &at, &option)) {
+    while (pc_list_next(value, &at, &option)) {
         if (pc_slice_ieq(option, PC_S("close")))
             head->wants_close = true;
         else if (pc_slice_ieq(option, PC_S("keep-alive")))
@@ -506,7 +486,7 @@ refuse_coding(struct pc_slice value)
     size_t at = 0, count = 0;
     bool is_chunked = false;
 
-    while (next_item(value, &at, &item)) {
+    while (pc_list_next(value, &at, &item)) {
         const uint8_t *from = (const uint8_t *)item.base, *to = from + item.len;
 
         if (is_chunked || item.len == 0 || skip_class(from, to, IN_TOKEN) != to)

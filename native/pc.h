@@ -62,6 +62,22 @@ pc_slice_at(const char *base, struct pc_span span)
 bool pc_slice_eq(struct pc_slice a, struct pc_slice b);
 bool pc_slice_ieq(struct pc_slice a, struct pc_slice b); /* ASCII letters without regard to case */
 bool pc_slice_starts(struct pc_slice s, struct pc_slice prefix);
+struct pc_slice pc_slice_trim(struct pc_slice s); /* without blanks and tabs around it */
+/* Next element of a comma-separated list, trimmed, maybe empty; *at is 0 at first. false: behind the last one. */
+bool pc_list_next(struct pc_slice list, size_t *at, struct pc_slice *ret_item);
+/* A byte of a token (RFC 9110 5.6.2); of a field's value: blank, tab, visible, 0x80 and up. */
+static inline bool
+pc_byte_is_token(uint8_t c)
+{
+    static const uint32_t bits[8] = {0, 0x03ff6cfa, 0xc7fffffe, 0x57ffffff}; /* bit c%32 of word c/32 */
+
+    return ((bits[c / 32] >> (c % 32)) & 1) != 0;
+}
+static inline bool
+pc_byte_is_text(uint8_t c)
+{
+    return c == '\t' || (c >= 0x20 && c != 0x7f);
+}
 uint32_t pc_crc32(const char *base, size_t len); /* zlib's */
 /* Decimal digits of `number` to `out` (20 bytes of room); returns how many. */
 size_t pc_number(char *out, uint64_t number);

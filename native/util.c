@@ -45,6 +45,30 @@ pc_slice_starts(struct pc_slice s, struct pc_slice prefix)
     return s.len >= prefix.len && (prefix.len == 0 || memcmp(s.base, prefix.base, prefix.len) == 0);
 }
 
+struct pc_slice
+pc_slice_trim(struct pc_slice s)
+{
+    while (s.len > 0 && (s.base[0] == ' ' || s.base[0] == '\t'))
+        s = (struct pc_slice){s.base + 1, s.len - 1};
+    while (s.len > 0 && (s.base[s.len - 1] == ' ' || s.base[s.len - 1] == '\t'))
+        s.len--;
+    return s;
+}
+
+bool
+pc_list_next(struct pc_slice list, size_t *at, struct pc_slice *ret_item)
+{
+    size_t from = *at, to = *at;
+
+    if (from > list.len)
+        return false;
+    while (to < list.len && list.base[to] != ',')
+        to++;
+    *at = to + 1;
+    *ret_item = pc_slice_trim((struct pc_slice){.base = list.base + from, .len = to - from});
+    return true;
+}
+
 /* Half a byte at a time: used on tables when they are loaded, never per request. */
 uint32_t
 pc_crc32(const char *base, size_t len)
