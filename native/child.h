@@ -250,6 +250,8 @@ struct pc_child {
     _Atomic uint32_t fd_limit;  /* RLIMIT_NOFILE as it was at the last look */
     _Atomic uint64_t next_look_ns;
     _Atomic uint64_t resume_ns, pause_said_ns, next_sweep_ns, next_retry_ns, next_flush_ns, last_active_ns;
+    _Atomic uint64_t refused_said_ns; /* when a refused hand-off was last told of */
+    _Atomic uint32_t refused_unsaid;  /* refused since then, and only counted */
     _Atomic uint64_t adopted; /* connections so far: MaxConnectionsPerChild */
     _Atomic uint64_t request_id;
     _Atomic uint32_t events; /* enum pc_event bits for the main thread */
@@ -389,6 +391,7 @@ int pc_hand_send(struct pc_child *child, uint32_t number, struct pc_conn *conn, 
 enum pc_next pc_hand_over(struct pc_worker *worker, struct pc_conn *conn, uint32_t number, struct pc_slice carried);
 void pc_hand_receive(struct pc_worker *worker); /* slot -2 -> descriptor -> -1 */
 void pc_hand_retry(struct pc_worker *worker);   /* the connections held back */
+void pc_hand_say_refused(struct pc_worker *worker); /* those that were left out of the error log, when a second is over */
 void pc_hand_look(struct pc_child *child, uint64_t now_ns); /* at RLIMIT_NOFILE, now and then, before anything is received */
 /* Checks on a received descriptor: a connected TCP socket on one of our addresses. 0 or -PC_E_PEER; fills addresses. */
 int pc_hand_check_socket(const struct pc_config *config, int fd, struct pc_conn *conn);

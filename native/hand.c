@@ -21,6 +21,7 @@
  * that found none it is only asked for now and then; epoll tells of it anyway. */
 #define LUCK 8
 #define LOOK_NS 250000000ull
+#define SAY_NS 1000000000ull
 /* Descriptors that may be opened between two receptions: a file for each connection of a batch, and what threads open. */
 #define TIGHT_FDS 128
 
@@ -344,11 +345,34 @@ has_place(struct pc_child *child)
     return true;
 }
 
+/* One line a second: who may send could else fill the disk. */
+static bool
+may_say_refused(struct pc_child *child, uint64_t now_ns)
+{
+    uint64_t said_ns = atomic_load(&child->refused_said_ns);
+    return (said_ns == 0 || now_ns - said_ns >= SAY_NS)
+           && atomic_compare_exchange_strong(&child->refused_said_ns, &said_ns, now_ns);
+}
+
 static void
 count_refused(struct pc_worker *worker, const char *why)
 {
-    pc_count(worker->child->page, PC_C_REFUSED, 1);
-    pc_errlog(worker->child->config, NULL, PC_WARN, "mpm_perchild", NULL, "refused a hand-off: %s", why);
+    struct pc_child *child = worker->child;
+    pc_count(child->page, PC_C_REFUSED, 1);
+    if (may_say_refused(child, worker->now_ns))
+        pc_errlog(child->config, NULL, PC_WARN, "mpm_perchild", NULL, "refused a hand-off: %s", why);
+    else
+        (void)atomic_fetch_add(&child->refused_unsaid, 1);
+}
+
+void
+pc_hand_say_refused(struct pc_worker *worker)
+{
+    struct pc_child *child = worker->child;
+    if (atomic_load_explicit(&child->refused_unsaid, memory_order_relaxed) == 0 || !may_say_refused(child, worker->now_ns))
+        return;
+    pc_errlog(child->config, NULL, PC_WARN, "mpm_perchild", NULL, "refused %u more hand-offs since the last line about one",
+              (unsigned)atomic_exchange(&child->refused_unsaid, 0));
 }
 
 /* The connection that a checked message speaks of, or NULL. Owns fd from here on. */

@@ -149,7 +149,8 @@ wait_ms(struct pc_child *child)
         return LOCK_POLL_MS;
     if (atomic_load_explicit(&child->accept_paused, memory_order_relaxed))
         return 50;
-    if (atomic_load_explicit(&child->open_count, memory_order_relaxed) > 0)
+    if (atomic_load_explicit(&child->open_count, memory_order_relaxed) > 0
+        || atomic_load_explicit(&child->refused_unsaid, memory_order_relaxed) > 0)
         return PC_SWEEP_MS;
     if (atomic_load_explicit(&child->has_lines, memory_order_relaxed))
         return PC_LOG_FLUSH_MS;
@@ -192,6 +193,7 @@ tick(struct pc_worker *worker)
     if (atomic_load(&child->accept_paused) && now_ns >= atomic_load(&child->resume_ns)
         && !atomic_load(&child->is_draining))
         pc_accept_resume(child);
+    pc_hand_say_refused(worker);
     look_at_listeners(worker);
 }
 

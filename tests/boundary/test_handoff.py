@@ -11,10 +11,12 @@ import array
 import contextlib
 import os
 import random
+import re
 import select
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,6 +284,24 @@ def test_random_messages_are_refused(attack: Attack) -> None:
         client.setblocking(False)
         with pytest.raises(BlockingIOError):
             client.recv(1)
+
+
+def test_refused_messages_do_not_fill_the_error_log() -> None:
+    """2,000 refusals at once: a line a second at most, and the lines account for every one of them, soon after the last."""
+    with Lab(names=("alice",)) as lab:
+        lab.start()
+        pid = lab.get("alice.test", "/whoami").json()["pid"]
+        with procs.borrowed(lab.pid, procs.inbox_of(lab, pid)) as inbox:
+            attack, start_s = Attack(lab, pid, inbox), time.monotonic()
+            for _ in range(2000):
+                attack.send(b"x")
+
+        def told() -> list[int]:
+            return [int(more or 1) for more in re.findall(r"\] refused (?:a hand-off|(\d+) more hand-offs)", lab.error_log())]
+
+        wait_until(lambda: sum(told()) >= 2000, "all are told of")
+        assert sum(told()) == procs.counter(lab, pid, "refused") == 2000
+        assert len(told()) <= time.monotonic() - start_s + 2
 
 
 def test_damaged_messages_are_refused(attack: Attack) -> None:
