@@ -449,6 +449,9 @@ enum pc_next pc_request_body_step(struct pc_worker *worker, struct pc_conn *conn
 enum pc_next pc_request_serve_step(struct pc_worker *worker, struct pc_conn *conn);
 /* Answer `status` and close, whatever was read so far. */
 enum pc_next pc_request_refuse(struct pc_worker *worker, struct pc_conn *conn, uint32_t status);
+/* The same for a head that a parser refused with -PC_E_*; the error log says why. raw: its bytes so far. */
+enum pc_next pc_request_refuse_head(struct pc_worker *worker, struct pc_conn *conn, int error, struct pc_slice raw);
+void pc_request_say(struct pc_child *child, const struct pc_conn *conn, enum pc_level level, const char *module, const char *text);
 uint32_t pc_error_status(int error); /* HTTP status of -PC_E_* */
 
 /* respond.c */

@@ -220,7 +220,10 @@ expire(struct pc_worker *worker, struct pc_conn *conn)
     pc_count(child->page, PC_C_TIMEOUTS, 1);
     pc_conn_deadline(child, conn, 0);
     bool is_head = conn->phase == PC_PHASE_HEAD && conn->stash != NULL;
-    if (is_head || conn->phase == PC_PHASE_BODY) { /* 408 says why; a peeked or idle one is closed without a word */
+    if (is_head || conn->phase == PC_PHASE_BODY) {
+        const char *text = is_head ? "AH01382: Request header read timeout" : "AH01382: Request body read timeout";
+        pc_request_say(child, conn, PC_INFO, "reqtimeout", text);
+        /* 408 says why; a peeked or idle one is closed without a word */
         if (pc_request_refuse(worker, conn, 408) != PC_GONE)
             pc_loop_conn(worker, conn);
         return;

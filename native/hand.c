@@ -405,14 +405,14 @@ route_carried(struct pc_worker *worker, struct pc_conn *conn, struct pc_slice ca
 {
     struct pc_io *io = pc_io_take(worker, conn);
     if (pc_io_room(io, carried.len) != 0)
-        return pc_request_refuse(worker, conn, 431);
+        return pc_request_refuse_head(worker, conn, -PC_E_HEAD_LARGE, carried);
     memcpy(io->in + io->in_len, carried.base, carried.len); /* UNSAFE: room was made above */
     io->in_len += (uint32_t)carried.len;
     struct pc_slice raw_name, held = {io->in, io->in_len};
     struct pc_hostname name;
     int found = pc_h1_peek_name(held.base, held.len, &raw_name);
     if (found <= 0 || pc_host_parse(raw_name, &name) != 0)
-        return pc_request_refuse(worker, conn, 400);
+        return pc_request_refuse_head(worker, conn, -PC_E_BAD, held);
     return pc_peek_route(worker, conn, (struct pc_slice){name.name, name.len}, held);
 }
 

@@ -557,4 +557,11 @@ void pc_errlog(const struct pc_config *config, const struct pc_host *host, enum 
 void pc_errlog_req(const struct pc_req *req, enum pc_level level, const char *module, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* why.c: httpd's sentence about a head that pc_h1_parse_head or pc_h1_peek_name refused with `error`. */
+struct pc_why {
+    enum pc_level level;
+    char text[512];
+};
+void pc_why_refused(int error, struct pc_slice raw, const struct pc_h1_limits *limits, struct pc_why *ret_why);
+
 #endif

@@ -38,12 +38,11 @@ pc_peek_step(struct pc_worker *worker, struct pc_conn *conn)
         pc_transport_acknowledge(conn);
         return pc_conn_watch(worker->child, conn) == 0 ? PC_WAIT : pc_request_refuse(worker, conn, 503);
     }
-    if (found == 0)
-        return pc_request_refuse(worker, conn, 431);
-    if (found < 0)
-        return pc_request_refuse(worker, conn, pc_error_status(found));
+    struct pc_slice seen = {worker->out, (size_t)count};
+    if (found <= 0)
+        return pc_request_refuse_head(worker, conn, found == 0 ? -PC_E_HEAD_LARGE : found, seen);
     if (pc_host_parse(raw_name, &name) != 0)
-        return pc_request_refuse(worker, conn, 400);
+        return pc_request_refuse_head(worker, conn, -PC_E_BAD, seen);
     return pc_peek_route(worker, conn, (struct pc_slice){name.name, name.len}, (struct pc_slice){0});
 }
 

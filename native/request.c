@@ -99,6 +99,21 @@ pc_request_refuse(struct pc_worker *worker, struct pc_conn *conn, uint32_t statu
     return pc_respond_start(worker, conn);
 }
 
+void
+pc_request_say(struct pc_child *child, const struct pc_conn *conn, enum pc_level level, const char *module, const char *text)
+{
+    pc_errlog(child->config, likely_host(child, conn), level, module, (const void *)&conn->client, "%s", text);
+}
+
+enum pc_next
+pc_request_refuse_head(struct pc_worker *worker, struct pc_conn *conn, int error, struct pc_slice raw)
+{
+    struct pc_why why;
+    pc_why_refused(error, raw, &likely_host(worker->child, conn)->limits, &why);
+    pc_request_say(worker->child, conn, why.level, "core", why.text);
+    return pc_request_refuse(worker, conn, pc_error_status(error));
+}
+
 /* ------------------------------------------------------------------ reading a head */
 
 /* Read once into the free room. Returns >0, 0 = end, -PC_E_AGAIN, -PC_E_CLOSED, -PC_E_HEAD_LARGE. */
@@ -266,7 +281,7 @@ pc_request_head_step(struct pc_worker *worker, struct pc_conn *conn)
             const struct pc_host *host = likely_host(worker->child, conn);
             int len = pc_h1_parse_head(&io->head, io->in + io->in_at, io->in_len - io->in_at, &host->limits);
             if (len < 0)
-                return pc_request_refuse(worker, conn, pc_error_status(len));
+                return pc_request_refuse_head(worker, conn, len, (struct pc_slice){io->in + io->in_at, io->in_len - io->in_at});
             if (len > 0) {
                 io->head_len = (uint32_t)len;
                 return begin_request(worker, conn);
@@ -277,7 +292,7 @@ pc_request_head_step(struct pc_worker *worker, struct pc_conn *conn)
         if (count == -PC_E_AGAIN)
             return has_bytes ? stash(worker, conn) : park(worker, conn);
         if (count == -PC_E_HEAD_LARGE)
-            return pc_request_refuse(worker, conn, 431);
+            return pc_request_refuse_head(worker, conn, -PC_E_HEAD_LARGE, (struct pc_slice){io->in + io->in_at, io->in_len - io->in_at});
         if (count <= 0) { /* the client has gone; half a request needs no answer */
             pc_conn_close(worker, conn);
             return PC_GONE;
@@ -350,8 +365,10 @@ pc_request_body_step(struct pc_worker *worker, struct pc_conn *conn)
     uint64_t limit = conn->host->base.has_limit_body ? conn->host->base.limit_body : 0;
     for (;;) {
         int done = skip_buffered(io);
-        if (done < 0)
+        if (done < 0) {
+            pc_request_say(worker->child, conn, PC_INFO, "http", "AH01590: Error reading/parsing chunk");
             return pc_request_refuse(worker, conn, 400);
+        }
         if (limit > 0 && io->body_seen > limit)
             return pc_request_refuse(worker, conn, 413);
         if (done > 0 || io->body_seen > PC_MAX_DRAIN_BYTES) {
@@ -388,6 +405,10 @@ read_target(struct pc_conn *conn, struct pc_req *req)
     char *decoded = pc_arena_alloc(req->arena, path.len + 2);
     int len = pc_uri_decode_path(path, decoded, path.len + 1);
     if (len < 0) {
+        bool is_odd = len == -PC_E_NOT_FOUND;
+        pc_errlog_req(req, is_odd ? PC_INFO : PC_ERROR, "core",
+                      is_odd ? "AH00026: found %%2f (encoded '/') in URI path (%.*s), returning 404" : "AH10244: invalid URI path (%.*s)",
+                      (int)path.len, path.base);
         req->path = PC_S("/");
         pc_serve_error(req, pc_error_status(len));
         return false;

@@ -1,7 +1,7 @@
 /* Invariant: whole == bytewise == random split; result <= len; every span lies in the head, holds
  * no CR, LF or NUL; what is accepted has exactly one meaning (Host as parsed, one framing) and is
- * accepted again as it stands. */
-/* sources: h1.c host.c util.c */
+ * accepted again as it stands; what is refused has a sentence that says why. */
+/* sources: h1.c host.c util.c why.c */
 /* max_len: 700 */
 /* seeds: http1 */
 #include "pc.h"
@@ -70,6 +70,19 @@ check_head(const struct pc_head *head, const uint8_t *data, int len)
     MUST(again.len == head->host.len && memcmp(again.name, head->host.name, again.len) == 0);
 }
 
+static void
+check_why(const uint8_t *data, size_t size, int status)
+{
+    struct pc_why why;
+    char *copy = fuzz_copy(data, size);
+
+    memset(&why, 'x', sizeof why);
+    pc_why_refused(status, (struct pc_slice){copy, size}, &limits, &why);
+    MUST(memchr(why.text, '\0', sizeof why.text) != NULL && memcmp(why.text, "AH", 2) == 0);
+    MUST(why.level == PC_ERROR || why.level == PC_INFO || why.level == PC_DEBUG);
+    free(copy);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -83,6 +96,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (status > 0)
         MUST(memcmp(whole.fields, other.fields, whole.field_count * sizeof(whole.fields[0])) == 0);
     MUST(parse(&other, data, size, (struct fuzz_split){.kind = seed | 2, .state = seed}) == status);
+    if (size > 0)
+        check_why(data, size, status < 0 ? status : -PC_E_HEAD_LARGE);
     if (status <= 0)
         return 0;
     check_head(&whole, data, status);

@@ -424,6 +424,61 @@ def test_denied_clients_are_named_as_fail2ban_expects() -> None:
             assert re.search(r"Lines: .* 6 matched", said), said
 
 
+# What Debian's fail2ban 1.0.2 looks for in filter.d/apache-overflows.conf, once its date is taken away; <HOST> is an IPv4 address here.
+OVERFLOWS = re.compile(
+    r"\[(:?error|\S+:\S+)\]( \[pid \d+(:\S+ \d+)?\])? \[client (?P<host>[\d.]+)(:\d{1,5})?\] "
+    r"(?:(?:AH001[23][456]: )?Invalid (method|URI) in request\b|(?:AH00565: )?request failed: URI too long \(longer than \d+\))")
+REFUSED = {
+    b"FOO / HTTP/1.1\r\nHost: {}\r\n\r\n": (501, "core:error", "AH00135: Invalid method in request FOO / HTTP/1.1"),
+    b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: {}\r\n\r\n":
+        (414, "core:info", "AH00565: request failed: URI too long (longer than 8190)"),
+    b"GET /../x HTTP/1.1\r\nHost: {}\r\n\r\n": (400, "core:error", "AH10244: invalid URI path (/../x)"),
+    b"GET /a%2fb HTTP/1.1\r\nHost: {}\r\n\r\n":
+        (404, "core:info", "AH00026: found %2f (encoded '/') in URI path (/a%2fb), returning 404"),
+    b"GET / HTTP/1.1\r\nHost: {}\r\nX-Long: " + b"a" * 9000 + b"\r\n\r\n":
+        (431, "core:info", "AH00561: Request header exceeds LimitRequestFieldSize: X-Long"),
+    b"GET / HTTP/1.1\r\nHost: {}\r\n" + b"A: b\r\n" * 100 + b"\r\n":
+        (431, "core:info", "AH00563: Number of request headers exceeds LimitRequestFields"),
+    b"GET / HTTP/1.1\r\nHost: {}\r\nExpect: x\r\n\r\n":
+        (417, "core:info", "AH00570: client sent an unrecognized expectation value of Expect: x"),
+    b"POST / HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n":
+        (400, "http:info", "AH01590: Error reading/parsing chunk"),
+    b"GET / HTTP/1.1\r\nHost: {}\r\nX-Sl": (408, "reqtimeout:info", "AH01382: Request header read timeout"),
+    b"POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: 9\r\n\r\nabc":
+        (408, "reqtimeout:info", "AH01382: Request body read timeout"),
+    b"garbage\r\n\r\n": (400, "core:debug", "AH03454: HTTP Request Line; URI incorrectly encoded: ''"),
+    b"GET / HTTP/1.1\r\n\r\n":
+        (400, "core:debug", "AH00569: client sent HTTP/1.1 request without hostname (see RFC2616 section 14.23): /"),
+    b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n": (400, "core:debug", "AH00550: Client sent malformed Host header: a/b"),
+    b"GET / HTTP/3.0\r\nHost: {}\r\n\r\n":
+        (505, "core:debug", "AH02418: HTTP Request Line; Unrecognized protocol 'HTTP/3.0' (perhaps whitespace was injected?)"),
+}
+
+
+def test_refused_requests_are_told_of_in_httpds_words() -> None:
+    """Each refusal has one line, with httpd's number, module, level and words; fail2ban's overflow filter finds those that it would."""
+    with Lab("LogLevel debug\nRequestReadTimeout header=1 body=1\n", names=("alice",)) as lab:
+        lab.start()
+        for raw, (status, _, _) in REFUSED.items():
+            with client(lab) as conn:
+                conn.send(raw.replace(b"{}", b"alice.test"))
+                assert conn.read().status == status, raw[:60]
+        expected = [f"{level}|{text}" for _, level, text in REFUSED.values()]
+
+        def lines() -> list[str]:
+            found = re.findall(r"\[(\w+:\w+)\] \[pid \d+:tid \d+\] \[client 127\.0\.0\.1:\d+\] (AH.*)", lab.error_log())
+            return [f"{level}|{text}" for level, text in found]
+
+        wait_until(lambda: len(lines()) >= len(expected), "all are told of")
+        assert lines() == expected
+        overflows = [line for line in lab.error_log().splitlines() if OVERFLOWS.search(line)]
+        assert len(overflows) == 2
+        program = shutil.which("fail2ban-regex")
+        if program is not None:
+            said = subprocess.run([program, str(lab.log / "error.log"), "apache-overflows"], capture_output=True, text=True, check=False).stdout
+            assert re.search(r"Lines: .* 2 matched", said), said
+
+
 def test_json_error_log_has_structlogs_keys_in_every_line() -> None:
     """ErrorLogFormat json: each line of dispatcher and children is one object with timestamp, level, event, module, pid, tid."""
     with Lab("ErrorLogFormat json\n", names=("alice",), host_config=DENIED) as lab:
