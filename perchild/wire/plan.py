@@ -67,6 +67,7 @@ class Identity:
     idle_timeout_s: int  # ON_DEMAND only
     logs: tuple[LogFile, ...] = ()
     runner: str = ""
+    new_privs: bool = False  # its programs go without no_new_privs (NoNewPrivileges Off); the runner's file says the same
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,85 @@
+"""The runner's file: what compile tells the process that executes an identity's programs. JSON, written beside the record.
+
+Runs as: compile (encode_runner), runner (decode_runner).  Pure.  Trusts: the file, which root alone can write.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+VERSION = 1
+PHP, APP, WSGI, FCGID = "php", "app", "wsgi", "fcgid"
+NO_LIMIT = -1  # of an RLimit: as much as the system allows
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A long-lived program. Members below idle_s belong to the kinds that stand beside them; paths are absolute."""
+
+    name: str  # unique in the file; letters, digits, - and _
+    kind: str
+    socket: str
+    idle_s: int = 0  # without a connection; 0 = it is never ended for that
+    version: str = ""  # php: "8.2"; "" = the newest there is
+    max_children: int = 8  # php
+    values: tuple[tuple[str, str, str], ...] = ()  # php: directive (php_admin_value ...), name, value
+    command: tuple[str, ...] = ()  # app, fcgid: words; {fd} and {socket} are replaced in app's
+    cwd: str = ""  # app, wsgi; "" = the home directory
+    environment: tuple[tuple[str, str], ...] = ()  # app, wsgi, fcgid
+    file: str = ""  # wsgi: the file that defines `application`
+    mount: str = "/"  # wsgi: URL path it stands at
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """(soft, hard) of each program; None = as the runner has them. cpu: s of CPU time; mem: bytes; nproc: processes of the user."""
+
+    cpu: tuple[int, int] | None = None
+    mem: tuple[int, int] | None = None
+    nproc: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerFile:
+    """One identity's. roots: directories below which a program may lie; path: of PATH; idle_s: without anything to do."""
+
+    user: str
+    uid: int
+    gid: int
+    home: str
+    roots: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    nice: int = 0
+    new_privs: bool = False  # set-uid and set-gid programs give what they give; Identity.new_privs says the same
+    path: str = "/usr/local/bin:/usr/bin:/bin"
+    idle_s: int = 300
+    services: tuple[Service, ...] = ()
+    version: int = VERSION
+
+
+def encode_runner(one: RunnerFile) -> bytes:
+    """Return the file's bytes; the same for the same contents."""
+    return json.dumps(asdict(one), separators=(",", ":"), sort_keys=True).encode()
+
+
+def decode_runner(raw: bytes) -> RunnerFile:
+    """Return what `raw` holds; ValueError if it is another version or shape."""
+    tree: dict[str, Any] = json.loads(raw)
+    if tree.get("version") != VERSION:
+        raise ValueError(f"runner file version {tree.get('version')!r}, expected {VERSION}")
+    try:
+        tree["roots"] = tuple(tree["roots"])
+        tree["limits"] = Limits(**{name: tuple(pair) if pair else None for name, pair in tree["limits"].items()})
+        tree["services"] = tuple(_decode_service(one) for one in tree["services"])
+        return RunnerFile(**tree)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"runner file: {error}") from error
+
+
+def _decode_service(tree: dict[str, Any]) -> Service:
+    for name in ("values", "environment"):
+        tree[name] = tuple(tuple(row) for row in tree.get(name, ()))
+    tree["command"] = tuple(tree.get("command", ()))
+    return Service(**tree)
