@@ -460,6 +460,10 @@ serve_listing(struct pc_req *req, int root_fd, const char *relative)
 {
     int fd = -1, error = 0;
     struct stat st;
+    if (pc_serve_method(req) == PC_POST) { /* a listing takes no data; what httpd answers, which has no handler left then */
+        pc_errlog_req(req, PC_INFO, "core", "AH00129: Attempt to serve directory: %.*s", (int)req->filename.len, req->filename.base);
+        return pc_serve_fail(req, 404);
+    }
     if (pc_file_open(req, root_fd, relative, &fd, &error) != 0)
         return pc_file_refuse(req, error);
     if (fstat(fd, &st) != 0 || !S_ISDIR(st.st_mode)) {

@@ -212,7 +212,7 @@ def _make_listeners(work: Work) -> tuple[Listener, ...]:
             else:
                 family, text, port = address
                 found[address] = Listener(family, text, port, *sizes, source=f"{node.file}:{node.line}")
-    if not server["listen"]:
+    if not server["listen"] and not work.result.errors:  # else it may stand where nothing could be read
         work.result.errors.append(Diagnostic("", 0, "no listening sockets available: there is no Listen directive", code="AH00451"))
     if len(found) > MAX_LISTENERS:
         work.fail(server["listen"][-1][1], f"{len(found)} listeners are out of range: 1..{MAX_LISTENERS} expected", 0)

@@ -104,7 +104,7 @@ def test_syntax_test_says_the_same(pair: Pair) -> None:
     ours, theirs = pair.run("-t", "-f", "/nonexistent")
     assert (ours.returncode, theirs.returncode) == (1, 1)
     for said in (ours, theirs):
-        assert ": Could not open configuration file /nonexistent: No such file or directory" in said.stderr.splitlines()[0]
+        assert re.fullmatch(r"\w+: Could not open configuration file /nonexistent: No such file or directory\n", said.stderr)
 
 
 @pytest.mark.parametrize(("arguments", "head", "line"), [

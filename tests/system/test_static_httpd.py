@@ -228,6 +228,8 @@ REQUESTS: dict[str, bytes] = {
     "directory of a name to escape": ask("/list/dir"), "directory in capitals": ask("/sub", host="ALICE.test"),
     "index": ask("/"), "second index": ask("/sub/"), "first of two": ask("/both/"), "no index, no listing": ask("/noindex/"),
     "POST to a directory": ask("/sub", "Content-Length: 0", method="POST"), "PUT to a directory": ask("/sub/", "Content-Length: 0", method="PUT"),
+    "POST to a listing": ask("/list/", "Content-Length: 0", method="POST"), "POST to an index": ask("/sub/", "Content-Length: 0", method="POST"),
+    "POST to a directory without index": ask("/noindex/", "Content-Length: 0", method="POST"),
     "listing": ask("/list/"), "listing HEAD": ask("/list/", method="HEAD"), "listing with path info": ask("/list/none/"),
     "link": ask("/link.txt"), "link not followed": ask("/nolinks/l.txt"), "own link": ask("/ownlinks/l.txt"),
     "root's link target": ask("/ownlinks/root.txt"), "dangling": ask("/dangling"), "loop": ask("/loop"),
