@@ -101,13 +101,13 @@ def attack() -> Iterator[Attack]:
 @contextlib.contextmanager
 def connection(attack: Attack, raw: bytes, *, receive_buffer_bytes: int = 0) -> Iterator[tuple[socket.socket, int]]:
     """A client that has sent `raw` and a descriptor of the server's end, which the attacker accepted itself."""
-    unassigned = attack.lab.children(attack.lab.user_uid)
+    accepting = attack.lab.children(None if attack.lab.accept_scope == "any" else attack.lab.user_uid)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(procs.borrowed(attack.lab.pid, procs.dispatcher_listener(attack.lab)))
-        for pid in unassigned:
+        for pid in accepting:
             os.kill(pid, signal.SIGSTOP)
             stack.callback(os.kill, pid, signal.SIGCONT)
-        wait_until(lambda: all(procs.is_stopped(pid) for pid in unassigned), "nobody else accepts")
+        wait_until(lambda: all(procs.is_stopped(pid) for pid in accepting), "nobody else accepts")
         client = stack.enter_context(socket.socket())
         client.settimeout(10)
         if receive_buffer_bytes:
@@ -116,7 +116,7 @@ def connection(attack: Attack, raw: bytes, *, receive_buffer_bytes: int = 0) -> 
         client.sendall(raw)
         assert select.select([listener], [], [], 5)[0], "the connection did not arrive"
         server = stack.enter_context(listener.accept()[0])
-        for pid in unassigned:
+        for pid in accepting:
             os.kill(pid, signal.SIGCONT)
         yield client, server.fileno()
 
@@ -350,6 +350,39 @@ def test_a_foreign_name_with_a_forged_history_is_answered_421(attack: Attack, re
     with connection(attack, request("bob.test")) as (client, fd):
         attack.send(message(requests=requests), fd)
         assert read_response(client).status == 421
+
+
+def test_a_child_that_listens_answers_a_foreign_name_with_421() -> None:
+    """AcceptScope any: alice's child has the whole route table, yet what is handed to it with bob's name is neither served nor sent on,
+    unless it says that alice has answered on this connection before; then it is bob who serves it."""
+    with Lab(names=("bob", "alice"), accept_scope="any") as lab:
+        fixed = [f"ChildPerUserID #{one.uid} #{one.uid} {number}\n" for number, one in enumerate(lab.tenants.values(), 1)]
+        lab.config += "NumServers 3\n" + "".join(fixed)
+        lab.start()
+        pid, = wait_until(lambda: lab.children(lab.tenants["alice"].uid), "alice's child has become hers")
+        raw = request("bob.test", "/whoami")
+        with procs.borrowed(lab.pid, procs.inbox_of(lab, pid)) as inbox:
+            attack = Attack(lab, pid, inbox)
+            for sent, waiting in ((message(CARRIED, raw), b"x"), (message(), raw), (message(requests=3), raw)):
+                refused, handed = attack.counter("refused"), attack.counter("handed_out")
+                with connection(attack, waiting) as (client, fd):
+                    attack.send(sent, fd)
+                    assert read_response(client).status == 421
+                assert (attack.counter("refused"), attack.counter("handed_out")) == (refused + 1, handed)
+            with connection(attack, b"x") as (client, fd):
+                attack.send(message(CARRIED, raw, requests=3), fd)
+                assert read_response(client).json()["uid"] == lab.tenants["bob"].uid
+
+
+@pytest.mark.parametrize("hops", range(1, HOPS_MAX + 1))
+def test_a_connection_is_handed_on_so_often_and_no_more(attack: Attack, hops: int) -> None:
+    """What comes back to the unassigned children goes to its owner, until MAX_HOPS hand-offs have led nowhere: then 421."""
+    pid = attack.lab.children(attack.lab.user_uid)[0]
+    with (procs.borrowed(attack.lab.pid, procs.inbox_of(attack.lab, pid)) as inbox,
+          connection(attack, request("alice.test", "/")) as (client, fd)):
+        Attack(attack.lab, pid, inbox).send(message(hops=hops), fd)
+        response = read_response(client)
+    assert response.status == (421 if hops == HOPS_MAX else 200)
 
 
 def test_who_has_the_first_host_answers_foreign_names_with_its_own(attack: Attack) -> None:
