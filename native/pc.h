@@ -348,6 +348,7 @@ struct pc_pass {
     uint32_t kind;
     struct pc_slice from, to, upgrade; /* upgrade base NULL = none */
     uint32_t timeout_ms, connect_ms, retry_s; /* 0 = default */
+    bool single_use; /* no second request on one connection */
     struct pc_regex *regex;
 };
 

@@ -52,6 +52,7 @@
 #define PC_T_PROXY_TO 87 /* str: "!" = not here; http://host[:port]/path, ws://..., unix:/path|http://host/path, fcgi://host[:port]/dir, unix:/path|fcgi://host/dir, service:K/path; $0..$9 for a pattern */
 #define PC_T_PROXY_TIMES 88 /* u32s: timeout ms, connect timeout ms, retry s; 0 = default */
 #define PC_T_PROXY_UPGRADE 89 /* str: protocol a client may upgrade to (websocket, ANY); absent: none */
+#define PC_T_PROXY_SINGLE_USE 90 /* u32: 1: a connection to the back end is used for one request only (disablereuse) */
 #define PC_T_OPTIONS 100 /* u32s: absolute 0|1, added bits, removed bits (OPTION_BITS) */
 #define PC_T_DIRECTORY_INDEX 101 /* strs: names; empty list = disabled */
 #define PC_T_REQUIRE 102 /* raw: access tree, see ACCESS below */

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from perchild.config import access, known
+from perchild.config import access, known, proxies
 from perchild.config.directives import ALL_NAMES, SECTION_CONTEXTS, TABLE
 from perchild.config.encode import pack_section, pack_settings
 from perchild.config.merge import Settings, store_value
@@ -28,6 +28,8 @@ _KINDS = {"<directory": (0, 1), "<directorymatch": (1, 1), "<files": (2, 3), "<f
           "<locationmatch": (5, 5)}
 _PATTERN_KINDS = frozenset((1, 3, 5))
 _INNER = frozenset(("<files", "<filesmatch"))
+_LOCATION = 4
+_PLACED = frozenset(("redirects", "proxy_reverse"))  # their meaning depends on where they stand
 _HOST_SECTION = "<virtualhost"
 
 
@@ -41,6 +43,17 @@ class Draft:
     settings: Settings = field(default_factory=dict)
     settings_key: list[tuple[str, str]] = field(default_factory=list)  # what `settings` were made of
     sections: list[tuple[int, int, bytes]] = field(default_factory=list)
+    has_programs: bool = False  # something here is run as a program by the host's user
+    roots: list[str] = field(default_factory=list)  # directories of FcgidWrapper programs
+
+
+class Contents(NamedTuple):
+    """What is within a section: its items, and what its host takes from it."""
+
+    raw: bytes
+    passes: tuple[Any, ...]
+    has_programs: bool
+    roots: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -61,18 +74,22 @@ class Collector:
         self.errors: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
         self._values: dict[tuple[str, str], Any] = {}
-        self._contents: dict[Any, bytes] = {}
+        self._contents: dict[Any, Contents] = {}
+        self._proxies = proxies.Reader(env, self.fail, self._take_inside)
         self._node: Node | None = None
         env.warn = self._warn
 
     def collect(self, nodes: Sequence[Node]) -> Collected:
         """Take all top-level nodes."""
         main = self.result.main
+        self._proxies.find_of_server(nodes)
         for node in nodes:
             if node.children is None:
                 self._take(node, SERVER, main, "")
             elif node.name == _HOST_SECTION:
                 self._take_host(node)
+            elif node.name == proxies.SECTION:
+                pass  # taken before
             else:
                 self._take_section(node, main, SERVER, "")
         return self.result
@@ -97,7 +114,7 @@ class Collector:
             self._refuse_place(node, row.name, context)
             return
         if row.scope == "settings":
-            self._store_setting(node, row, draft.settings, context)
+            self._store_setting(node, row, draft, context)
             draft.settings_key.append((node.name, node.rest))
             return
         try:
@@ -108,8 +125,9 @@ class Collector:
         target = self.result.server if row.scope == "server" else draft.host
         store_value(target, row.field, row.store, (value, node) if row.is_located else value)
 
-    def _store_setting(self, node: Node, row: Row, settings: Settings, context: str) -> None:
+    def _store_setting(self, node: Node, row: Row, draft: Draft, context: str) -> None:
         key = (node.name, node.rest)
+        settings = draft.settings
         value = self._values.get(key)
         if value is None:
             try:
@@ -117,9 +135,18 @@ class Collector:
             except BadDirectiveError as error:
                 self.fail(node, error.reason, error.word)
                 return
-            if row.field != "redirects":  # the meaning of a Redirect depends on where it stands
+            if row.field not in _PLACED and not (self.env.workers and row.field in proxies.HANDLERS):
                 self._values[key] = value
         store_value(settings, row.field, row.store, (value, node) if row.is_located else value)
+        if row.field in proxies.PROGRAM_FIELDS:
+            self._note_programs(draft, row.field, value)
+
+    def _note_programs(self, draft: Draft, field_name: str, value: Any) -> None:  # noqa: ANN401 (any field's)
+        draft.has_programs = draft.has_programs or proxies.is_run_here(field_name, value)
+        draft.roots += proxies.find_roots(field_name, value)
+        timeout_ms = proxies.find_timeout_ms(field_name, value, self.env.workers)
+        if timeout_ms:
+            draft.settings.setdefault("proxy_timeout_ms", timeout_ms)
 
     def _parse(self, node: Node, row: Row, context: str) -> Any:  # noqa: ANN401 (any field's)
         try:
@@ -153,15 +180,22 @@ class Collector:
             self._refuse_place(node, f"<{section_title(node)}>", context)
             return
         try:
-            kind, depth, raw = self._compile_section(node)
+            kind, depth, raw, contents = self._compile_section(node)
         except BadDirectiveError as error:
             self.fail(node, error.reason, error.word)
             return
         draft.sections.append((kind, depth, raw))
+        _add_contents(draft, contents)
 
-    def _compile_section(self, node: Node) -> tuple[int, int, bytes]:
+    def _compile_section(self, node: Node) -> tuple[int, int, bytes, Contents]:
         kind, pattern = self._parse_pattern(node)
         key = _content_key(node)
+        if self.env.workers:
+            key = (key, self._proxies.key)
+        if kind >= _LOCATION:
+            self.env.location, self.env.is_location_pattern = pattern, kind > _LOCATION
+            if any(child.name.startswith("proxypass") for child in node.children or ()):
+                key = (key, pattern)
         contents = self._contents.get(key)
         if contents is None:
             before = len(self.errors)
@@ -169,7 +203,7 @@ class Collector:
             if len(self.errors) == before:
                 self._contents[key] = contents
         depth = pattern.count("/") if kind == 0 and pattern != "/" else 0
-        return kind, depth, pack_section(kind, pattern, contents)
+        return kind, depth, pack_section(kind, pattern, contents.raw), contents
 
     def _parse_pattern(self, node: Node) -> tuple[int, str]:
         try:
@@ -191,7 +225,19 @@ class Collector:
             raise BadDirectiveError(message, 0)
         return kind, word
 
-    def _compile_contents(self, node: Node) -> bytes:
+    def _take_inside(self, node: Node, context: str) -> tuple[Settings, Settings]:
+        """Return settings and host's values of a section that is neither of URLs nor of files."""
+        draft = Draft(node)
+        for child in node.children or ():
+            if child.children is None:
+                self._take(child, SECTION, draft, context)
+            elif child.name in access.SECTION_KINDS:
+                self._take_container(child, draft.settings.setdefault("require", []), context)
+            else:
+                self._take_section(child, draft, 0, context)
+        return draft.settings, draft.host
+
+    def _compile_contents(self, node: Node) -> Contents:
         draft = Draft(node)
         inner: list[bytes] = []
         requirements: list[tuple[access.Requirement, Node]] = []
@@ -201,21 +247,23 @@ class Collector:
             elif child.name in access.SECTION_KINDS:
                 self._take_container(child, requirements, node.name)
             elif child.name in _INNER and node.name.startswith("<directory"):
-                self._take_inner(child, inner)
+                self._take_inner(child, inner, draft)
             else:
                 self._take_section(child, draft, 0, node.name)
         requirements = draft.settings.pop("require", []) + requirements
         if requirements:
             self._join(node, "any", requirements, "<RequireAny>", draft.settings)
-        return pack_settings(draft.settings) + b"".join(inner)
+        return Contents(pack_settings(draft.settings) + b"".join(inner), tuple(draft.host.get("passes", ())), draft.has_programs,
+                        tuple(draft.roots))
 
-    def _take_inner(self, node: Node, inner: list[bytes]) -> None:
+    def _take_inner(self, node: Node, inner: list[bytes], draft: Draft) -> None:
         try:
-            _, _, raw = self._compile_section(node)
+            _, _, raw, contents = self._compile_section(node)
         except BadDirectiveError as error:
             self.fail(node, error.reason, error.word)
             return
         inner.append(record.item("SECTION_INNER", raw))
+        _add_contents(draft, contents)
 
     def _join(self, node: Node, kind: str, parts: list[tuple[access.Requirement, Node]], shown: str, settings: Settings) -> None:
         try:
@@ -247,12 +295,17 @@ class Collector:
     def _take_host(self, node: Node) -> None:
         draft = Draft(node)
         self._take_addresses(node, draft)
+        has_own = self._proxies.find_of_host(node.children or ())
+        if has_own:
+            draft.settings_key.append(("", self._proxies.key))  # two hosts may give one name to two back ends
         take = self._take
         for child in node.children or ():
             if child.children is None:
                 take(child, HOST, draft, _HOST_SECTION)
-            else:
+            elif child.name != proxies.SECTION:
                 self._take_section(child, draft, HOST, _HOST_SECTION)
+        if has_own:
+            self._proxies.leave_host()
         self.result.hosts.append(draft)
 
     def _take_addresses(self, node: Node, draft: Draft) -> None:
@@ -286,7 +339,15 @@ class Collector:
         return [(family, packed, port, word) for family, packed in found]
 
 
-_TITLES = {"<virtualhost": "VirtualHost", "<directory": "Directory", "<directorymatch": "DirectoryMatch", "<files": "Files",
+def _add_contents(draft: Draft, contents: Contents) -> None:
+    """Give the host, or the outer section, what it takes from a section."""
+    if contents.passes:
+        draft.host.setdefault("passes", []).extend(contents.passes)
+    draft.has_programs = draft.has_programs or contents.has_programs
+    draft.roots += contents.roots
+
+
+_TITLES = {"<proxy": "Proxy", "<virtualhost": "VirtualHost", "<directory": "Directory", "<directorymatch": "DirectoryMatch", "<files": "Files",
            "<filesmatch": "FilesMatch", "<location": "Location", "<locationmatch": "LocationMatch", "<requireall": "RequireAll",
            "<requireany": "RequireAny", "<requirenone": "RequireNone"}
 

@@ -22,7 +22,9 @@ from perchild.config.identity import People, Person
 from perchild.config.messages import BadDirectiveError, Diagnostic
 from perchild.config.model import HostInfo, Model, Options, Result
 from perchild.config.routes import Routes
+from perchild.config.runner import Service, render
 from perchild.config.scale import Numbers, compute_numbers
+from perchild.config.targets import SOCKET_BYTES
 from perchild.config.tree import Assumptions, Builder, Loader, LoadError, Node, Tree
 from perchild.config.values import Env, pack_ip
 from perchild.config.work import ConfigurationError, Work
@@ -148,7 +150,7 @@ def _compile(work: Work, tree: Tree, mpm: str, loader: Loader) -> tuple[Compiled
     owned = list(_own_hosts(work, unassigned))
     number_groups(work)
     _warn_foreign(work)
-    packer = HostPacker(work.collected.main, tree.server_root, work.fail, work.warn)
+    packer = HostPacker(work.collected.main, tree.server_root, _run_dir(work, tree), work.fail, work.warn)
     routes = Routes(work)
     main_file = work.options.config_file
     infos = [_describe(work.collected.main, unassigned.person, packer, main_file)]
@@ -261,8 +263,8 @@ def _warn_scope(work: Work) -> None:
 
 def _make_plan(work: Work, tree: Tree, mpm: str, packer: HostPacker, listeners: tuple[Listener, ...], numbers: Numbers,
                types_digest: str) -> tuple[Plan, dict[str, bytes]]:
-    server, options = work.server, work.options
-    run_dir = server.get("run_dir") or ("/run/perchildd" if not options.caller_uid else f"{tree.server_root}/run")
+    server = work.server
+    run_dir = _run_dir(work, tree)
     error_log, level = packer.error_log
     records: dict[str, bytes] = {}
     shared = _shared_items(server, listeners)
@@ -281,6 +283,11 @@ def _make_plan(work: Work, tree: Tree, mpm: str, packer: HostPacker, listeners: 
         warnings=tuple(warning.render_line() for warning in work.result.warnings),
     )
     return plan, records
+
+
+def _run_dir(work: Work, tree: Tree) -> str:
+    default = "/run/perchildd" if not work.options.caller_uid else f"{tree.server_root}/run"
+    return str(work.server.get("run_dir") or default)
 
 
 def _shared_items(server: dict[str, Any], listeners: tuple[Listener, ...]) -> bytes:
@@ -307,6 +314,7 @@ def _make_identity(work: Work, group: Group, numbers: Numbers, shared: bytes, gi
         record.item("ROUTE", build_table(list(group.addresses.values()))),  # no generation: an unchanged record stays the same
         record.u32s("SCALE", threads.start, threads.min_spare, threads.max_spare, threads.most, server["max_connections"], idle_s),
         *(_pack_log_file(work, log.path, gids) for log in group.logs),
+        *(_pack_service(work, service) for service in group.programs.services),
         *(group.hosts),
     ))
     if len(raw) > MAX_RECORD_BYTES:
@@ -316,7 +324,26 @@ def _make_identity(work: Work, group: Group, numbers: Numbers, shared: bytes, gi
     records[name] = raw
     return Identity(group.number, person.name, person.uid, person.gid, person.groups, group.kind, group.children, name, digest,
                     len(group.hosts), threads.start, threads.min_spare, threads.max_spare, threads.most, server["max_connections"],
-                    idle_s, tuple(group.logs))
+                    idle_s, tuple(group.logs), _make_runner(work, group, records))
+
+
+def _make_runner(work: Work, group: Group, records: dict[str, bytes]) -> str:
+    """Return the name of the identity's runner file, "" if nothing of it is run as a program here."""
+    if not group.programs.is_needed:
+        return ""
+    home = work.env.users.home(group.person.uid) or "/"
+    raw = render(group.person, home, group.programs, work.server["runner_idle_s"])
+    name = f"{group.number}-{hashlib.sha256(raw).hexdigest()[:16]}.runner"
+    records[name] = raw
+    return name
+
+
+def _pack_service(work: Work, service: Service) -> bytes:
+    length = len(service.socket.encode("utf-8", "surrogateescape"))
+    if length > SOCKET_BYTES:
+        work.fail(None, f"the socket {service.socket} would have a path of {length} bytes, and {SOCKET_BYTES} is the most there can be: "
+                        "name a shorter DefaultRuntimeDir")
+    return record.item("SERVICE", record.u32s("SERVICE_KIND", service.kind) + record.text("SERVICE_SOCKET", service.socket))
 
 
 def _pack_log_file(work: Work, path: str, gids: frozenset[int]) -> bytes:

@@ -5,10 +5,10 @@ Runs as: compile (pure).
 
 from __future__ import annotations
 
-from perchild.config import directives_host, directives_section, directives_server
+from perchild.config import directives_host, directives_program, directives_section, directives_server
 from perchild.config.rows import HOST, SECTION, SERVER, Row
 
-ROWS: tuple[Row, ...] = (*directives_server.ROWS, *directives_host.ROWS, *directives_section.ROWS)
+ROWS: tuple[Row, ...] = (*directives_server.ROWS, *directives_host.ROWS, *directives_section.ROWS, *directives_program.ROWS)
 TABLE: dict[str, Row] = {row.name.lower(): row for row in ROWS}
 
 # Section -> (contexts, usage, documentation).
@@ -20,6 +20,8 @@ SECTIONS: dict[str, tuple[int, str, str]] = {
     "<FilesMatch>": (SERVER | HOST | SECTION, "regex", "Settings for files whose name matches; may stand within <Directory>"),
     "<Location>": (SERVER | HOST, "[~] URL-path", "Settings for URLs that begin so"),
     "<LocationMatch>": (SERVER | HOST, "regex", "Settings for URLs that match"),
+    "<Proxy>": (SERVER | HOST, "URL|*",
+                ("Parameters (ProxySet) of the back end whose URL begins so; unix:/path|fcgi://name gives fcgi://name its socket")),
     "<RequireAll>": (SECTION, "", "All of the Require lines within must agree"),
     "<RequireAny>": (SECTION, "", "One of the Require lines within must agree; what a section without container means"),
     "<RequireNone>": (SECTION, "", "None of the Require lines within may agree"),

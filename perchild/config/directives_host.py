@@ -31,6 +31,7 @@ BOTH = SERVER | HOST
 MAX_LINE_BYTES = limits.value("MAX_HEAD_BYTES")
 MAX_FIELDS_HARD = limits.value("MAX_FIELDS_HARD")
 MAX_TIME_MS = 86_400_000
+SCRIPT_ALIAS = 2  # wire ALIAS_KIND from here on: CGI programs
 
 LOG_LEVELS: dict[str, int] = {
     "emerg": 0, "alert": 1, "crit": 2, "error": 3, "warn": 4, "notice": 5, "info": 6, "debug": 7,

@@ -156,10 +156,6 @@ def _parse_default_charset(words: list[str], _env: Env) -> str:
     return next(iter(_parse_add_token([words[0], "x"], _env).values()))
 
 
-def _parse_handler(words: list[str], _env: Env) -> str:
-    return "" if words[0].lower() == "none" else words[0]
-
-
 def _check_env_name(word: str, index: int) -> str:
     if not _ENV_NAME.match(word):
         message = f"'{word}' is no name for a variable"
@@ -355,7 +351,6 @@ ROWS: tuple[Row, ...] = (
            "Charset added to text/plain and text/html; On means iso-8859-1", default="Off"),
     custom("AddEncoding", ANYWHERE, "coding extension ...", (2, MANY), _parse_add_token, "settings", "add_encoding",
            "Content coding of files with these extensions", store="update"),
-    custom("SetHandler", ANYWHERE, "name|none", (1, 1), _parse_handler, "settings", "handler", "Handler of everything here; none takes it away"),
     custom("Header", ANYWHERE, "[always|onsuccess] action name [value [replacement]] [env=[!]variable]", (2, 6), _parse_header, "settings",
            "headers", f"Change fields of the response: {', '.join(HEADER_ACTIONS)}, edit*", store="append"),
     custom("RequestHeader", ANYWHERE, "action name [value [replacement]] [env=[!]variable]", (2, 5), _parse_request_header, "settings",

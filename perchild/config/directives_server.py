@@ -213,6 +213,6 @@ DEFAULTS: dict[str, Any] = {
     "listen": (), "listen_backlog": 511, "send_buffer_bytes": 0, "receive_buffer_bytes": 0, "graceful_shutdown_timeout_ms": 0,
     "thread_stack_bytes": 0, "max_mem_free_kb": 2048, "exception_hook": False, "accept_mutex": "default", "score_board_file": "",
     "load_module": (), "mpm": (), "error_log_json": False, "server_tokens": "full", "accept_scope": "any", "child_per_user_id": (),
-    "uid_range": (1, MAX_ID), "gid_range": (1, MAX_ID), "idle_timeout_ms": 300_000, "num_servers": 5, "start_threads": 5,
+    "uid_range": (1, MAX_ID), "gid_range": (1, MAX_ID), "idle_timeout_ms": 300_000, "runner_idle_s": 300, "num_servers": 5, "start_threads": 5,
     "thread_limit": 64, "max_connections": 0,
 }

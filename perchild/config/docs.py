@@ -31,7 +31,7 @@ def render() -> str:
     parts = [_HEAD, "\n## All of them\n\n| Directive | Where | Default | Range, unit | |\n|---|---|---|---|---|\n"]
     parts += sorted((_render_row(row) for row in ROWS), key=str.lower)
     parts.append("\n## Sections\n\n| Section | Where | |\n|---|---|---|\n")
-    parts += [f"| `{_section(name, usage)}` | {_where(contexts)} | {doc} |\n" for name, (contexts, usage, doc) in SECTIONS.items()]
+    parts += [f"| `{_section(name, usage)}` | {_where(contexts)} | {_cell(doc)} |\n" for name, (contexts, usage, doc) in SECTIONS.items()]
     parts.append("\n## Read where they stand\n\n| Directive | |\n|---|---|\n")
     parts += [f"| `{_section(name, usage)}` | {doc} |\n" for name, usage, doc in READ_ROWS]
     parts.append("\n## Modules\n\n`<IfModule>` is true for these names, and `LoadModule` takes them without a word:\n\n| | | |\n|---|---|---|\n")
@@ -57,7 +57,11 @@ def _where(contexts: int) -> str:
 def _render_row(row: Row) -> str:
     bounds = ", ".join(part for part in (row.range, row.unit) if part).replace("|", "\\|")
     usage = row.usage.replace("|", "\\|")
-    return f"| `{row.name} {usage}` | {_where(row.contexts)} | {row.default} | {bounds} | {row.doc} |\n"
+    return f"| `{row.name} {usage}` | {_where(row.contexts)} | {row.default} | {bounds} | {_cell(row.doc)} |\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 if __name__ == "__main__":

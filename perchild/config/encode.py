@@ -40,6 +40,28 @@ def _env(variables: Mapping[str, str | None]) -> bytes:
                     for name, value in variables.items())
 
 
+def _actions(actions: Mapping[str, tuple[str, str]]) -> bytes:
+    return b"".join(record.texts("ACTION", name, path, kind) for name, (path, kind) in actions.items())
+
+
+def _turned_pairs(name: str) -> Callable[[Any], bytes]:
+    return lambda mapping: b"".join(record.texts(name, value, key) for key, value in mapping.items())
+
+
+def _pair_list(name: str) -> Callable[[Any], bytes]:
+    return lambda pairs: b"".join(record.texts(name, *pair) for pair in pairs)
+
+
+def _fcgi_env(variables: Mapping[str, bytes | None]) -> bytes:
+    return b"".join(
+        record.item("FCGI_SETENV", record.text("FCGI_ENV_NAME", name) + (b"" if raw is None else record.item("FCGI_ENV_VALUE", raw)))
+        for name, raw in variables.items())
+
+
+def _php_values(values: Mapping[tuple[bool, str], tuple[str, str]]) -> bytes:
+    return b"".join(record.texts("PHP_VALUE", directive, name, value) for (_, name), (directive, value) in values.items())
+
+
 # In the order in which they stand in the record.
 _ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "options": _bits("OPTIONS"),
@@ -62,6 +84,17 @@ _ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "signature": _number("SIGNATURE"),
     "redirects": b"".join,
     "allow_override": _number("ALLOW_OVERRIDE"),
+    "add_handler": _pairs("ADD_HANDLER"),
+    "actions": _actions,
+    "proxy_reverse": _pair_list("PROXY_REVERSE"),
+    "cookie_paths": _pair_list("COOKIE_PATH"),
+    "cookie_domains": _pair_list("COOKIE_DOMAIN"),
+    "preserve_host": lambda flag: record.u32s("PRESERVE_HOST", int(flag)),
+    "cgi_pass_auth": lambda flag: record.u32s("CGI_PASS_AUTH", int(flag)),
+    "proxy_timeout_ms": _number("PROXY_TIMEOUT"),
+    "wrappers": _turned_pairs("FCGID_WRAPPER"),
+    "fcgi_env": _fcgi_env,
+    "php_values": _php_values,
 }
 
 

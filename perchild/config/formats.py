@@ -36,7 +36,8 @@ _OTHER_NAMES = {"c": "X"}  # %c was %X before 2.0.44
 _MIN_HEADER_ARG = frozenset("eos")
 
 
-def _op(name: str, argument: bytes = b"", flags: int = 0) -> bytes:
+def operation(name: str, argument: bytes = b"", flags: int = 0) -> bytes:
+    """Return one FORMAT operation; BadDirectiveError if its argument is too long."""
     if len(argument) > 0xFFFF:  # noqa: PLR2004 (u16)
         message = "a part of the format is longer than 65535 bytes"
         raise BadDirectiveError(message, 0)
@@ -45,7 +46,7 @@ def _op(name: str, argument: bytes = b"", flags: int = 0) -> bytes:
 
 def literal(text: str) -> bytes:
     """Return the operation that writes `text`."""
-    return _op("literal", text.encode("utf-8", "surrogateescape")) if text else b""
+    return operation("literal", text.encode("utf-8", "surrogateescape")) if text else b""
 
 
 def compile_log_format(text: str) -> bytes:
@@ -100,7 +101,7 @@ def _compile_item(match: re.Match[str]) -> bytes:
     elif match["not"]:
         message = f"'!' without status codes in '{match.group(0)}'"
         raise BadDirectiveError(message, 0)
-    return _op(name, raw, flags)
+    return operation(name, raw, flags)
 
 
 def _check_item(name: str, argument: str | None, shown: str) -> None:
@@ -141,10 +142,10 @@ def compile_header_value(text: str, word: int) -> bytes:
         if name == "%" and argument is None:
             held += "%"
         elif name in "tD" and argument is None:
-            out += [literal(held + f"{name}="), _op(name, b"usec" if name == "t" else b"")]
+            out += [literal(held + f"{name}="), operation(name, b"usec" if name == "t" else b"")]
             held = ""
         elif name in "es" and argument:
-            out += [literal(held), _op("e" if name == "e" else "x", argument.encode("utf-8", "surrogateescape"))]
+            out += [literal(held), operation("e" if name == "e" else "x", argument.encode("utf-8", "surrogateescape"))]
             held = ""
         else:
             message = f"Unrecognized header format {match.group(0)}: there are %%, %t, %D, %{{NAME}}e and %{{NAME}}s"

@@ -15,14 +15,17 @@ from typing import Any
 from perchild.config import directives_host, directives_section
 from perchild.config.collect import Draft
 from perchild.config.directives_host import ReadTimeout
+from perchild.config.directives_program import App, Pass
 from perchild.config.encode import pack_items
 from perchild.config.formats import DEFAULT_FORMAT, NICKNAMES, compile_log_format
 from perchild.config.identity import Person
 from perchild.config.merge import Settings, merge_settings
 from perchild.config.messages import BadDirectiveError
+from perchild.config.runner import Programs, Site
+from perchild.config.targets import Parameters
 from perchild.config.tree import Node
 from perchild.wire import record
-from perchild.wire.plan import LogFile
+from perchild.wire.plan import LogFile, tenant_directory
 from perchild.wire.route import Address
 
 Report = Callable[[Node, str, int], None]
@@ -36,6 +39,9 @@ _TIME_FIELDS = ("timeout_ms", "keep_alive_timeout_ms", "read_timeouts", "keep_al
                 "limit_line_bytes", "limit_field_bytes", "limit_fields")
 
 
+_LIMIT_FIELDS = frozenset(("rlimit_cpu", "rlimit_mem", "rlimit_nproc", "nice", "no_new_privs"))
+
+
 @dataclass(slots=True)
 class Group:
     """All hosts of one identity, and what its record is made of. log_index: path -> index of its LOG_FILE."""
@@ -47,6 +53,7 @@ class Group:
     hosts: list[bytes] = field(default_factory=list)
     logs: list[LogFile] = field(default_factory=list)
     log_index: dict[str, int] = field(default_factory=dict)
+    programs: Programs = field(default_factory=Programs)
     addresses: dict[tuple[int, bytes, int], Address] = field(default_factory=dict)
 
     def find_log(self, path: str, source: str) -> int:
@@ -69,18 +76,21 @@ def _raw(text: str) -> bytes:
 class HostPacker:
     """Packs the hosts of one configuration, all against the same main server."""
 
-    def __init__(self, main: Draft, server_root: str, report: Report, warn: Report) -> None:
+    def __init__(self, main: Draft, server_root: str, run_dir: str, report: Report, warn: Report) -> None:
         self._main = {**directives_host.DEFAULTS, "error_log": (f"{server_root}/logs/error_log"),
                       "document_root": (f"{server_root}/htdocs", None), **main.host}
         self._main["read_timeouts"] = {**directives_host.DEFAULTS["read_timeouts"], **main.host.get("read_timeouts", {})}
         self._main_settings = merge_settings(dict(directives_section.DEFAULTS), main.settings)
-        self._base: dict[tuple[tuple[str, str], ...], bytes] = {}
+        self._main_draft = main
+        self._run_dir = run_dir
+        self._base: dict[tuple[tuple[tuple[str, str], ...], int], bytes] = {}
         self._times: dict[tuple[Any, ...], bytes] = {}
         self._formats: dict[str, bytes] = {}
         self._dirs = sorted(((depth, _item(_SECTION, raw)) for kind, depth, raw in main.sections if kind == 0), key=_depth)
         self._others = {kind: b"".join(_item(_SECTION, raw) for one, _, raw in main.sections if one // 2 == kind // 2 and one != 0)
                         for kind in (1, 2, 4)}
         self._shared_sections = b"".join(raw for _, raw in self._dirs) + b"".join(self._others.values())
+        self._main_limits = {name: value for name, value in main.host.items() if name in _LIMIT_FIELDS}
         self._report = report
         self._warn = warn
 
@@ -97,8 +107,9 @@ class HostPacker:
     def pack(self, draft: Draft, group: Group, source: str) -> bytes:
         """Return the HOST item of `draft`, whose identity is `group`; its log files are added to the group."""
         host, main = draft.host, self._main
+        php, passes = self._take_programs(draft, group)
         name, port = host.get("name", ("", 0) if draft.node else main["name"])
-        aliases = [*host.get("url_aliases", ()), *(self._main["url_aliases"] if draft.node else ())]
+        aliases = self._aliases(draft)
         return _item(_HOST, b"".join((
             _item(_NAME, name.encode("ascii")),
             _item(_PORT, _U32.pack(port)),
@@ -108,10 +119,15 @@ class HostPacker:
             self._pack_logs(draft, group),
             _item(_ERROR_LOG, struct.pack("<II", group.find_log(host.get("error_log", main["error_log"]), source),
                                           host.get("log_level", main["log_level"]))),
-            self._pack_base(draft),
+            self._pack_base(draft, php),
             self._pack_sections(draft),
             b"".join(map(_pack_alias, aliases)) if aliases else b"",
+            passes,
+            self._pack_remote_ip(host),
         )))
+
+    def _aliases(self, draft: Draft) -> list[tuple[int, str, str]]:
+        return [*draft.host.get("url_aliases", ()), *(self._main["url_aliases"] if draft.node else ())]
 
     def _pack_times(self, host: Settings) -> bytes:
         main = self._main
@@ -162,13 +178,81 @@ class HostPacker:
             self._formats[text] = raw
         return raw
 
-    def _pack_base(self, draft: Draft) -> bytes:
-        key = tuple(draft.settings_key) if draft.node else ()
+    def _pack_base(self, draft: Draft, php: int) -> bytes:
+        """php: index of the service for .php files, -1 = none."""
+        key = (tuple(draft.settings_key) if draft.node else (), php)
         raw = self._base.get(key)
         if raw is None:
-            settings = merge_settings(self._main_settings, draft.settings) if draft.node else self._main_settings
+            settings = self._merged(draft)
+            if php >= 0:
+                settings = {**settings, "add_handler": {"php": f"service:{php}", **settings.get("add_handler", {})}}
             raw = self._base[key] = record.item("BASE", pack_items(settings))
         return raw
+
+    def _merged(self, draft: Draft) -> Settings:
+        return merge_settings(self._main_settings, draft.settings) if draft.node else self._main_settings
+
+    # --- programs ----------------------------------------------------------------------------------------------
+
+    def _take_programs(self, draft: Draft, group: Group) -> tuple[int, bytes]:
+        """Tell the identity of a host's programs; return the index of its PHP service (-1 = none), and its PROXY_PASS items."""
+        host, main, programs = draft.host, self._main, group.programs
+        programs.roots[host.get("document_root", main["document_root"])[0]] = None
+        programs.is_needed = programs.is_needed or draft.has_programs or self._main_draft.has_programs
+        for root in (*draft.roots, *self._main_draft.roots):
+            programs.roots[root] = None
+        for kind, _, target in self._aliases(draft):
+            programs.is_needed = programs.is_needed or kind >= directives_host.SCRIPT_ALIAS
+            programs.roots[_fixed_part(target) if kind % 2 else target.rstrip("/") or "/"] = None
+        programs.limit({**self._main_limits, **host} if self._main_limits else host)
+        pool = host.get("php_pool", main.get("php_pool"))
+        passes = self._order_passes(draft)
+        if not passes and (pool is None or not pool.is_on):
+            return -1, b""
+        directory = tenant_directory(self._run_dir, group.person.uid, group.person.gid, group.person.groups)
+        site = self._site(draft)
+        php = programs.find_pool(pool, site, directory) if pool is not None and pool.is_on else -1
+        raw = b"".join(self._pack_pass(one, draft, programs, site, directory) for one in passes)
+        return php, raw + record.u32s("PHP_SERVICE", php) if php >= 0 else raw
+
+    def _order_passes(self, draft: Draft) -> list[Pass]:
+        """Return all that a host passes on: a Location's first, the last of them before the others; then own before the server's."""
+        own = draft.host.get("passes", ())
+        shared = self._main.get("passes", ()) if draft.node else ()
+        if not own and not shared:
+            return []
+        sections = [one for one in (*shared, *own) if one.is_section]
+        return [*reversed(sections), *(one for one in (*own, *shared) if not one.is_section)]
+
+    def _site(self, draft: Draft) -> Site:
+        settings = self._merged(draft)
+        env = {name: value for name, value in settings.get("env", {}).items() if value is not None}
+        values = tuple((directive, name, value) for (_, name), (directive, value) in settings.get("php_values", {}).items())
+        return Site(self.document_root(draft)[0], draft.host.get("error_log", self._main["error_log"]), env, values)
+
+    def _pack_pass(self, one: Pass, draft: Draft, programs: Programs, site: Site, directory: str) -> bytes:
+        target = one.target
+        if isinstance(target, str):
+            return _pack_pass(one.kind, one.origin, target, one.parameters)
+        index = (programs.find_app(target, site, directory) if isinstance(target, App)
+                 else programs.find_wsgi(target, site, directory))
+        below = b"".join(_pack_pass(kind % 2, origin, "!", Parameters()) for kind, origin, _ in self._aliases(draft)
+                         if one.origin == "/" or (not kind % 2 and f"{origin}/".startswith(f"{one.origin}/")))
+        return below + _pack_pass(one.kind, one.origin, f"service:{index}{one.origin}", one.parameters)
+
+    def _pack_remote_ip(self, host: Settings) -> bytes:
+        main = self._main
+        out = []
+        header = host.get("remote_ip_header", main.get("remote_ip_header"))
+        if header is not None:
+            out.append(record.text("REMOTE_IP_HEADER", header))
+        for name, tag in (("remote_ip_internal", "REMOTE_IP_INTERNAL"), ("remote_ip_trusted", "REMOTE_IP_TRUSTED")):
+            leaves = host.get(name, main.get(name))
+            if leaves is not None:
+                out.append(record.item(tag, b"".join(leaves)))
+        if host.get("proxy_protocol", main.get("proxy_protocol")):
+            out.append(record.u32s("PROXY_PROTOCOL", 1))
+        return b"".join(out)
 
     def _pack_sections(self, draft: Draft) -> bytes:
         if not draft.node or not draft.sections:
@@ -181,6 +265,22 @@ class HostPacker:
             out.append(shared)
             out += [_item(_SECTION, raw) for kind, _, raw in own if kind and kind // 2 == first // 2]
         return b"".join(out)
+
+
+def _fixed_part(target: str) -> str:
+    """Return the directory below which a pattern's path stays, whatever matches."""
+    head, dollar, _ = target.partition("$")
+    return (head.rpartition("/")[0] if dollar else head.rstrip("/")) or "/"
+
+
+def _pack_pass(kind: int, origin: str, target: str, parameters: Parameters) -> bytes:
+    times = parameters[:3]
+    return record.item("PROXY_PASS", b"".join((
+        record.u32s("PROXY_KIND", kind), record.text("PROXY_FROM", origin), record.text("PROXY_TO", target),
+        record.u32s("PROXY_TIMES", *times) if any(times) else b"",
+        record.text("PROXY_UPGRADE", parameters.upgrade) if parameters.upgrade else b"",
+        record.u32s("PROXY_SINGLE_USE", 1) if parameters.is_single_use else b"",
+    )))
 
 
 def _depth(pair: tuple[int, bytes]) -> int:

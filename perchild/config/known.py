@@ -12,25 +12,25 @@ _UNKNOWN = "Invalid command '{}', perhaps misspelled or defined by a module not 
 
 # Module -> its directives that we do not have (sections with their brackets).
 MODULES: dict[str, str] = {
-    "core": """AcceptFilter AccessFileName AllowEncodedSlashes AllowOverrideList AsyncFilter CGIMapExtension CGIPassAuth CGIVar ContentDigest
+    "core": """AcceptFilter AccessFileName AllowEncodedSlashes AllowOverrideList AsyncFilter CGIMapExtension CGIVar ContentDigest
         <Else> <ElseIf> EnableMMAP EnableSendfile Error ExtendedStatus FlushMaxPipelined FlushMaxThreshold HostnameLookups HttpProtocolOptions
         <If> <IfDirective> <IfSection> LimitInternalRecursion <Limit> <LimitExcept> LimitXMLRequestBody MaxRangeOverlaps MaxRangeReversals
         MaxRanges MergeSlashes MergeTrailers Mutex Protocol Protocols ProtocolsHonorOrder QualifyRedirectURL ReadBufferSize RegexDefaultOptions
-        RegisterHttpMethod RLimitCPU RLimitMEM RLimitNPROC ScriptInterpreterSource SeeRequestTail ServerPath SetInputFilter SetOutputFilter
+        RegisterHttpMethod ScriptInterpreterSource SeeRequestTail ServerPath SetInputFilter SetOutputFilter
         StrictHostCheck TraceEnable UnDefineAll Use UseCanonicalPhysicalPort Warning IdentityCheck Port ServerType BindAddress
         ResourceConfig AccessConfig ClearModuleList AddModule""",
     "mpm_common, event": """AsyncRequestWorkerFactor ListenCoresBucketsRatio BS2000Account ConnectionStatus""",
     "mod_unixd": "ChrootDir Suexec",
-    "mpm_itk": "AssignUserIDExpr AssignGroupIDExpr EnableCapabilities MaxClientsVHost NiceValue",
+    "mpm_itk": "AssignUserIDExpr AssignGroupIDExpr EnableCapabilities MaxClientsVHost",
     "peruser": """Processor Multiplexer ServerEnvironment <Processor> MinProcessors MaxProcessors MinMultiplexers MaxMultiplexers
         ExpireTimeout MinSpareProcessors MaxSpareProcessors StartProcessors ProcessorWaitTimeout MultiplexerChroot""",
     "mod_ruid2": "RMode RUidGid RGroups RMinUidGid RDefaultUidGid RDocumentChRoot",
     "mod_suexec": "SuexecUserGroup",
     "mod_suphp": "suPHP_Engine suPHP_ConfigPath suPHP_UserGroup suPHP_AddHandler suPHP_RemoveHandler suPHP_PHPPath",
     "mod_privileges": "DTracePrivileges PrivilegesMode VHostCGIMode VHostCGIPrivs VHostGroup VHostPrivs VHostSecure VHostUser",
-    "mod_php": "php_value php_flag php_admin_value php_admin_flag PHPINIDir",
-    "mod_actions": "Action Script",
-    "mod_alias": "ScriptAlias ScriptAliasMatch AliasPreservePath RedirectRelative",
+    "mod_php": "PHPINIDir",
+    "mod_actions": "Script",
+    "mod_alias": "AliasPreservePath RedirectRelative",
     "mod_allowmethods": "AllowMethods",
     "mod_asis, mod_cern_meta": "MetaDir MetaFiles MetaSuffix",
     "mod_auth_basic": "AuthBasicAuthoritative AuthBasicFake AuthBasicProvider AuthBasicUseDigestAlgorithm",
@@ -63,7 +63,6 @@ MODULES: dict[str, str] = {
         CacheNegotiatedDocs CacheQuickHandler CacheReadSize CacheReadTime CacheRoot CacheSocache CacheSocacheMaxSize CacheSocacheMaxTime
         CacheSocacheMinTime CacheSocacheReadSize CacheSocacheReadTime CacheStaleOnError CacheStoreExpired CacheStoreNoStore
         CacheStorePrivate MMapFile""",
-    "mod_cgi, mod_cgid": "ScriptLog ScriptLogBuffer ScriptLogLength ScriptSock CGIDScriptTimeout CGIScriptTimeout",
     "mod_charset_lite": "CharsetDefault CharsetOptions CharsetSourceEnc",
     "mod_dav": "Dav DavBasePath DavDepthInfinity DavGenericLockDB DavLockDB DavLockDiscovery DavMinTimeout",
     "mod_dbd": "DBDExptime DBDInitSQL DBDKeep DBDMax DBDMin DBDParams DBDPersist DBDPrepareSQL DBDriver",
@@ -74,11 +73,6 @@ MODULES: dict[str, str] = {
     "mod_expires": "ExpiresActive ExpiresByType ExpiresDefault",
     "mod_ext_filter": "ExtFilterDefine ExtFilterOptions",
     "mod_fastcgi": "FastCgiExternalServer FastCgiServer FastCgiIpcDir FastCgiConfig FastCgiWrapper FastCgiSuexec",
-    "mod_fcgid": """FcgidBusyScanInterval FcgidBusyTimeout FcgidCmdOptions FcgidConnectTimeout FcgidErrorScanInterval FcgidIdleScanInterval
-        FcgidIdleTimeout FcgidInitialEnv FcgidIOTimeout FcgidIPCDir FcgidMaxProcesses FcgidMaxProcessesPerClass FcgidMaxRequestInMem
-        FcgidMaxRequestLen FcgidMaxRequestsPerProcess FcgidMinProcessesPerClass FcgidOutputBufferSize FcgidPassHeader FcgidProcessLifeTime
-        FcgidProcessTableFile FcgidSpawnScore FcgidSpawnScoreUpLimit FcgidTerminationScore FcgidTimeScore FcgidWrapper FCGIWrapper
-        FcgidZombieScanInterval FcgidFixPathinfo""",
     "mod_filter": "AddOutputFilterByType FilterChain FilterDeclare FilterProtocol FilterProvider FilterTrace",
     "mod_heartbeat, mod_heartmonitor": "HeartbeatAddress HeartbeatListen HeartbeatMaxServers HeartbeatStorage",
     "mod_http2": """H2AltSvc H2AltSvcMaxAge H2CopyFiles H2Direct H2EarlyHints H2EarlyHint H2MaxDataFrameLen H2MaxSessionStreams
@@ -107,8 +101,8 @@ MODULES: dict[str, str] = {
         MDomain MDomainSet <MDomain> <MDomainSet> MDPortMap MDPrivateKeys MDRenewMode MDRenewWindow MDRequireHttps MDRetryDelay
         MDRetryFailover MDServerStatus MDStapleOthers MDStapling MDStaplingKeepResponse MDStaplingRenewWindow MDStoreDir MDStoreLocks
         MDWarnWindow""",
-    "mod_mime": """AddHandler AddInputFilter AddLanguage AddOutputFilter DefaultLanguage ModMimeUsePathInfo MultiviewsMatch RemoveCharset
-        RemoveEncoding RemoveHandler RemoveInputFilter RemoveLanguage RemoveOutputFilter RemoveType""",
+    "mod_mime": """AddInputFilter AddLanguage AddOutputFilter DefaultLanguage ModMimeUsePathInfo MultiviewsMatch RemoveCharset
+        RemoveEncoding RemoveInputFilter RemoveLanguage RemoveOutputFilter RemoveType""",
     "mod_mime_magic": "MimeMagicFile",
     "mod_negotiation": "ForceLanguagePriority LanguagePriority",
     "mod_nw_ssl": "NWSSLTrustedCerts NWSSLUpgradeable SecureListen",
@@ -117,17 +111,14 @@ MODULES: dict[str, str] = {
         PassengerUser PassengerUserSwitching""",
     "mod_policy": """PolicyConditional PolicyConditionalURL PolicyEnvironment PolicyFilter PolicyKeepalive PolicyLength PolicyMaxage
         PolicyNocache PolicyType PolicyValidation PolicyVary PolicyVersion""",
-    "mod_proxy": """AllowCONNECT BalancerGrowth BalancerInherit BalancerMember BalancerPersist NoProxy <Proxy> <ProxyMatch> ProxyAddHeaders
-        ProxyBadHeader ProxyBlock ProxyDomain ProxyErrorOverride ProxyExpressDBMFile ProxyExpressDBMType ProxyExpressEnable
-        ProxyFCGIBackendType ProxyFCGISetEnvIf ProxyFtpDirCharset ProxyFtpEscapeWildcards ProxyFtpListOnWildcard ProxyHCExpr ProxyHCTemplate
+    "mod_proxy": """AllowCONNECT BalancerGrowth BalancerInherit BalancerMember BalancerPersist <ProxyMatch> ProxyExpressDBMFile ProxyExpressDBMType
+        ProxyExpressEnable ProxyFtpDirCharset ProxyFtpEscapeWildcards ProxyFtpListOnWildcard ProxyHCExpr ProxyHCTemplate
         ProxyHCTPsize ProxyHTMLBufSize ProxyHTMLCharsetOut ProxyHTMLDocType ProxyHTMLEnable ProxyHTMLEvents ProxyHTMLExtended
-        ProxyHTMLFixups ProxyHTMLInterp ProxyHTMLLinks ProxyHTMLMeta ProxyHTMLStripComments ProxyHTMLURLMap ProxyIOBufferSize
-        ProxyMaxForwards ProxyPass ProxyPassInherit ProxyPassInterpolateEnv ProxyPassMatch ProxyPassReverse ProxyPassReverseCookieDomain
-        ProxyPassReverseCookiePath ProxyPreserveHost ProxyReceiveBufferSize ProxyRemote ProxyRemoteMatch ProxyRequests ProxySCGIInternalRedirect
-        ProxySCGISendfile ProxySet ProxySourceAddress ProxyStatus ProxyTimeout ProxyVia ProxyWebsocketFallbackToProxyHttp""",
+        ProxyHTMLFixups ProxyHTMLInterp ProxyHTMLLinks ProxyHTMLMeta ProxyHTMLStripComments ProxyHTMLURLMap
+        ProxyPassInherit ProxyRemote ProxyRemoteMatch ProxySCGIInternalRedirect ProxySCGISendfile ProxySourceAddress""",
     "mod_ratelimit, mod_reflector": "ReflectorHeader",
-    "mod_remoteip": """RemoteIPHeader RemoteIPInternalProxy RemoteIPInternalProxyList RemoteIPProxiesHeader RemoteIPProxyProtocol
-        RemoteIPProxyProtocolExceptions RemoteIPTrustedProxy RemoteIPTrustedProxyList""",
+    "mod_remoteip": """RemoteIPInternalProxyList RemoteIPProxiesHeader
+        RemoteIPProxyProtocolExceptions RemoteIPTrustedProxyList""",
     "mod_rewrite": "RewriteBase RewriteCond RewriteEngine RewriteMap RewriteOptions RewriteRule RewriteLog RewriteLogLevel RewriteLock",
     "mod_sed": "InputSed OutputSed",
     "mod_security2": "SecRuleEngine SecRule SecAction SecRuleRemoveById SecRequestBodyAccess SecFilterEngine SecFilterScanPOST",

@@ -166,6 +166,7 @@ class SystemUsers:
     def __init__(self) -> None:
         self._users: dict[str, tuple[int, int]] = {}
         self._names: dict[int, str] = {}
+        self._homes: dict[int, str] = {}
         self._groups: dict[str, int] = {}
         self._group_names: dict[int, str] = {}
         self._members: dict[str, set[int]] = {}
@@ -173,6 +174,7 @@ class SystemUsers:
         for user in pwd.getpwall():
             self._users.setdefault(user.pw_name, (user.pw_uid, user.pw_gid))
             self._names.setdefault(user.pw_uid, user.pw_name)
+            self._homes.setdefault(user.pw_uid, user.pw_dir)
         for group in grp.getgrall():
             self._groups.setdefault(group.gr_name, group.gr_gid)
             self._group_names.setdefault(group.gr_gid, group.gr_name)
@@ -199,6 +201,16 @@ class SystemUsers:
             except (KeyError, OverflowError):
                 return None
         return name
+
+    def home(self, uid: int) -> str | None:
+        """Return the home directory of a uid."""
+        home = self._homes.get(uid)
+        if home is None and not self._is_files_only:
+            try:
+                return pwd.getpwuid(uid).pw_dir
+            except (KeyError, OverflowError):
+                return None
+        return home
 
     def group(self, name: str) -> int | None:
         """Return the gid of a group name."""

@@ -40,6 +40,14 @@ MERGES: dict[str, Merge] = {
     "headers": _join,  # mod_headers
     "request_headers": _join,  # mod_headers
     "redirects": _join_inner_first,  # mod_alias
+    "add_handler": _update,  # mod_mime
+    "actions": _update,  # mod_actions
+    "wrappers": _update,  # mod_fcgid
+    "fcgi_env": _update,  # mod_proxy_fcgi
+    "php_values": _update,  # mod_php
+    "proxy_reverse": _join_inner_first,  # mod_proxy
+    "cookie_paths": _join_inner_first,  # mod_proxy
+    "cookie_domains": _join_inner_first,  # mod_proxy
 }
 
 

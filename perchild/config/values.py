@@ -44,6 +44,9 @@ class Users(Protocol):
     def groups(self, name: str, gid: int) -> tuple[int, ...]:
         """Return the supplementary groups of a user whose primary group is gid, sorted, without gid."""
 
+    def home(self, uid: int) -> str | None:
+        """Return the home directory of a uid."""
+
 
 @dataclass(slots=True)
 class Env:
@@ -59,6 +62,9 @@ class Env:
     has_ipv6: bool = True
     warn: Callable[[str, int], None] = lambda _reason, _word: None
     context: str = ""  # of the directive being read: "", "<virtualhost", "<directory" ...
+    location: str = ""  # of the directive being read: path or pattern of its <Location>
+    is_location_pattern: bool = False
+    workers: Mapping[str, Any] = field(default_factory=dict)  # URL -> targets.Worker: the <Proxy> sections in force
     good_patterns: set[str] = field(default_factory=set)
 
     def path(self, word: str, index: int = 0) -> str:

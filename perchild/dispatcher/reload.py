@@ -41,10 +41,11 @@ READY_LIMIT_S = 10.0  # for the new children of changed identities
 def sign_identity(plan: Plan, identity: Identity) -> tuple[object, ...]:
     """Return everything that a running child of this identity cannot be told by a message.
 
-    Two plans with the same signature need no new child: the record's digest covers hosts, logs and thread numbers.
+    Two plans with the same signature need no new child: the record's digest covers hosts, logs and thread numbers, the name of the
+    runner's file what programs are told.
     """
     accepting = is_accepting(plan, identity)
-    return (identity.uid, identity.gid, identity.groups, identity.kind, identity.digest, accepting,
+    return (identity.uid, identity.gid, identity.groups, identity.kind, identity.digest, identity.runner, accepting,
             plan.accept_scope, plan.types_digest, plan.thread_stack_bytes,
             (plan.accept_mutex, plan.lock_file) if identity.kind == UNASSIGNED else None,
             plan.listeners if accepting else None)
@@ -303,8 +304,8 @@ def note_exit(server: Server, member: Member, _child: Child) -> None:
 
 
 def sweep_records(server: Server) -> None:
-    """Remove records that no identity uses any more."""
-    wanted = {member.identity.record for member in server.members.values()}
+    """Remove records and runners' files that no identity uses any more."""
+    wanted = {name for member in server.members.values() for name in (member.identity.record, member.identity.runner)}
     for name in os.listdir(server.records_fd):
         if name not in wanted:
             os.unlink(name, dir_fd=server.records_fd)

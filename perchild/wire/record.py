@@ -98,6 +98,7 @@ TAGS: tuple[Tag, ...] = (
                                     "unix:/path|fcgi://host/dir, service:K/path; $0..$9 for a pattern"),
     Tag(88, "PROXY_TIMES", U32S, False, "timeout ms, connect timeout ms, retry s; 0 = default"),
     Tag(89, "PROXY_UPGRADE", STR, False, "protocol a client may upgrade to (websocket, ANY); absent: none"),
+    Tag(90, "PROXY_SINGLE_USE", U32, False, "1: a connection to the back end is used for one request only (disablereuse)"),
     # --- settings: the items of BASE and SECTION_SETTINGS ---------------------------------------------------------
     Tag(100, "OPTIONS", U32S, False, "absolute 0|1, added bits, removed bits (OPTION_BITS)"),
     Tag(101, "DIRECTORY_INDEX", STRS, False, "names; empty list = disabled"),

@@ -48,6 +48,12 @@ class FakeUsers:
         return tuple(one for one in MEMBERS.get(name, ()) if one != gid)
 
 
+    def home(self, uid: int) -> str | None:
+        """Return a home directory."""
+        name = self.user_name(uid)
+        return f"/home/{name}" if name else None
+
+
 class FakeFiles:
     """Files by path."""
 

@@ -151,7 +151,96 @@ LogFormat "%h %l %u %t \\"%r\\" %>s %O \\"%{Referer}i\\" \\"%{User-Agent}i\\"" c
 """
 
 
-@pytest.mark.parametrize("text", [HESTIA, ALTERNC, IMSCP, CPANEL, DEBIAN], ids=["hestia", "alternc", "imscp", "cpanel", "debian"])
+ISPCONFIG = """
+<Directory /var/www/alice.example>
+    AllowOverride None
+    Require all denied
+</Directory>
+<VirtualHost *:80>
+    DocumentRoot /var/www/clients/client1/web1/web
+    ServerName alice.example
+    AssignUserID alice alice
+    <IfModule mod_fcgid.c>
+        <Directory /var/www/clients/client1/web1/web>
+            <FilesMatch "\\.php[345]?$">
+                SetHandler fcgid-script
+            </FilesMatch>
+            FCGIWrapper /var/www/php-fcgi-scripts/web1/.php-fcgi-starter .php
+            FCGIWrapper /var/www/php-fcgi-scripts/web1/.php-fcgi-starter .php3
+            Options +ExecCGI
+            AllowOverride All
+            Require all granted
+        </Directory>
+    </IfModule>
+    <IfModule mod_fastcgi.c>
+        FastCgiExternalServer /var/www/php-fcgi/x -idle-timeout 300 -socket /var/lib/php5-fpm/web1.sock
+    </IfModule>
+    <Directory /var/www/clients/client1/web1/cgi-bin>
+        Require all granted
+    </Directory>
+    ScriptAlias /cgi-bin/ /var/www/clients/client1/web1/cgi-bin/
+    <FilesMatch \\.(cgi|pl)$>
+        SetHandler cgi-script
+    </FilesMatch>
+    Action php-fcgi /php-fcgi virtual
+    Alias /php-fcgi /var/www/alice.example/cgi-bin/php-fcgi-80-alice.example
+</VirtualHost>
+"""
+
+CYBERPANEL = """
+<VirtualHost *:80>
+    ServerName alice.example
+    DocumentRoot /home/alice/public_html
+    AssignUserID alice alice
+    <Proxy "unix:/var/run/php/alice.sock|fcgi://php-fpm-alice">
+        ProxySet timeout=120
+    </Proxy>
+    <FilesMatch \\.php$>
+        SetHandler proxy:fcgi://php-fpm-alice
+    </FilesMatch>
+    AddHandler application/x-httpd-php83 .php .php7 .phtml
+    php_admin_value open_basedir "/home/alice/:/tmp"
+</VirtualHost>
+"""
+
+VIRTUALMIN = """
+<VirtualHost *:80>
+    ServerName alice.example
+    DocumentRoot /home/alice/public_html
+    AssignUserID #1001 #1001
+    ScriptAlias /cgi-bin/ /home/alice/cgi-bin/
+    ProxyPassMatch ^/(.*\\.php(/.*)?)$ fcgi://localhost:8000/home/alice/public_html/$1
+    <Directory /home/alice/public_html>
+        Options -Indexes +IncludesNOEXEC +SymLinksIfOwnerMatch +ExecCGI
+        Require all granted
+        AddType application/x-httpd-php .php
+        AddHandler fcgid-script .php
+        FCGIWrapper /home/alice/fcgi-bin/php8.2.fcgi .php
+    </Directory>
+    RemoveHandler .php
+    ProxyPass /.well-known !
+    ProxyPass /admin/ http://localhost:10000/
+    ProxyPassReverse /admin/ http://localhost:10000/
+</VirtualHost>
+"""
+
+DIRECTADMIN = """
+<VirtualHost 10.0.0.1:80>
+    ServerName alice.example
+    DocumentRoot /home/alice/domains/alice.example/public_html
+    AssignUserID alice alice
+    ScriptAlias /cgi-bin/ /home/alice/domains/alice.example/public_html/cgi-bin/
+    <Directory "/home/alice/domains/alice.example/public_html">
+        <FilesMatch "\\.(inc|php|phtml)$">
+            AddHandler "proxy:unix:/usr/local/php82/sockets/alice.sock|fcgi://localhost" .inc .php .phtml
+        </FilesMatch>
+    </Directory>
+</VirtualHost>
+"""
+
+
+@pytest.mark.parametrize("text", [HESTIA, ALTERNC, IMSCP, CPANEL, DEBIAN, ISPCONFIG, CYBERPANEL, VIRTUALMIN, DIRECTADMIN],
+                         ids=["hestia", "alternc", "imscp", "cpanel", "debian", "ispconfig", "cyberpanel", "virtualmin", "directadmin"])
 def test_a_panels_host_is_served_as_its_user(world: Any, text: str) -> None:
     """No error, no warning, and alice is alice."""
     result = world.good(text, environ={"APACHE_RUN_USER": "www-data", "APACHE_RUN_GROUP": "www-data"})
