@@ -150,7 +150,7 @@ def _compile(work: Work, tree: Tree, mpm: str, loader: Loader) -> tuple[Compiled
     owned = list(_own_hosts(work, unassigned))
     number_groups(work)
     _warn_foreign(work)
-    packer = HostPacker(work.collected.main, tree.server_root, _run_dir(work, tree), work.fail, work.warn)
+    packer = HostPacker(work.collected, tree.server_root, _run_dir(work, tree), work.fail, work.warn)
     routes = Routes(work)
     main_file = work.options.config_file
     infos = [_describe(work.collected.main, unassigned.person, packer, main_file)]

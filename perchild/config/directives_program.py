@@ -1,7 +1,7 @@
-"""The table, part four: programs and back ends: CGI, FastCGI, PHP, application servers, proxying, and the limits they run under.
+"""The table, part four: programs: CGI, FastCGI, PHP, application servers, and the limits they run under.
 
-Runs as: compile (pure).  Source: httpd's mod_alias, mod_cgi, mod_actions, mod_mime, mod_proxy, mod_proxy_fcgi, mod_remoteip; mod_fcgid,
-mod_wsgi, mod_php, mpm_itk (NiceValue).
+Runs as: compile (pure).  Source: httpd's mod_alias, mod_cgi, mod_actions, mod_mime, mod_proxy_fcgi; mod_fcgid, mod_wsgi, mod_php,
+mpm_itk (NiceValue).
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from perchild.config.access import pack_address, pack_node
 from perchild.config.formats import literal, operation
 from perchild.config.messages import BadDirectiveError
-from perchild.config.rows import ANYWHERE, HOST, MANY, SECTION, SERVER, Parse, Row, custom, one
-from perchild.config.targets import MAX_TIME_MS, Parameters, find_worker, parse_handler, parse_parameters, parse_target
-from perchild.config.values import FLAG, Env, number, parse_number, parse_time_ms, time_ms
+from perchild.config.rows import ANYWHERE, HOST, MANY, SERVER, Parse, Row, custom, one
+from perchild.config.targets import MAX_TIME_MS, Parameters, parse_handler
+from perchild.config.values import FLAG, Env, number, parse_number, parse_time_ms
 
 BOTH = SERVER | HOST
 MAX_CHILDREN = 1000
@@ -23,8 +22,6 @@ NO_LIMIT = -1  # of an RLimit: max
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _PHP_VERSION = re.compile(r"\d{1,2}\.\d{1,2}\Z")
 _PHP_NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
-_LOCATIONS = frozenset(("<location", "<locationmatch"))
-_OUTSIDE = frozenset(("", "<virtualhost"))
 
 
 class Pool(NamedTuple):
@@ -43,10 +40,19 @@ class App(NamedTuple):
 
 
 class Wsgi(NamedTuple):
-    """WSGIScriptAlias: its file, and the URL path it stands at."""
+    """WSGIScriptAlias: its file, the URL path it stands at, the WSGIDaemonProcess it names ("" = none)."""
 
     file: str
     mount: str
+    group: str = ""
+
+
+class Daemon(NamedTuple):
+    """WSGIDaemonProcess: root of a virtual environment, directories for imports, directory to start in; "" = not said."""
+
+    python_home: str = ""
+    python_path: tuple[str, ...] = ()
+    home: str = ""
 
 
 class Pass(NamedTuple):
@@ -206,6 +212,10 @@ def _php(directive: str) -> Parse:
 # --- application servers -----------------------------------------------------------------------------------------
 
 
+_DAEMON = "every application runs as its host's own user, in a process of its own"
+_USUAL_OPTIONS = frozenset(("display-name", "lang", "locale"))  # nobody misses them
+
+
 def _mount(word: str) -> str:
     return word.rstrip("/") or "/"
 
@@ -224,112 +234,37 @@ def _parse_wsgi_alias(words: list[str], env: Env) -> Pass:
     if not words[0].startswith("/"):
         message = f"WSGIScriptAlias needs a URL path that begins with '/', not '{words[0]}'"
         raise BadDirectiveError(message, 0)
+    group = ""
     for index, word in enumerate(words[2:], 2):
-        env.warn(f"{word} has no effect: an application runs in a process of its own", index)
+        key, _, value = word.partition("=")
+        if key.lower() == "process-group":
+            group = value
+        else:
+            env.warn(f"{word} has no effect: {_DAEMON}", index)
     mount = _mount(words[0])
-    return Pass(0, mount, Wsgi(env.path(words[1], 1), mount), Parameters())
+    return Pass(0, mount, Wsgi(env.path(words[1], 1), mount, group), Parameters())
 
 
-# --- proxying ----------------------------------------------------------------------------------------------------
+def _parse_daemon(words: list[str], env: Env) -> dict[str, Daemon]:
+    daemon = Daemon()
+    for index, word in enumerate(words[1:], 1):
+        key, equals, value = word.partition("=")
+        if not equals:
+            message = f"'{word}' is no option of WSGIDaemonProcess: name=value expected"
+            raise BadDirectiveError(message, index)
+        if key == "python-home":
+            daemon = daemon._replace(python_home=env.path(value, index))
+        elif key == "python-path":
+            daemon = daemon._replace(python_path=tuple(env.path(part, index) for part in value.split(":") if part))
+        elif key == "home":
+            daemon = daemon._replace(home=env.path(value, index))
+        elif key not in _USUAL_OPTIONS:
+            env.warn(f"{key} has no effect: {_DAEMON}", index)
+    return {words[0]: daemon}
 
 
-def _check_origin(name: str, word: str, kind: int, env: Env) -> None:
-    if kind == 1:
-        env.pattern(word)
-    elif not word.startswith("/"):
-        message = f"{name} needs a URL path that begins with '/', not '{word}'"
-        raise BadDirectiveError(message, 0)
-
-
-def _passer(name: str, kind: int) -> Parse:
-    def parse(words: list[str], env: Env) -> Pass:
-        if env.context in _LOCATIONS:
-            at, origin, own_kind = 0, env.location, int(env.is_location_pattern)
-            if len(words) > 1 and "=" not in words[1]:
-                message = f"{name} within <Location> takes the back end's URL alone: the path is the section's"
-                raise BadDirectiveError(message, 1)
-        elif env.context not in _OUTSIDE:
-            message = f"{name} not allowed in {env.context}> context: <Location> is the section for URLs"
-            raise BadDirectiveError(message)
-        else:
-            at, origin, own_kind = 1, words[0], kind
-            _check_origin(name, origin, kind, env)
-            if len(words) < 2:  # noqa: PLR2004
-                message = f"{name} needs a back end's URL behind the path, or '!'"
-                raise BadDirectiveError(message, 0)
-        is_section = at == 0
-        if words[at] == "!":
-            return Pass(own_kind, origin, "!", Parameters(), is_section)
-        target = parse_target(words[at], at, env)
-        worker = find_worker(target, env.workers)
-        given = parse_parameters(words[at + 1 :], at + 1, env).within(worker.parameters if worker else Parameters())
-        if target.startswith("ws://") and not given.upgrade:
-            given = given._replace(upgrade="websocket")
-        return Pass(own_kind, origin, target, given, is_section)
-
-    return parse
-
-
-def _parse_reverse(words: list[str], env: Env) -> tuple[str, str]:
-    if words[-1].lower() == "interpolate" and len(words) > 1:
-        env.warn("interpolate has no effect", len(words) - 1)
-        words = words[:-1]
-    if len(words) == 1:
-        if env.context != "<location":
-            message = "ProxyPassReverse needs the path that clients see, and the back end's URL"
-            raise BadDirectiveError(message, 0)
-        words = [env.location, *words]
-    _check_origin("ProxyPassReverse", words[0], 0, env)
-    url = words[1].rpartition("|")[2]
-    if "://" not in url and not url.startswith("/"):
-        message = f"'{words[1]}' is no URL"
-        raise BadDirectiveError(message, 1)
-    return words[0], url
-
-
-def _parse_cookie(words: list[str], env: Env) -> tuple[str, str]:
-    if len(words) > 2:  # noqa: PLR2004
-        env.warn(f"{words[2]} has no effect", 2)
-    return words[0], words[1]
-
-
-def _parse_requests(words: list[str], env: Env) -> None:
-    if FLAG.parse(words[0], 0, env):
-        message = ("ProxyRequests On would make an open proxy, by which anybody reaches anything from this machine; it is not supported. "
-                   "To pass requests on to a back end, ProxyPass is enough")
-        raise BadDirectiveError(message, 0)
-
-
-def _parse_proxy_set(words: list[str], env: Env) -> Parameters:
-    if env.context != "<proxy":
-        message = "ProxySet belongs into <Proxy URL>: there it says which back end is meant"
-        raise BadDirectiveError(message)
-    return parse_parameters(words, 0, env)
-
-
-# --- addresses of clients ----------------------------------------------------------------------------------------
-
-
-def _parse_field_name(words: list[str], _env: Env) -> str:
-    if not _TOKEN.match(words[0]):
-        message = f"'{words[0]}' is no name of a header field"
-        raise BadDirectiveError(message, 0)
-    return words[0]
-
-
-def _parse_addresses(words: list[str], env: Env) -> list[bytes]:
-    leaves: list[bytes] = []
-    for index, word in enumerate(words):
-        leaf = pack_address(word, index)
-        if leaf is None:
-            found = env.resolve(word)
-            if not found:
-                message = f"'{word}' is no IP address, no network, and no name that is known"
-                raise BadDirectiveError(message, index)
-            leaves += [pack_node("ip", bytes((family, 8 * len(packed))) + packed) for family, packed in found]
-        else:
-            leaves.append(leaf)
-    return leaves
+def _parse_group(words: list[str], _env: Env) -> str:
+    return "" if words[0].startswith("%{") else words[0]
 
 
 # --- limits ------------------------------------------------------------------------------------------------------
@@ -359,7 +294,6 @@ def _idle(name: str, reason: str) -> Parse:
 
 
 _FCGID = "programs are started, kept and ended as RunnerIdle, Timeout and LimitRequestBody say"
-_DAEMON = "every application runs as its host's own user, in a process of its own"
 _STREAMED = "there is no forward proxy, and bodies are streamed as they come"
 _IDLE_NAMES: tuple[tuple[int, str, str], ...] = (
     (BOTH, ("FcgidBusyScanInterval FcgidBusyTimeout FcgidCmdOptions FcgidConnectTimeout FcgidErrorScanInterval FcgidIdleScanInterval "
@@ -372,15 +306,14 @@ _IDLE_NAMES: tuple[tuple[int, str, str], ...] = (
     (BOTH, ("ProxyIOBufferSize ProxyReceiveBufferSize ProxyAddHeaders ProxyBadHeader ProxyMaxForwards ProxyVia ProxyStatus ProxyBlock "
            "ProxyDomain NoProxy ProxyFCGIBackendType ProxyPassInterpolateEnv ProxyWebsocketFallbackToProxyHttp"), _STREAMED),
     (ANYWHERE, "ProxyErrorOverride", "the back end's own error pages are sent"),
-    (ANYWHERE, "WSGIProcessGroup WSGIApplicationGroup WSGIPassAuthorization WSGIScriptReloading", _DAEMON),
-    (BOTH, ("WSGIDaemonProcess WSGISocketPrefix WSGIPythonHome WSGIPythonPath WSGIImportScript WSGIRestrictEmbedded "
+    (ANYWHERE, "WSGIApplicationGroup WSGIPassAuthorization WSGIScriptReloading", _DAEMON),
+    (BOTH, ("WSGISocketPrefix WSGIPythonHome WSGIPythonPath WSGIImportScript WSGIRestrictEmbedded "
            "WSGIChunkedRequest WSGIPythonOptimize"), _DAEMON),
 )
 _IDLE_ROWS = tuple(
     custom(name, contexts, "...", (1, MANY), _idle(name, reason), "host", "", f"Without effect: {reason}", store="ignore")
     for contexts, names, reason in _IDLE_NAMES for name in names.split())
 
-_WORKER = "timeout=s, connectiontimeout=s, retry=s, upgrade=protocol, disablereuse=On|Off"
 _COUNTS = "seconds, bytes or processes; max"
 
 ROWS: tuple[Row, ...] = (
@@ -419,31 +352,11 @@ ROWS: tuple[Row, ...] = (
            store="append", default="URL path /"),
     custom("WSGIScriptAlias", BOTH, "URL-path file", (2, MANY), _parse_wsgi_alias, "host", "passes",
            "Run this WSGI application as the host's user while it is used; what an Alias names is not passed on", store="append"),
-    custom("ProxyPass", BOTH | SECTION, "[URL-path] URL|! [key=value ...]", (1, MANY), _passer("ProxyPass", 0), "host", "passes",
-           f"Pass requests that begin so on to a back end; the first that fits counts; ! = not here. {_WORKER}. The host's own user connects, "
-           "also to unix:/path|http://host/", store="append"),
-    custom("ProxyPassMatch", BOTH | SECTION, "[regex] URL|! [key=value ...]", (1, MANY), _passer("ProxyPassMatch", 1), "host", "passes",
-           "The same for URLs that match; $0..$9 stand for what matched, not in the host", store="append"),
-    custom("ProxyPassReverse", ANYWHERE, "[URL-path] URL", (1, 3), _parse_reverse, "settings", "proxy_reverse",
-           "Change Location, Content-Location and URI of a back end's responses back", store="append"),
-    custom("ProxyPassReverseCookiePath", ANYWHERE, "internal public", (2, 3), _parse_cookie, "settings", "cookie_paths",
-           "Change the path of a back end's cookies", store="append"),
-    custom("ProxyPassReverseCookieDomain", ANYWHERE, "internal public", (2, 3), _parse_cookie, "settings", "cookie_domains",
-           "Change the domain of a back end's cookies", store="append"),
-    one("ProxyPreserveHost", ANYWHERE, FLAG, "settings", "preserve_host", "Whether a back end is sent the client's Host field", default="Off"),
-    one("ProxyTimeout", BOTH, time_ms(1, MAX_TIME_MS), "settings", "proxy_timeout_ms", "How long a back end may be silent", default="Timeout"),
-    custom("ProxyRequests", BOTH, "Off", (1, 1), _parse_requests, "host", "", "Off is what we do; On is refused", store="ignore",
-           default="Off"),
-    custom("ProxySet", SECTION, "key=value ...", (1, MANY), _parse_proxy_set, "host", "proxy_set",
-           f"Within <Proxy>: parameters of this back end: {_WORKER}", store="append"),
-    custom("RemoteIPHeader", BOTH, "field", (1, 1), _parse_field_name, "host", "remote_ip_header",
-           "Field in which a trusted front end names the client"),
-    custom("RemoteIPInternalProxy", BOTH, "address|network|host ...", (1, MANY), _parse_addresses, "host", "remote_ip_internal",
-           "Front ends that are believed whatever address they name", store="extend"),
-    custom("RemoteIPTrustedProxy", BOTH, "address|network|host ...", (1, MANY), _parse_addresses, "host", "remote_ip_trusted",
-           "Front ends that are believed if they name a public address", store="extend"),
-    one("RemoteIPProxyProtocol", BOTH, FLAG, "host", "proxy_protocol",
-        "Whether connections begin with a PROXY protocol header (version 1 or 2), taken from the front ends above only", default="Off"),
+    custom("WSGIDaemonProcess", BOTH, "name [python-home=path] [python-path=path:...] [home=path] ...", (1, MANY), _parse_daemon, "host",
+           "wsgi_daemons", "Virtual environment, directories for imports and directory to start in of the applications that name it, or "
+           "that are in the same host; other options have no effect, the user is always the host's", store="update"),
+    custom("WSGIProcessGroup", BOTH, "name", (1, 1), _parse_group, "host", "wsgi_group",
+           "WSGIDaemonProcess whose Python the host's applications use"),
     *(custom(name, BOTH, "soft|max [hard|max]", (1, 2), _parse_limit, "host", field,
              f"{what} of each program; of several hosts of one user the least counts", unit=_COUNTS, default="the system's")
       for name, field, what in (("RLimitCPU", "rlimit_cpu", "Seconds of CPU time"), ("RLimitMEM", "rlimit_mem", "Bytes of memory"),

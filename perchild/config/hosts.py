@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perchild.config import directives_host, directives_section
-from perchild.config.collect import Draft
+from perchild.config.collect import Collected, Draft
 from perchild.config.directives_host import ReadTimeout
-from perchild.config.directives_program import App, Pass
+from perchild.config.directives_program import App, Daemon, Pass, Wsgi
 from perchild.config.encode import pack_items
 from perchild.config.formats import DEFAULT_FORMAT, NICKNAMES, compile_log_format
 from perchild.config.identity import Person
@@ -76,7 +76,12 @@ def _raw(text: str) -> bytes:
 class HostPacker:
     """Packs the hosts of one configuration, all against the same main server."""
 
-    def __init__(self, main: Draft, server_root: str, run_dir: str, report: Report, warn: Report) -> None:
+    def __init__(self, collected: Collected, server_root: str, run_dir: str, report: Report, warn: Report) -> None:
+        main = collected.main
+        drafts = (main, *collected.hosts)
+        self._daemons: dict[str, Daemon] = {}
+        for draft in drafts:  # one host may define what another one uses: the same site under two ports
+            self._daemons.update(draft.host.get("wsgi_daemons", {}))
         self._main = {**directives_host.DEFAULTS, "error_log": (f"{server_root}/logs/error_log"),
                       "document_root": (f"{server_root}/htdocs", None), **main.host}
         self._main["read_timeouts"] = {**directives_host.DEFAULTS["read_timeouts"], **main.host.get("read_timeouts", {})}
@@ -185,7 +190,8 @@ class HostPacker:
         if raw is None:
             settings = self._merged(draft)
             if php >= 0:
-                settings = {**settings, "add_handler": {"php": f"service:{php}", **settings.get("add_handler", {})}}
+                handlers = settings.get("add_handler", {})  # RemoveHandler takes away other places' handlers, not the pool
+                settings = {**settings, "add_handler": {**handlers, "php": handlers.get("php") or f"service:{php}"}}
             raw = self._base[key] = record.item("BASE", pack_items(settings))
         return raw
 
@@ -235,10 +241,18 @@ class HostPacker:
         if isinstance(target, str):
             return _pack_pass(one.kind, one.origin, target, one.parameters)
         index = (programs.find_app(target, site, directory) if isinstance(target, App)
-                 else programs.find_wsgi(target, site, directory))
+                 else programs.find_wsgi(target, self._find_daemon(target, draft), site, directory))
         below = b"".join(_pack_pass(kind % 2, origin, "!", Parameters()) for kind, origin, _ in self._aliases(draft)
                          if one.origin == "/" or (not kind % 2 and f"{origin}/".startswith(f"{one.origin}/")))
         return below + _pack_pass(one.kind, one.origin, f"service:{index}{one.origin}", one.parameters)
+
+    def _find_daemon(self, wsgi: Wsgi, draft: Draft) -> Daemon:
+        """Return the WSGIDaemonProcess that an application is to run in: named by itself or its host, or the only one there."""
+        name = wsgi.group or draft.host.get("wsgi_group", self._main.get("wsgi_group", ""))
+        if name in self._daemons:
+            return self._daemons[name]
+        nearest: dict[str, Daemon] = draft.host.get("wsgi_daemons") or self._main.get("wsgi_daemons", {})
+        return next(iter(nearest.values())) if not name and len(nearest) == 1 else Daemon()
 
     def _pack_remote_ip(self, host: Settings) -> bytes:
         main = self._main

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from perchild.config.directives_program import NO_LIMIT, App, Pool, Wsgi
+from perchild.config.directives_program import NO_LIMIT, App, Daemon, Pool, Wsgi
 from perchild.config.identity import Person
 
 VERSION = 1
@@ -74,11 +74,12 @@ class Programs:
         return self._find("app", (app, cwd, tuple(env.items())), HTTP, directory, 0,
                           {"command": list(app.command), "cwd": cwd, "env": env, "log": site.error_log})
 
-    def find_wsgi(self, wsgi: Wsgi, site: Site, directory: str) -> int:
+    def find_wsgi(self, wsgi: Wsgi, daemon: Daemon, site: Site, directory: str) -> int:
         """Return the index of the server of the WSGI application `wsgi`."""
-        cwd, env = posixpath.dirname(wsgi.file), dict(site.env)
-        return self._find("wsgi", (wsgi, tuple(env.items())), HTTP, directory, 0,
-                          {"file": wsgi.file, "mount": wsgi.mount, "cwd": cwd, "env": env, "log": site.error_log})
+        cwd, env = daemon.home or posixpath.dirname(wsgi.file), dict(site.env)
+        return self._find("wsgi", (wsgi.file, wsgi.mount, daemon, tuple(env.items())), HTTP, directory, 0, {
+            "file": wsgi.file, "mount": wsgi.mount, "python_home": daemon.python_home, "python_path": list(daemon.python_path),
+            "cwd": cwd, "env": env, "log": site.error_log})
 
     def _find(self, kind: str, key: tuple[object, ...], wire_kind: int, directory: str, idle_s: int, more: dict[str, Any]) -> int:
         index = self._known.get((kind, *key))

@@ -113,7 +113,7 @@ def test_a_pool_is_shared_by_hosts_that_want_the_same(world: Any) -> None:
 
 def test_a_pool_takes_php_files_unless_the_host_says_otherwise(world: Any, by_tag: Any) -> None:
     """An AddHandler for the same extension has the last word."""
-    for more, handler in (("", "service:0"), ("AddHandler application/x-httpd-php82 .php\n", "application/x-httpd-php82")):
+    for more, handler in (("", "service:0"), ("RemoveHandler .php\n", "service:0"), ("AddHandler application/x-httpd-php82 .php\n", "application/x-httpd-php82")):
         host = host_of(world, by_tag, world.good(ALICE.format("PHPPool on\n" + more)))
         assert by_tag(host["BASE"])["ADD_HANDLER"] == [("php", handler)]
 
@@ -145,6 +145,19 @@ def test_the_same_application_of_two_hosts_runs_once(world: Any) -> None:
     services = runner(result)["services"]
     assert [(one["name"], one["kind"], one["file"], one["mount"], one["cwd"]) for one in services] == [
         ("wsgi0", "wsgi", "/srv/app/x.wsgi", "/w", "/srv/app")]
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("WSGIDaemonProcess d python-home=/v python-path=/a:/b home=/h\nWSGIScriptAlias / /srv/x.wsgi\n", ("/v", ["/a", "/b"], "/h")),
+    ("WSGIProcessGroup other\nWSGIScriptAlias / /srv/x.wsgi\n", ("/o", [], "/srv")),
+    ("WSGIScriptAlias / /srv/x.wsgi process-group=other\n", ("/o", [], "/srv")),
+    ("WSGIScriptAlias / /srv/x.wsgi\n", ("", [], "/srv")),
+])
+def test_an_application_uses_the_python_of_its_daemon_process(world: Any, text: str, found: tuple[Any, ...]) -> None:
+    """Named by it or its host, wherever it is defined; else the only one of its host."""
+    other = BOB.format("WSGIDaemonProcess other python-home=/o\n")
+    service = runner(world.good(ALICE.format(text) + other))["services"][0]
+    assert (service["python_home"], service["python_path"], service["cwd"]) == found
 
 
 def test_a_socket_whose_path_is_too_long_is_refused(world: Any) -> None:
@@ -276,7 +289,7 @@ def test_what_cannot_be_is_refused_with_its_reason(world: Any, text: str, reason
 
 
 @pytest.mark.parametrize("text", [
-    "FcgidMaxRequestLen 1073741824", "WSGIDaemonProcess x user=alice threads=3", "WSGIProcessGroup x", "ScriptLog /x", "ProxyVia On",
+    "FcgidMaxRequestLen 1073741824", "WSGIDaemonProcess x user=alice display-name=x", "WSGIApplicationGroup x", "ScriptLog /x", "ProxyVia On",
     "ProxyPass /a http://b/ keepalive=On", "ProxyPass /a http://b/ nocanon", "ProxyErrorOverride On", "FcgidWrapper /a/b .php virtual",
 ])
 def test_what_has_no_effect_is_said(world: Any, text: str) -> None:

@@ -31,6 +31,7 @@ def test_equal_plans_keep_every_child() -> None:
 
 @pytest.mark.parametrize(("change", "changed"), [
     ({"digest": "other"}, (2,)), ({"uid": 5}, (2,)), ({"gid": 5}, (2,)), ({"groups": (5,)}, (2,)), ({"kind": FIXED}, (2,)),
+    ({"runner": "other"}, (2,)),
     ({"children": 9}, ()), ({"name": "other"}, ()), ({"host_count": 9}, ()),
 ])
 def test_identity_is_renewed_for_what_its_child_cannot_be_told(change: dict[str, Any], changed: tuple[int, ...]) -> None:
