@@ -324,6 +324,47 @@ pc_fields_in(const struct pc_req *req, struct pc_slice name)
     return pc_head_find(req->head, req->raw, name);
 }
 
+bool
+pc_fields_is_edited(const struct pc_req *req, struct pc_slice name)
+{
+    for (uint32_t i = 0; i < req->in_edit_count; i++)
+        if (pc_slice_ieq(req->in_edits[i].name, name))
+            return true;
+    return false;
+}
+
+/* What RequestHeader made of `name`, unless it is gone or already there. */
+static uint32_t
+add_edited(const struct pc_req *req, struct pc_slice name, struct pc_pair *fields, uint32_t count)
+{
+    struct pc_slice value = pc_fields_in(req, name);
+    for (uint32_t i = 0; i < count; i++)
+        if (pc_slice_ieq(fields[i].name, name))
+            return count;
+    if (value.base != NULL)
+        fields[count++] = (struct pc_pair){.name = name, .value = value};
+    return count;
+}
+
+uint32_t
+pc_fields_in_all(const struct pc_req *req, struct pc_pair **ret_fields)
+{
+    const struct pc_head *head = req->head;
+    struct pc_pair *fields = pc_arena_alloc(req->arena, (head->field_count + req->in_edit_count) * sizeof *fields);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < head->field_count; i++) {
+        struct pc_slice name = pc_slice_at(req->raw, head->fields[i].name);
+        if (req->in_edit_count > 0 && pc_fields_is_edited(req, name))
+            count = add_edited(req, name, fields, count);
+        else
+            fields[count++] = (struct pc_pair){.name = name, .value = pc_slice_at(req->raw, head->fields[i].value)};
+    }
+    for (uint32_t i = 0; i < req->in_edit_count; i++)
+        count = add_edited(req, req->in_edits[i].name, fields, count);
+    *ret_fields = fields;
+    return count;
+}
+
 /* Returns whether the field has a new value, or is gone (base NULL). */
 static bool
 edit_request(struct pc_req *req, const struct pc_header_op *op, struct pc_slice *ret_value)

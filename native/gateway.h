@@ -133,6 +133,7 @@ enum pc_cgienv_kind { PC_CGIENV_CGI, PC_CGIENV_FCGI };
 struct pc_cgienv_facts { /* a slice whose base is NULL is not known */
     uint8_t kind;                   /* enum pc_cgienv_kind; CGI gets a PATH unless SetEnv has one */
     struct pc_slice gateway;        /* GATEWAY_INTERFACE; NULL = "CGI/1.1" */
+    struct pc_slice method;         /* NULL = the client's; GET for an ErrorDocument */
     struct pc_slice script_name;    /* URL path of the script, decoded; NULL = the request's path without path_info */
     struct pc_slice script_filename; /* NULL = req->filename */
     struct pc_slice path_info;      /* NULL or empty = none: neither PATH_INFO nor PATH_TRANSLATED */
@@ -149,10 +150,14 @@ struct pc_cgienv_facts { /* a slice whose base is NULL is not known */
 typedef int (*pc_cgienv_sink)(void *to, struct pc_slice name, struct pc_slice value);
 
 /* Each variable of the request once: SetEnv's and REDIRECT_*, then HTTP_*, then the server's own. A name that the server makes
- * is nobody else's, even where this request has no value for it. Names are [A-Za-z_][A-Za-z0-9_]*, values hold no NUL (what does
- * is left out). Never HTTP_PROXY; no field whose name is not [A-Za-z0-9-]. RequestHeader's results count.
- * Allocates in req->arena. Returns 0, or what the sink returned. */
+ * is nobody else's, even where this request has no value for it (but HTTPS, which SetEnv may set where the server has no TLS).
+ * Names are [A-Za-z_][A-Za-z0-9_]* (SetEnv's others get '_', as in httpd), values hold no NUL (what does is left out). Never
+ * HTTP_PROXY; no field whose name is not [A-Za-z0-9-]; repeated fields are joined by ", ", Cookie by "; ". RequestHeader's
+ * results count. Allocates in req->arena. Returns 0, or what the sink returned. */
 int pc_cgienv_each(const struct pc_req *req, const struct pc_cgienv_facts *facts, pc_cgienv_sink sink, void *to);
+
+/* "192.0.2.1", "2001:db8::1"; empty for neither. */
+struct pc_slice pc_cgienv_address(struct pc_arena *arena, const struct sockaddr_storage *address);
 
 /* An environment block "NAME=value\0...", as a job message has it. A pc_cgienv_sink; `to` is this struct, zeroed, then out and
  * cap set. Returns 0, or -PC_E_HEAD_LARGE when the room is out. */
@@ -168,6 +173,7 @@ int pc_cgienv_block_sink(void *to, struct pc_slice name, struct pc_slice value);
 enum pc_h1out_framing { PC_H1OUT_NO_BODY, PC_H1OUT_LENGTH, PC_H1OUT_CHUNKED };
 
 struct pc_h1out_facts {
+    struct pc_slice method;  /* NULL = the client's; GET for an ErrorDocument */
     struct pc_slice target;  /* origin-form, percent-encoded, with the query; "*" for OPTIONS * */
     struct pc_slice host;    /* authority of the back end's URL; the Host field unless preserve_host */
     bool preserve_host;      /* the client's Host field instead */
@@ -179,15 +185,14 @@ struct pc_h1out_facts {
 };
 
 /* Request line and fields of a proxied request, with the empty line, as HTTP/1.1. Fields as RequestHeader left them, in the
- * client's order, without hop-by-hop ones, those that Connection names, Expect (answered here) and Proxy.
+ * client's order, without hop-by-hop ones, those that Connection names (what RequestHeader set is not the client's to take away),
+ * Expect (answered here), Proxy, and names that read as one we write when '_' is '-'.
  * X-Forwarded-For, -Host and -Server get our word appended, as httpd's; X-Forwarded-Proto is added where there is none, and on
  * TLS is always ours. Returns the length, -PC_E_HEAD_LARGE (cap), -PC_E_BAD (a target or value that would not stay on its
  * line). Allocates in req->arena. */
 int pc_h1out_head(const struct pc_req *req, const struct pc_h1out_facts *facts, char *out, size_t cap);
 /* Whether the client asked for another protocol: GET, HTTP/1.1, Connection: upgrade and an Upgrade field. */
 bool pc_h1out_wants_upgrade(const struct pc_req *req);
-/* Whether the request's Connection names the field, or it is hop-by-hop by itself. */
-bool pc_h1out_is_hop(const struct pc_req *req, struct pc_slice name);
 
 /* ProxyPassReverse: Location, Content-Location. pairs: name = our path, value = back end's URL ("unix:/path|http://host/x" too).
  * The first whose URL is a prefix that ends where a path's part does gives self + path + rest; self is pc_map_self's.

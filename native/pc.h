@@ -536,6 +536,9 @@ void pc_fields_apply(struct pc_req *req);         /* Header directives of all la
 void pc_fields_apply_request(struct pc_req *req); /* RequestHeader */
 /* A request field as RequestHeader left it; base NULL = absent. */
 struct pc_slice pc_fields_in(const struct pc_req *req, struct pc_slice name);
+/* All of them so, in the client's order, repeated ones as they came; what RequestHeader changed is there once. Arena. */
+uint32_t pc_fields_in_all(const struct pc_req *req, struct pc_pair **ret_fields);
+bool pc_fields_is_edited(const struct pc_req *req, struct pc_slice name); /* its value, or absence, is RequestHeader's */
 struct pc_slice pc_env_get(const struct pc_req *req, struct pc_slice name); /* base NULL = unset */
 void pc_env_set(struct pc_req *req, struct pc_slice name, struct pc_slice value);
 const char *pc_status_phrase(uint32_t status); /* "Not Found"; never NULL */
