@@ -7,4 +7,4 @@ import sys
 
 from perchild.cli import main
 
-sys.exit(main(sys.argv[1:]))
+sys.exit(main())

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
+from perchild import environment
 from perchild.mpm import DEFAULT_MPM, MPMS
 from perchild.version import HTTPD, SERVER
 
@@ -125,6 +126,7 @@ def parse_call(argv: Sequence[str]) -> Call:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run perchildd with `argv` (without the program's name; None: the process's own); return the exit status."""
+    is_own_process = argv is None
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] == "demo":
         from perchild import demo  # noqa: PLC0415 - only where it is used
@@ -140,6 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return show(call)
     if call.flags & {"t", "S", "M"} or any(name.startswith("DUMP_") for name in call.defines):
         return check_config(call)
+    if is_own_process:
+        environment.keep_what_is_needed()
     return _ACTIONS[call.action](call)
 
 

@@ -47,6 +47,7 @@ RECORDS = "records directory"
 PLAN = "plan memfd"
 DOCUMENT = "document root or file"
 NOTIFY = "service manager's socket"
+ENVIRON = "starter's environment"
 STDERR = "standard error of the start"
 
 
@@ -132,6 +133,7 @@ ROLES: tuple[Role, ...] = (
              Fds(EPOLL, 1, 1, "what it waits for"),
              Fds(SIGNALS, 2, 2, "set_wakeup_fd and its reader"),
              Fds(CONTROL_SOCKET, 1, None, "its listener and its clients"),
+             Fds(ENVIRON, 0, 1, "for compile, which alone reads it; none where the server needs every variable"),
              Fds(NOTIFY, 0, 1, "READY and the like, if a service manager asks for them"),
          )),
     Role(NURSERY, ROOT, None, no_new_privs=False, seccomp=0, is_dumpable=True, limits=_NO_LIMITS,

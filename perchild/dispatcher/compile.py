@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from perchild import environment
 from perchild.dispatcher import signals
 from perchild.dispatcher.system import Sys
 from perchild.wire.plan import Compiled, Plan, decode_plan, encode_plan
@@ -57,7 +58,7 @@ def compile_by_config(request: Request, known: Mapping[str, int]) -> tuple[Compi
     options = load.Options(
         config_file=request.config_file, server_root=request.server_root, before=request.lines_before,
         after=request.lines_after, defines=request.defines, caller_uid=os.geteuid(), caller_gid=os.getegid(),
-        caller_groups=tuple(os.getgroups()), generation=request.generation, environ=dict(os.environ))
+        caller_groups=tuple(os.getgroups()), generation=request.generation, environ=dict(environment.read_starters()))
     result = load.compile_config(options, known)
     text = load.format_errors(result.errors)
     return (None if result.errors else result.compiled), text
@@ -156,6 +157,7 @@ def _be_compile(request: Request, known: Mapping[str, int], compiler: Compiler, 
     status = EXIT_ERRORS
     try:
         signals.reset_in_child()
+        environment.read_starters()  # its descriptor is closed with the others
         _close_others(fds)
         restrict()
         compiled, text = compiler(request, known)

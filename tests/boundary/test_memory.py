@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +124,23 @@ def test_the_route_table_holds_names_and_no_more(lab: SecretLab) -> None:
         (alice,) = wait_until(lambda: len(lab.children(uid)) == 1 and lab.children(uid), "she has one child")
         assert procs.count_in_memory(alice, fresh) == 0
         wait_until(lambda: all(procs.count_in_memory(pid, fresh) for pid in lab.children(lab.user_uid)), "the new name is known")
+
+
+def test_the_starters_environment_is_in_no_process() -> None:
+    """A secret variable of whoever starts the server is in no process's memory or environ, and yet the configuration may name it."""
+    secret, name = secrets.token_hex(16), f"TOKEN_{secrets.token_hex(4)}".upper()
+    with Lab(names=("alice", "bob"), host_config='Header set X-Told "%{TOLD}e"\nSetEnv TOLD ${TOLD_HERE}\n') as lab:
+        lab.start(environment={name: secret, "TOLD_HERE": "by-the-starter"})
+        for _ in range(2):
+            for host in ("alice.test", "bob.test"):
+                assert lab.get(host).fields["x-told"] == "by-the-starter"
+            assert lab.get("alice.test", "/whoami").status == 200  # asks Python
+            pids = {lab.pid, lab.nursery, *lab.children()}
+            assert len(pids) >= 5
+            assert {pid: procs.count_in_memory(pid, secret.encode()) for pid in pids} == dict.fromkeys(pids, 0)
+            for pid in pids:
+                environ = Path(f"/proc/{pid}/environ").read_bytes()
+                assert secret.encode() not in environ
+                assert b"PATH=" in environ
+            lab.config = "# another generation\n"
+            assert lab.reload()["ok"]
