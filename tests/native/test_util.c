@@ -177,12 +177,41 @@ test_a_bug_aborts(void)
     CHECK_FOR(said, strstr(said, ": bug: impossible\n") != NULL);
 }
 
+static void
+test_lists_come_apart_at_commas_and_lose_their_blanks(void)
+{
+    static const char *const want[] = {"a", "", "b c", "", ""};
+    struct pc_slice list = CHECK_SLICE(" a\t,, b c ,\t,"), item;
+    size_t at = 0, count = 0;
+
+    for (; pc_list_next(list, &at, &item); count++)
+        CHECK(count < COUNT_OF(want) && item.len == strlen(want[count]) && memcmp(item.base, want[count], item.len) == 0);
+    CHECK_EQ(count, COUNT_OF(want));
+    free((void *)(uintptr_t)list.base);
+    at = 0;
+    CHECK(pc_list_next(PC_S(""), &at, &item) && item.len == 0 && !pc_list_next(PC_S(""), &at, &item));
+    CHECK(pc_slice_trim(PC_S(" \t ")).len == 0 && pc_slice_trim(PC_S("a")).len == 1);
+}
+
+static void
+test_bytes_are_tokens_or_text_as_rfc_9110_says(void)
+{
+    for (unsigned c = 0; c < 256; c++) {
+        bool is_alnum = (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z' && c < 128);
+
+        CHECK_EQ(pc_byte_is_token((uint8_t)c), is_alnum || (c != 0 && c < 128 && strchr("!#$%&'*+-.^_`|~", (int)c) != NULL));
+        CHECK_EQ(pc_byte_is_text((uint8_t)c), c == 9 || (c >= 32 && c != 127));
+    }
+}
+
 int
 main(void)
 {
     RUN(test_slices_compare_by_bytes_and_length);
     RUN(test_case_is_ignored_for_ascii_letters_only);
     RUN(test_a_prefix_may_be_empty_or_the_whole);
+    RUN(test_lists_come_apart_at_commas_and_lose_their_blanks);
+    RUN(test_bytes_are_tokens_or_text_as_rfc_9110_says);
     RUN(test_the_checksum_is_zlibs);
     RUN(test_numbers_survive_writing_and_reading);
     RUN(test_anything_but_digits_is_no_number);
