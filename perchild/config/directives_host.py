@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from perchild import limits
 from perchild.config.formats import compile_log_format
 from perchild.config.messages import BadDirectiveError
-from perchild.config.rows import HOST, MANY, SERVER, Row, custom, one
+from perchild.config.rows import HOST, MANY, SERVER, Parse, Row, custom, one
 from perchild.config.values import (
     FLAG,
     PATH,
@@ -165,20 +165,29 @@ def _parse_assign(words: list[str], _env: Env) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _parse_alias(words: list[str], env: Env) -> tuple[int, str, str]:
-    if not words[0].startswith("/"):
-        message = f"Alias needs a URL path that begins with '/', not '{words[0]}'"
-        raise BadDirectiveError(message, 0)
-    path = env.path(words[1], 1)
-    if words[1].endswith("/") and words[0].endswith("/") and path != "/":
-        path += "/"
-    return 0, words[0], path
+def alias_parser(name: str, kind: int) -> Parse:
+    """Return the parser of Alias or ScriptAlias; kind: wire ALIAS_KIND."""
+    def parse(words: list[str], env: Env) -> tuple[int, str, str]:
+        if not words[0].startswith("/"):
+            message = f"{name} needs a URL path that begins with '/', not '{words[0]}'"
+            raise BadDirectiveError(message, 0)
+        path = env.path(words[1], 1)
+        if words[1].endswith("/") and words[0].endswith("/") and path != "/":
+            path += "/"
+        return kind, words[0], path
+
+    return parse
 
 
-def _parse_alias_match(words: list[str], env: Env) -> tuple[int, str, str]:
-    pattern = env.pattern(words[0])
-    path = words[1] if words[1].startswith(("/", "$")) else f"{env.server_root}/{words[1]}"
-    return 1, pattern, path
+def alias_match_parser(name: str, kind: int) -> Parse:
+    """Return the parser of AliasMatch or ScriptAliasMatch; kind: wire ALIAS_KIND."""
+    def parse(words: list[str], env: Env) -> tuple[int, str, str]:
+        if words[1].startswith("$"):
+            message = f"{name} needs a path that begins with a directory, not with what the client sent: '{words[1]}'"
+            raise BadDirectiveError(message, 1)
+        return kind, env.pattern(words[0]), words[1] if words[1].startswith("/") else f"{env.server_root}/{words[1]}"
+
+    return parse
 
 
 _LINE = number(1, MAX_LINE_BYTES, "bytes", "bytes")
@@ -221,9 +230,9 @@ ROWS: tuple[Row, ...] = (
            "Least severity that is logged: emerg, alert, crit, error, warn, notice, info, debug, trace1..trace8", default="warn"),
     custom("UseCanonicalName", BOTH, "Off", (1, 1), _parse_canonical, "host", "", "Off is what we do; On and DNS are warned about",
            store="ignore", default="Off"),
-    custom("Alias", BOTH, "URL-path path", (2, 2), _parse_alias, "host", "url_aliases", "Serve URLs that begin so from another place",
+    custom("Alias", BOTH, "URL-path path", (2, 2), alias_parser("Alias", 0), "host", "url_aliases", "Serve URLs that begin so from another place",
            store="append"),
-    custom("AliasMatch", BOTH, "regex path", (2, 2), _parse_alias_match, "host", "url_aliases",
+    custom("AliasMatch", BOTH, "regex path", (2, 2), alias_match_parser("AliasMatch", 1), "host", "url_aliases",
            "Serve URLs that match from another place; $0..$9 stand for what matched", store="append"),
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from perchild.config.directives_host import SCRIPT_ALIAS, alias_match_parser, alias_parser
 from perchild.config.formats import literal, operation
 from perchild.config.messages import BadDirectiveError
 from perchild.config.rows import ANYWHERE, HOST, MANY, SERVER, Parse, Row, custom, one
@@ -63,22 +64,6 @@ class Pass(NamedTuple):
     target: str | App | Wsgi
     parameters: Parameters
     is_section: bool = False  # within <Location>: comes before the others, the last one first
-
-
-# --- ScriptAlias -------------------------------------------------------------------------------------------------
-
-
-def _parse_script_alias(words: list[str], env: Env) -> tuple[int, str, str]:
-    if not words[0].startswith("/"):
-        message = f"ScriptAlias needs a URL path that begins with '/', not '{words[0]}'"
-        raise BadDirectiveError(message, 0)
-    path = env.path(words[1], 1)
-    return 2, words[0], path + "/" if words[1].endswith("/") and words[0].endswith("/") and path != "/" else path
-
-
-def _parse_script_alias_match(words: list[str], env: Env) -> tuple[int, str, str]:
-    pattern = env.pattern(words[0])
-    return 3, pattern, words[1] if words[1].startswith(("/", "$")) else f"{env.server_root}/{words[1]}"
 
 
 # --- handlers ----------------------------------------------------------------------------------------------------
@@ -317,9 +302,9 @@ _IDLE_ROWS = tuple(
 _COUNTS = "seconds, bytes or processes; max"
 
 ROWS: tuple[Row, ...] = (
-    custom("ScriptAlias", BOTH, "URL-path path", (2, 2), _parse_script_alias, "host", "url_aliases",
+    custom("ScriptAlias", BOTH, "URL-path path", (2, 2), alias_parser("ScriptAlias", SCRIPT_ALIAS), "host", "url_aliases",
            "Like Alias, for a directory (or a file) of CGI programs", store="append"),
-    custom("ScriptAliasMatch", BOTH, "regex path", (2, 2), _parse_script_alias_match, "host", "url_aliases",
+    custom("ScriptAliasMatch", BOTH, "regex path", (2, 2), alias_match_parser("ScriptAliasMatch", SCRIPT_ALIAS + 1), "host", "url_aliases",
            "Like AliasMatch, for CGI programs", store="append"),
     custom("SetHandler", ANYWHERE, "name|none|proxy:URL", (1, 1), _parse_set_handler, "settings", "handler",
            "Handler of everything here: cgi-script, fcgid-script, an Action's name, proxy:fcgi://host:port, proxy:unix:/path|fcgi://host "

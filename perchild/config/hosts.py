@@ -37,9 +37,8 @@ _LOG, _ERROR_LOG, _SECTION, _HOST = _TAG["LOG"], _TAG["ERROR_LOG"], _TAG["SECTIO
 _U32 = struct.Struct("<I")
 _TIME_FIELDS = ("timeout_ms", "keep_alive_timeout_ms", "read_timeouts", "keep_alive", "max_keep_alive_requests", "keep_alive_scope",
                 "limit_line_bytes", "limit_field_bytes", "limit_fields")
-
-
 _LIMIT_FIELDS = frozenset(("rlimit_cpu", "rlimit_mem", "rlimit_nproc", "nice", "no_new_privs"))
+_FRONT_FIELDS = frozenset(("remote_ip_header", "remote_ip_internal", "remote_ip_trusted", "proxy_protocol"))
 
 
 @dataclass(slots=True)
@@ -96,6 +95,7 @@ class HostPacker:
                         for kind in (1, 2, 4)}
         self._shared_sections = b"".join(raw for _, raw in self._dirs) + b"".join(self._others.values())
         self._main_limits = {name: value for name, value in main.host.items() if name in _LIMIT_FIELDS}
+        self._has_front_end = not _FRONT_FIELDS.isdisjoint(main.host)
         self._report = report
         self._warn = warn
 
@@ -210,7 +210,8 @@ class HostPacker:
         for kind, _, target in self._aliases(draft):
             programs.is_needed = programs.is_needed or kind >= directives_host.SCRIPT_ALIAS
             programs.roots[_fixed_part(target) if kind % 2 else target.rstrip("/") or "/"] = None
-        programs.limit({**self._main_limits, **host} if self._main_limits else host)
+        if self._main_limits or not _LIMIT_FIELDS.isdisjoint(host):
+            programs.limit({**self._main_limits, **host})
         pool = host.get("php_pool", main.get("php_pool"))
         passes = self._order_passes(draft)
         if not passes and (pool is None or not pool.is_on):
@@ -256,6 +257,8 @@ class HostPacker:
 
     def _pack_remote_ip(self, host: Settings) -> bytes:
         main = self._main
+        if not self._has_front_end and _FRONT_FIELDS.isdisjoint(host):
+            return b""
         out = []
         header = host.get("remote_ip_header", main.get("remote_ip_header"))
         if header is not None:

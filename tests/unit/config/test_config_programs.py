@@ -279,6 +279,8 @@ def test_front_ends_are_told_to_the_child(world: Any, by_tag: Any) -> None:
     ("NiceValue 20", "20 is out of range: -20..19 expected"),
     ("RemoteIPInternalProxy nowhere.example", "'nowhere.example' is no IP address, no network, and no name that is known"),
     ("RemoteIPInternalProxy 10.0.0.0/33", "the specified IP range '10.0.0.0/33' is invalid"),
+    ("ScriptAliasMatch ^/(.*) $1", "ScriptAliasMatch needs a path that begins with a directory, not with what the client sent: '$1'"),
+    ("AliasMatch ^/(.*) $1", "AliasMatch needs a path that begins with a directory"),
     ("ScriptAlias cgi /x", "ScriptAlias needs a URL path that begins with '/', not 'cgi'"),
 ])
 def test_what_cannot_be_is_refused_with_its_reason(world: Any, text: str, reason: str) -> None:
