@@ -198,7 +198,7 @@ def test_second_on_demand_child_is_forked_for_a_crowded_inbox_up_to_its_number(t
 
 
 def test_dispatcher_leaks_no_descriptor(tmp_path: Path) -> None:
-    """After children were killed, replaced and reloaded many times, the dispatcher holds as many descriptors as before."""
+    """After children were killed, replaced and reloaded many times, the dispatcher holds no more descriptors than before."""
     with run_lab(tmp_path) as lab:
         lab.get("bob")
         before = _count_fds(lab)
@@ -209,7 +209,7 @@ def test_dispatcher_leaks_no_descriptor(tmp_path: Path) -> None:
             lab.config["tenants"][1]["hosts"].append(f"h{_}")
             assert lab.reload()["ok"]
         lab.wait(lambda: len(lab.members()["alice"]["children"]) == 1)
-        lab.wait(lambda: _count_fds(lab) == before)
+        lab.wait(lambda: _count_fds(lab) <= before)  # fewer, if the start was not quite over then
 
 
 def _count_fds(lab: Lab) -> int:
