@@ -331,11 +331,11 @@ pc_child_new(const struct pc_child_options *options, struct pc_child **ret_child
 void
 pc_child_free(struct pc_child *child)
 {
+    pc_conn_free_all(child);
     if (child->config != NULL)
         pc_record_free(child->config);
     if (child->page != NULL)
         (void)munmap(child->page, sizeof *child->page);
-    pc_conn_free_all(child);
     struct pc_route_map *map = atomic_load(&child->route);
     if (map != NULL)
         map->older = child->retired;

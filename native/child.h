@@ -92,6 +92,7 @@ enum pc_phase {
     PC_PHASE_HEAD,   /* reading a head; without bytes it is parked: kept alive, no thread, no buffer */
     PC_PHASE_BODY,   /* reading a body that nobody wants, to check and skip it */
     PC_PHASE_SERVE,  /* a thread makes the response, or Python is asked */
+    PC_PHASE_GATE,   /* a program has the request: its body goes there, the head of its answer is awaited (gate.h) */
     PC_PHASE_SEND,   /* sending the response */
     PC_PHASE_LINGER, /* answered and half-closed: reading until the client closes */
     PC_PHASES,
@@ -154,6 +155,7 @@ struct pc_conn {
     struct pc_io *io;        /* NULL = parked */
     char *stash;             /* first bytes of a head that is not whole yet (malloc'ed) */
     uint32_t stash_len;
+    struct pc_gate *gate;    /* the program that answers the request in work; NULL = none */
     struct pc_host *host;    /* of the last request: the next one's likely host */
     struct pc_conn *next;    /* in a list: waiting, jobs, or free */
 };
@@ -195,8 +197,9 @@ enum pc_event { /* why pc_child_wait came back; bits */
     PC_EVENT_STOP = 32, PC_EVENT_PYTHON = 64,
 };
 
-/* Special indexes in epoll data, below the real connections'. */
-enum { PC_TOKEN_LISTENER = 0xF0000000, PC_TOKEN_INBOX = 0xF1000000, PC_TOKEN_WAKE = 0xF2000000 };
+/* Special indexes in epoll data, above the real connections'; PC_TOKEN_GATE is a bit beside the index of a connection: a descriptor
+ * of its gate. */
+enum { PC_TOKEN_GATE = PC_MAX_CONNECTIONS, PC_TOKEN_LISTENER = 0xF0000000, PC_TOKEN_INBOX = 0xF1000000, PC_TOKEN_WAKE = 0xF2000000 };
 
 struct pc_child {
     struct pc_config *config;
@@ -243,13 +246,19 @@ struct pc_child {
     struct pc_conn *waiting, *waiting_tail;
     _Atomic uint32_t waiting_count;
 
+    struct pc_conn *job_first, *job_tail; /* with wait_lock: connections that wait for room in the job box */
+    uint64_t cancels[PC_MAX_CANCELS];     /* and jobs to be cancelled */
+    uint32_t cancel_count;
+    _Atomic uint32_t job_waiting;         /* both */
+    _Atomic uint32_t job_counter;
+
     _Atomic bool is_draining, is_stopping, has_lines /* in log buffers */;
     pthread_mutex_t accept_lock; /* held while listeners or inbox go into the epoll set or out of it */
     _Atomic bool accept_paused, listeners_in_epoll, inbox_in_epoll;
     _Atomic bool is_tight;      /* few descriptors are left, or the limit has changed: look before receiving one */
     _Atomic uint32_t fd_limit;  /* RLIMIT_NOFILE as it was at the last look */
     _Atomic uint64_t next_look_ns;
-    _Atomic uint64_t resume_ns, pause_said_ns, next_sweep_ns, next_retry_ns, next_flush_ns, last_active_ns;
+    _Atomic uint64_t resume_ns, pause_said_ns, next_sweep_ns, next_retry_ns, next_job_ns, next_flush_ns, last_active_ns;
     _Atomic uint64_t refused_said_ns; /* when a refused hand-off was last told of */
     _Atomic uint32_t refused_unsaid;  /* refused since then, and only counted */
     _Atomic uint64_t adopted; /* connections so far: MaxConnectionsPerChild */
@@ -416,6 +425,16 @@ struct pc_job {
 } __attribute__((packed));
 _Static_assert(sizeof(struct pc_job) == 36, "struct pc_job is what perchild/wire/job.py packs");
 
+struct pc_job_text { struct pc_slice path, cwd, arguments, environment; };
+/* Send without waiting; magic, version and lengths are filled in. Descriptors stay the caller's, who closes them after 0.
+ * -PC_E_AGAIN (full), -PC_E_HEAD_LARGE, -PC_E_NOT_FOUND (the identity has no runner), -PC_E_SYS. */
+int pc_job_send(struct pc_child *child, const struct pc_job *job, const struct pc_job_text *text, const int *fds, uint32_t fd_count);
+uint64_t pc_job_next_id(struct pc_child *child);
+void pc_job_cancel(struct pc_child *child, uint64_t id); /* sent now, or as soon as there is room */
+/* The box is full: conn, which the caller owns, goes through its phase's step again by and by. False: too many wait. */
+bool pc_job_wait(struct pc_child *child, struct pc_conn *conn);
+void pc_job_retry(struct pc_worker *worker);
+
 /* conn.c */
 struct pc_conn *pc_conn_new(struct pc_child *child, int fd); /* owned by the caller's thread; NULL = too many */
 void pc_conn_close(struct pc_worker *worker, struct pc_conn *conn); /* socket, buffers, place in the table */
@@ -447,6 +466,8 @@ pc_conn_local(const struct pc_conn *conn)
 enum pc_next pc_request_head_step(struct pc_worker *worker, struct pc_conn *conn);
 enum pc_next pc_request_body_step(struct pc_worker *worker, struct pc_conn *conn);
 enum pc_next pc_request_serve_step(struct pc_worker *worker, struct pc_conn *conn);
+/* When the client has had long enough to send the body (RequestReadTimeout), ns. */
+uint64_t pc_request_body_due(const struct pc_conn *conn);
 /* Answer `status` and close, whatever was read so far. */
 enum pc_next pc_request_refuse(struct pc_worker *worker, struct pc_conn *conn, uint32_t status);
 /* The same for a head that a parser refused with -PC_E_*; the error log says why. raw: its bytes so far. */
@@ -459,6 +480,7 @@ enum pc_next pc_respond_start(struct pc_worker *worker, struct pc_conn *conn);
 enum pc_next pc_respond_send_step(struct pc_worker *worker, struct pc_conn *conn);
 enum pc_next pc_respond_linger_step(struct pc_worker *worker, struct pc_conn *conn);
 void pc_respond_abandon(struct pc_worker *worker, struct pc_conn *conn); /* the client is gone: log, close files */
+void pc_respond_drop(struct pc_io *io); /* what an answer holds that will not be sent */
 
 /* ask.c: what Python sees of a question, and how it answers */
 struct pc_question {

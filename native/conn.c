@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "child.h"
+#include "gate.h"
 
 #define CHUNKS (PC_MAX_CONNECTIONS / PC_CONN_CHUNK)
 #define IO_STOCK_MAX 32
@@ -130,6 +130,7 @@ leave_passed(struct pc_child *child, struct pc_conn *conn)
 void
 pc_conn_close(struct pc_worker *worker, struct pc_conn *conn)
 {
+    pc_gate_drop(conn, true);
     conn->transport->end(conn);
     if (conn->is_handed)
         leave_passed(worker->child, conn);
@@ -225,6 +226,11 @@ expire(struct pc_worker *worker, struct pc_conn *conn)
         pc_request_say(child, conn, PC_INFO, "reqtimeout", text);
         /* 408 says why; a peeked or idle one is closed without a word */
         if (pc_request_refuse(worker, conn, 408) != PC_GONE)
+            pc_loop_conn(worker, conn);
+        return;
+    }
+    if (conn->phase == PC_PHASE_GATE) {
+        if (pc_gate_expire(worker, conn) != PC_GONE)
             pc_loop_conn(worker, conn);
         return;
     }
@@ -389,6 +395,7 @@ pc_conn_free_all(struct pc_child *child)
             struct pc_conn *conn = &child->chunks[i][j];
             if (conn->fd < 0)
                 continue; /* a free place */
+            pc_gate_drop(conn, true);
             if (conn->io != NULL && conn->io->out_owned)
                 free(conn->io->out);
             if (conn->io != NULL && conn->io->in != conn->io->in_inline)

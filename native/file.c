@@ -191,6 +191,9 @@ pc_file_refuse(struct pc_req *req, int error)
     const struct refusal *row = refusals;
     while (row->error != 0 && row->error != error)
         row++;
+    enum pc_serve refused = row->status == 404 ? pc_program_refuse_missing(req) : PC_SERVE_ON;
+    if (refused != PC_SERVE_ON)
+        return refused;
     errno = error;
     pc_errlog_req(req, row->level, "core", "%s: %.*s", row->text, (int)req->filename.len, req->filename.base);
     return pc_serve_fail(req, row->status);
@@ -329,6 +332,34 @@ apply_ranges(struct pc_req *req, const struct pc_head *head, uint64_t size)
     return true;
 }
 
+/* ------------------------------------------------------------------ methods */
+
+static bool
+is_file_method(const struct pc_req *req)
+{
+    uint8_t method = pc_serve_method(req);
+    return method == PC_GET || method == PC_HEAD || method == PC_POST;
+}
+
+/* What a file says to any other method. */
+static enum pc_serve
+answer_method(struct pc_req *req)
+{
+    uint8_t method = pc_serve_method(req);
+    if (method != PC_OPTIONS) {
+        enum pc_serve served = pc_serve_fail(req, method == PC_METHOD_OTHER ? 501 : 405);
+        if (method != PC_METHOD_OTHER)
+            pc_resp_set(req, PC_S("Allow"), PC_S(PC_FILE_METHODS));
+        return served;
+    }
+    req->resp.status = 200;
+    req->resp.body = PC_BODY_NONE;
+    req->resp.has_length = true;
+    req->resp.length = 0;
+    pc_resp_add(req, PC_S("Allow"), PC_S(PC_FILE_METHODS));
+    return PC_SERVED;
+}
+
 /* ------------------------------------------------------------------ a regular file */
 
 static void
@@ -380,11 +411,10 @@ serve_regular(struct pc_req *req, int fd, const struct stat *st)
     bool may_range = false;
     resp->fd = fd;
     pc_media_find(req, req->filename, &media);
-    if (pc_serve_is_program(media.type)) {
+    enum pc_maker maker = pc_program_maker(req, media.type);
+    if (maker != PC_MAKER_FILE || !is_file_method(req)) {
         close_file(req);
-        pc_errlog_req(req, PC_ERROR, "core", "AH01627: no handler runs programs of type %.*s: %.*s", (int)media.type.len,
-                      media.type.base, (int)req->filename.len, req->filename.base);
-        return pc_serve_fail(req, 503);
+        return maker != PC_MAKER_FILE ? pc_program_serve(req, maker) : answer_method(req);
     }
     resp->body = PC_BODY_FILE;
     resp->has_length = true;
@@ -419,6 +449,8 @@ serve_regular(struct pc_req *req, int fd, const struct stat *st)
 static enum pc_serve
 redirect_to_slash(struct pc_req *req)
 {
+    if (!is_file_method(req))
+        return answer_method(req);
     struct pc_slice self = pc_map_self(req), path = pc_map_escape(req, req->path);
     bool has_query = req->query.base != NULL;
     struct pc_slice url = pc_arena_print(req->arena, "%.*s%.*s/%s%.*s", (int)self.len, self.base, (int)path.len, path.base,
@@ -460,19 +492,24 @@ serve_listing(struct pc_req *req, int root_fd, const char *relative)
 {
     int fd = -1, error = 0;
     struct stat st;
-    if (pc_serve_method(req) == PC_POST) { /* a listing takes no data; what httpd answers, which has no handler left then */
-        pc_errlog_req(req, PC_INFO, "core", "AH00129: Attempt to serve directory: %.*s", (int)req->filename.len, req->filename.base);
-        return pc_serve_fail(req, 404);
-    }
     if (pc_file_open(req, root_fd, relative, &fd, &error) != 0)
         return pc_file_refuse(req, error);
     if (fstat(fd, &st) != 0 || !S_ISDIR(st.st_mode)) {
         (void)close(fd); /* only read from */
         return pc_file_refuse(req, ENOTDIR);
     }
-    if ((req->options & PC_OPT_INDEXES) != 0)
+    enum pc_serve refused = pc_program_refuse_directory(req);
+    if (refused == PC_SERVE_ON && !is_file_method(req))
+        refused = answer_method(req);
+    if (refused == PC_SERVE_ON && pc_serve_method(req) == PC_POST) { /* a listing takes no data; what httpd answers */
+        pc_errlog_req(req, PC_INFO, "core", "AH00129: Attempt to serve directory: %.*s", (int)req->filename.len, req->filename.base);
+        refused = pc_serve_fail(req, 404);
+    }
+    if (refused == PC_SERVE_ON && (req->options & PC_OPT_INDEXES) != 0)
         return pc_listing_serve(req, fd);
     (void)close(fd); /* only read from */
+    if (refused != PC_SERVE_ON)
+        return refused;
     pc_errlog_req(req, PC_ERROR, "autoindex",
                   "AH01276: Cannot serve directory %.*s: No matching DirectoryIndex found, and server-generated directory "
                   "index forbidden by Options directive", (int)req->filename.len, req->filename.base);
@@ -535,13 +572,35 @@ serve_directory(struct pc_req *req, int root_fd, const char *relative)
 
 /* ------------------------------------------------------------------ what is behind a file's name */
 
-static bool
-accepts_path_info(const struct pc_req *req)
+/* AcceptPathInfo: 1, 0, or -1 by default: a program takes it, a file does not. */
+static int32_t
+accept_path_info(const struct pc_req *req)
 {
     int32_t accept = -1;
     for (uint32_t i = req->layer_count; i-- > 0 && accept < 0;)
         accept = req->layers[i]->accept_path_info;
-    return accept == 1; /* by default a file takes none */
+    return accept;
+}
+
+/* The file that was found in the middle of a path. Takes fd over. */
+static enum pc_serve
+serve_with_rest(struct pc_req *req, int fd, const struct stat *st, struct pc_slice whole)
+{
+    struct pc_media media;
+    int32_t accept = accept_path_info(req);
+    if (accept != 1) {
+        pc_media_find(req, req->filename, &media);
+        bool is_program = req->host->has_programs && pc_program_maker(req, media.type) != PC_MAKER_FILE;
+        if (!is_program || accept == 0) {
+            (void)close(fd); /* only opened to look at */
+            if (is_program)
+                pc_errlog_req(req, PC_ERROR, "cgi", "AH02813: AcceptPathInfo off disallows user's path: %.*s", (int)whole.len, whole.base);
+            req->filename = whole;
+            req->path_info = (struct pc_slice){0};
+            return is_program ? pc_serve_fail(req, 404) : pc_file_refuse(req, ENOTDIR);
+        }
+    }
+    return serve_regular(req, fd, st);
 }
 
 /* "a.html/b/c": some part of the path is a file. Find it, and ask again for what applies to it. */
@@ -549,7 +608,8 @@ static enum pc_serve
 serve_path_info(struct pc_req *req, int root_fd, const char *relative)
 {
     size_t len = strlen(relative), before = req->filename.len - len;
-    if (!accepts_path_info(req) || req->path_info.len > 0)
+    struct pc_slice whole = req->filename;
+    if ((accept_path_info(req) != 1 && !req->host->has_programs) || req->path_info.len > 0)
         return pc_file_refuse(req, ENOTDIR);
     for (int tries = 0; tries < MAX_PATH_INFO_TRIES; tries++) {
         int fd = -1, error = 0;
@@ -570,7 +630,7 @@ serve_path_info(struct pc_req *req, int root_fd, const char *relative)
         req->filename = pc_arena_copy(req->arena, (struct pc_slice){req->filename.base, before + len});
         enum pc_serve served = is_file ? pc_serve_check(req) : PC_SERVE_ON;
         if (is_file && served == PC_SERVE_ON)
-            return serve_regular(req, fd, &st);
+            return serve_with_rest(req, fd, &st, whole);
         (void)close(fd); /* only opened to look at */
         return is_file ? served : pc_file_refuse(req, ENOTDIR);
     }
@@ -620,28 +680,11 @@ serve_file_alias(struct pc_req *req, const struct pc_place *place)
     return served;
 }
 
-static enum pc_serve
-answer_options(struct pc_req *req)
-{
-    req->resp.status = 200;
-    req->resp.body = PC_BODY_NONE;
-    req->resp.has_length = true;
-    req->resp.length = 0;
-    pc_resp_add(req, PC_S("Allow"), PC_S(PC_FILE_METHODS));
-    return PC_SERVED;
-}
-
 enum pc_serve
 pc_file_serve_at(struct pc_req *req, const struct pc_place *place)
 {
-    uint8_t method = pc_serve_method(req);
-    if (method == PC_OPTIONS)
-        return answer_options(req);
-    if (method != PC_GET && method != PC_HEAD && method != PC_POST) {
-        enum pc_serve served = pc_serve_fail(req, 405);
-        pc_resp_set(req, PC_S("Allow"), PC_S(PC_FILE_METHODS));
-        return served;
-    }
+    if (!is_file_method(req) && !req->host->has_programs) /* else the file decides: it may be a program */
+        return answer_method(req);
     int root_fd = hold_root(req, place);
     if (root_fd >= 0)
         return serve_below(req, root_fd, place->relative);

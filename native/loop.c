@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "child.h"
+#include "gate.h"
 
 #define MS 1000000ull
 #define LOCK_POLL_MS 20
@@ -35,6 +35,7 @@ static enum pc_next (*const steps[PC_PHASES])(struct pc_worker *worker, struct p
     [PC_PHASE_HEAD] = pc_request_head_step,
     [PC_PHASE_BODY] = pc_request_body_step,
     [PC_PHASE_SERVE] = pc_request_serve_step,
+    [PC_PHASE_GATE] = pc_gate_step,
     [PC_PHASE_SEND] = pc_respond_send_step,
     [PC_PHASE_LINGER] = pc_respond_linger_step,
 };
@@ -121,12 +122,26 @@ handle_conn(struct pc_worker *worker, const struct epoll_event *event)
     pc_loop_conn(worker, conn);
 }
 
+/* The program of a connection's request has something, or takes something. */
+static void
+handle_gate(struct pc_worker *worker, const struct epoll_event *event)
+{
+    struct pc_conn *conn = pc_conn_claim(worker->child, event->data.u64 & ~(uint64_t)PC_TOKEN_GATE);
+    if (conn == NULL)
+        return;
+    bool is_late = conn->gate == NULL; /* of a request that is over, from the same batch */
+    if (!is_late || !pc_conn_release(conn))
+        pc_loop_conn(worker, conn);
+}
+
 static void
 handle_event(struct pc_worker *worker, const struct epoll_event *event)
 {
     uint32_t token = (uint32_t)event->data.u64;
-    if (token < PC_TOKEN_LISTENER)
+    if (token < PC_TOKEN_GATE)
         handle_conn(worker, event);
+    else if (token < PC_TOKEN_LISTENER)
+        handle_gate(worker, event);
     else if (token == PC_TOKEN_INBOX)
         pc_hand_receive(worker);
     else if (token != PC_TOKEN_WAKE)
@@ -143,7 +158,8 @@ handle_event(struct pc_worker *worker, const struct epoll_event *event)
 static int
 wait_ms(struct pc_child *child)
 {
-    if (atomic_load_explicit(&child->waiting_count, memory_order_relaxed) > 0)
+    if (atomic_load_explicit(&child->waiting_count, memory_order_relaxed) > 0
+        || atomic_load_explicit(&child->job_waiting, memory_order_relaxed) > 0)
         return PC_RETRY_MS;
     if (child->mutex_kind != PC_LOCK_DEFAULT && !child->mutex_held && child->listener_count > 0)
         return LOCK_POLL_MS;
@@ -183,6 +199,10 @@ tick(struct pc_worker *worker)
     if (atomic_load(&child->waiting_count) > 0 && now_ns >= due
         && atomic_compare_exchange_strong(&child->next_retry_ns, &due, now_ns + PC_RETRY_MS * MS))
         pc_hand_retry(worker);
+    due = atomic_load(&child->next_job_ns);
+    if (atomic_load(&child->job_waiting) > 0 && now_ns >= due
+        && atomic_compare_exchange_strong(&child->next_job_ns, &due, now_ns + PC_RETRY_MS * MS))
+        pc_job_retry(worker);
     due = atomic_load(&child->next_flush_ns);
     if (atomic_load(&child->has_lines) && now_ns >= due
         && atomic_compare_exchange_strong(&child->next_flush_ns, &due, now_ns + PC_LOG_FLUSH_MS * MS)) {

@@ -217,8 +217,10 @@ pc_map_place(struct pc_req *req, struct pc_place *ret_place)
 {
     struct pc_host *host = req->host;
     *ret_place = (struct pc_place){.relative = ""};
+    req->by_script_alias = false;
     for (uint32_t i = 0; i < host->alias_count; i++) {
         int tried = try_alias(req, &host->aliases[i], ret_place);
+        req->by_script_alias = tried > 0 && pc_alias_is_script(host->aliases[i].kind);
         if (tried != 0)
             return tried < 0 ? tried : 0;
     }

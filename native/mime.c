@@ -72,6 +72,7 @@ struct list_at {
 static const struct list_at types_at = LIST_AT(types, type_count);
 static const struct list_at charsets_at = LIST_AT(charsets, charset_count);
 static const struct list_at encodings_at = LIST_AT(encodings, encoding_count);
+static const struct list_at handlers_at = LIST_AT(handlers, handler_count);
 
 static struct pc_slice
 find_added(const struct pc_req *req, const struct list_at *which, struct pc_slice extension)
@@ -91,15 +92,40 @@ struct found {
     struct pc_slice type, charset, encoding;
 };
 
-static void
-learn_extension(const struct pc_req *req, struct pc_slice raw, struct found *found)
+/* The name's next extension, lower case in `lower`; base NULL = there is none. *at begins as the whole name. Longer ones than
+ * any table of ours has are passed over. */
+static struct pc_slice
+next_extension(struct pc_slice *at, char lower[EXTENSION_BYTES])
 {
-    char lower[EXTENSION_BYTES];
-    if (raw.len == 0 || raw.len > sizeof lower)
-        return;
-    for (size_t i = 0; i < raw.len; i++)
-        lower[i] = raw.base[i] >= 'A' && raw.base[i] <= 'Z' ? (char)(raw.base[i] | 0x20) : raw.base[i];
-    struct pc_slice extension = {lower, raw.len};
+    while (at->len > 0) {
+        const char *end = at->base + at->len, *dot = memchr(at->base, '.', at->len);
+        struct pc_slice raw = {at->base, (size_t)((dot != NULL ? dot : end) - at->base)};
+        *at = dot != NULL ? (struct pc_slice){dot + 1, (size_t)(end - dot - 1)} : (struct pc_slice){end, 0};
+        if (raw.len == 0 || raw.len > EXTENSION_BYTES)
+            continue;
+        for (size_t i = 0; i < raw.len; i++)
+            lower[i] = raw.base[i] >= 'A' && raw.base[i] <= 'Z' ? (char)(raw.base[i] | 0x20) : raw.base[i];
+        return (struct pc_slice){lower, raw.len};
+    }
+    return (struct pc_slice){0};
+}
+
+/* What is behind the name's first dot; .profile has no extension, .a.b has "b". */
+static struct pc_slice
+extensions_of(struct pc_slice filename)
+{
+    const char *end = filename.base + filename.len, *at = end;
+    while (at > filename.base && at[-1] != '/')
+        at--;
+    const char *dot = memchr(at, '.', (size_t)(end - at));
+    if (dot == at && dot != NULL)
+        dot = memchr(at + 1, '.', (size_t)(end - at) - 1);
+    return dot != NULL ? (struct pc_slice){dot + 1, (size_t)(end - dot - 1)} : (struct pc_slice){0};
+}
+
+static void
+learn_extension(const struct pc_req *req, struct pc_slice extension, struct found *found)
+{
     struct pc_slice type = find_added(req, &types_at, extension);
     if (type.base == NULL)
         type = pc_types_find(req->config->types, extension);
@@ -121,17 +147,23 @@ learn_extension(const struct pc_req *req, struct pc_slice raw, struct found *fou
 static void
 learn_name(const struct pc_req *req, struct pc_slice filename, struct found *found)
 {
-    const char *end = filename.base + filename.len, *at = end;
-    while (at > filename.base && at[-1] != '/')
-        at--;
-    const char *dot = memchr(at, '.', (size_t)(end - at));
-    if (dot == at && dot != NULL) /* .profile has no extension; .a.b has "b" */
-        dot = memchr(at + 1, '.', (size_t)(end - at) - 1);
-    while (dot != NULL) {
-        const char *from = dot + 1;
-        dot = memchr(from, '.', (size_t)(end - from));
-        learn_extension(req, (struct pc_slice){from, (size_t)((dot != NULL ? dot : end) - from)}, found);
+    char lower[EXTENSION_BYTES];
+    struct pc_slice rest = extensions_of(filename), extension;
+    while ((extension = next_extension(&rest, lower)).base != NULL)
+        learn_extension(req, extension, found);
+}
+
+struct pc_slice
+pc_media_handler(const struct pc_req *req, struct pc_slice filename)
+{
+    char lower[EXTENSION_BYTES];
+    struct pc_slice rest = extensions_of(filename), extension, found = {0};
+    while (req->host->has_programs && (extension = next_extension(&rest, lower)).base != NULL) {
+        struct pc_slice handler = find_added(req, &handlers_at, extension);
+        if (handler.base != NULL)
+            found = handler;
     }
+    return found;
 }
 
 /* AddDefaultCharset concerns these two only. */

@@ -467,7 +467,8 @@ struct pc_resp {
 };
 
 enum pc_ask { PC_ASK_NOTHING, PC_ASK_HOSTNAME, PC_ASK_POLICY, PC_ASK_HANDLER };
-enum pc_serve { PC_SERVED = 0, PC_SERVE_ASK = 1, PC_SERVE_BLOCKS = 2 };
+enum pc_serve { PC_SERVED = 0, PC_SERVE_ASK = 1, PC_SERVE_BLOCKS = 2, PC_SERVE_GATE = 3 };
+enum pc_gate_kind { PC_GATE_NONE, PC_GATE_CGI, PC_GATE_FCGI, PC_GATE_HTTP, PC_GATES }; /* protocols of gate.c */
 
 struct pc_req {
     struct pc_conn *conn;
@@ -499,6 +500,10 @@ struct pc_req {
     uint8_t ask; /* enum pc_ask */
     bool aborted; /* the client went away before the last byte: %X */
     bool is_decided;               /* PC_ASK_POLICY was answered */
+    uint8_t gate;                  /* enum pc_gate_kind: what answers when pc_serve said PC_SERVE_GATE; filename is its program */
+    bool by_script_alias;          /* ScriptAlias made filename: it is a program, and ExecCGI need not be said */
+    bool is_without_body;          /* an internal redirect: a GET, and the body was for what it stands for */
+    struct pc_pair *kept_env; uint32_t kept_env_count; /* REDIRECT_* of internal redirects: served again, it begins with these */
     bool has_answer, may_block;    /* may_block: a follower leads, this thread may take its time */
     struct pc_slice client_name;   /* PC_ASK_HOSTNAME's answer: confirmed name, or empty; base NULL = not asked yet */
     struct pc_slice answer;        /* PC_ASK_HANDLER's answer: the body */
@@ -512,7 +517,8 @@ struct pc_req {
 };
 
 /* serve.c: from path to response. Fills req->resp completely (also for errors). Called again after PC_SERVE_ASK (then
- * has_answer) and after PC_SERVE_BLOCKS (then may_block). Before: request.c  After: respond.c */
+ * has_answer) and after PC_SERVE_BLOCKS (then may_block). PC_SERVE_GATE: a program makes the response, see gate.h.
+ * Before: request.c  After: respond.c, gate.c */
 enum pc_serve pc_serve(struct pc_req *req);
 /* Make resp an error page: the host's ErrorDocument, else ours (never the request's text unescaped). `why` goes to the error
  * log when not NULL. */

@@ -186,9 +186,25 @@ leads_away(struct pc_slice handler)
     return handler.len > 0 && !pc_slice_ieq(handler, PC_S("default-handler")) && !pc_slice_ieq(handler, PC_S("none"));
 }
 
+/* A media type that stands for a handler: "application/x-httpd-cgi" and its like (program.c). */
+static bool
+is_handler_type(struct pc_slice type)
+{
+    struct pc_slice prefix = PC_S("application/x-");
+    if (type.len < prefix.len)
+        return false;
+    type.len = prefix.len;
+    return pc_slice_ieq(type, prefix);
+}
+
 static bool
 has_settings_programs(const struct pc_settings *settings)
 {
+    for (uint32_t i = 0; i < settings->type_count; i++)
+        if (is_handler_type(settings->types[i].value))
+            return true;
+    if (is_handler_type(settings->force_type) || is_handler_type(settings->default_type))
+        return true;
     for (uint32_t i = 0; i < settings->handler_count; i++)
         if (leads_away(settings->handlers[i].value))
             return true;

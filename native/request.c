@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "child.h"
+#include "gate.h"
 
 #define MS 1000000ull
 #define READ_ROOM 1024
@@ -87,6 +87,8 @@ pc_request_refuse(struct pc_worker *worker, struct pc_conn *conn, uint32_t statu
         pc_count(worker->child->page, PC_C_MISDIRECTED, 1);
     if (conn->since_ns == 0)
         conn->since_ns = worker->now_ns;
+    if (io->is_prepared) /* an answer was ready, but its request was broken */
+        pc_respond_drop(io);
     fill_request(worker, conn, likely_host(worker->child, conn));
     struct pc_req *req = &io->req;
     req->path = PC_S("/");
@@ -248,6 +250,17 @@ choose_host(struct pc_worker *worker, struct pc_conn *conn, const struct pc_host
     return NULL;
 }
 
+/* Nobody wants the body: a short one is read and checked first, as httpd does; of a long one, or one that waits to be asked for, the
+ * answer comes at once and the connection ends behind it. */
+static bool
+skips_body(struct pc_io *io)
+{
+    if (io->body_done)
+        return false;
+    io->answered_early = io->answered_early || io->head.expects_continue || io->body_left > PC_MAX_DRAIN_BYTES;
+    return !io->answered_early;
+}
+
 static enum pc_next
 begin_request(struct pc_worker *worker, struct pc_conn *conn)
 {
@@ -265,10 +278,10 @@ begin_request(struct pc_worker *worker, struct pc_conn *conn)
     memset(&io->chunked, 0, sizeof io->chunked);
     if (!io->body_done && limit > 0 && io->body_left > limit)
         return pc_request_refuse(worker, conn, 413);
-    /* Nobody here wants a body: a short one is read and checked first, as httpd does; of a long one, or one that waits to be
-     * asked for, the answer comes at once and the connection ends behind it. */
-    io->answered_early = !io->body_done && (io->head.expects_continue || io->body_left > PC_MAX_DRAIN_BYTES);
-    conn->phase = io->body_done || io->answered_early ? PC_PHASE_SERVE : PC_PHASE_BODY;
+    if (host->has_programs) /* one may want it: that is known later */
+        conn->phase = PC_PHASE_SERVE;
+    else
+        conn->phase = skips_body(io) ? PC_PHASE_BODY : PC_PHASE_SERVE;
     return PC_GO;
 }
 
@@ -341,8 +354,8 @@ skip_buffered(struct pc_io *io)
     return io->body_done ? 1 : result;
 }
 
-static enum pc_next
-await_body(struct pc_worker *worker, struct pc_conn *conn)
+uint64_t
+pc_request_body_due(const struct pc_conn *conn)
 {
     const struct pc_host *host = conn->host;
     uint64_t allowed_ms = host->body_ms > 0 ? host->body_ms : host->timeout_ms;
@@ -350,7 +363,13 @@ await_body(struct pc_worker *worker, struct pc_conn *conn)
         allowed_ms += conn->io->body_seen * 1000 / host->body_rate;
     if (host->body_max_ms > 0 && allowed_ms > host->body_max_ms)
         allowed_ms = host->body_max_ms;
-    pc_conn_deadline(worker->child, conn, conn->io->body_start_ns + allowed_ms * MS);
+    return conn->io->body_start_ns + allowed_ms * MS;
+}
+
+static enum pc_next
+await_body(struct pc_worker *worker, struct pc_conn *conn)
+{
+    pc_conn_deadline(worker->child, conn, pc_request_body_due(conn));
     pc_transport_acknowledge(conn);
     if (pc_conn_watch(worker->child, conn) == 0)
         return PC_WAIT;
@@ -373,6 +392,8 @@ pc_request_body_step(struct pc_worker *worker, struct pc_conn *conn)
             return pc_request_refuse(worker, conn, 413);
         if (done > 0 || io->body_seen > PC_MAX_DRAIN_BYTES) {
             io->answered_early = done == 0;
+            if (io->is_prepared) /* the answer waited for this */
+                return pc_respond_start(worker, conn);
             conn->phase = PC_PHASE_SERVE;
             return PC_GO;
         }
@@ -382,6 +403,8 @@ pc_request_body_step(struct pc_worker *worker, struct pc_conn *conn)
         if (count == -PC_E_HEAD_LARGE) /* framing alone fills the buffer: no honest client does that */
             return pc_request_refuse(worker, conn, 400);
         if (count <= 0) {
+            if (io->is_prepared)
+                pc_respond_drop(io);
             pc_conn_close(worker, conn);
             return PC_GONE;
         }
@@ -423,11 +446,24 @@ prepare(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_req *req = &conn->io->req;
     const struct pc_hostname *name = &conn->io->head.host;
+    /* The request points into the buffer from now on, so it must not move when its body is read later. */
+    if (!conn->io->body_done)
+        (void)pc_io_room(conn->io, READ_ROOM); /* full of body: that goes first, and leaves more */
     fill_request(worker, conn, conn->host);
     memcpy(req->name.name, name->name, name->len + 1u); /* UNSAFE: as long as the array it comes from, which is as long */
     req->name.len = name->len;
     req->name.port = name->port;
     return read_target(conn, &conn->io->req);
+}
+
+/* The response is ready. A body that was left unread for a program that is none is skipped first. */
+static enum pc_next
+answer(struct pc_worker *worker, struct pc_conn *conn)
+{
+    if (!skips_body(conn->io))
+        return pc_respond_start(worker, conn);
+    conn->phase = PC_PHASE_BODY;
+    return PC_GO;
 }
 
 enum pc_next
@@ -439,14 +475,16 @@ pc_request_serve_step(struct pc_worker *worker, struct pc_conn *conn)
         io->is_prepared = true;
         pc_conn_deadline(worker->child, conn, 0);
         if (!prepare(worker, conn))
-            return pc_respond_start(worker, conn);
+            return answer(worker, conn);
     }
     req->may_block = worker->may_block;
     enum pc_serve served = pc_serve(req);
     if (worker->may_block) /* it may have taken its time, and deadlines count from now on */
         worker->now_ns = pc_now_ns();
     if (served == PC_SERVED)
-        return pc_respond_start(worker, conn);
+        return answer(worker, conn);
+    if (served == PC_SERVE_GATE)
+        return pc_gate_begin(worker, conn);
     conn->asks = served == PC_SERVE_ASK;
     return PC_JOB; /* needs a thread that may take its time, or Python */
 }

@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "child.h"
+#include "gate.h"
 
 #define MS 1000000ull
 #define HEAD_ROOM 512 /* what respond.c itself writes into a head, Server field apart */
@@ -124,8 +124,8 @@ write_head(struct pc_worker *worker, const struct pc_io *io, char *buf)
 
 /* ------------------------------------------------------------------ the body */
 
-static void
-end_body(struct pc_io *io)
+void
+pc_respond_drop(struct pc_io *io)
 {
     struct pc_resp *resp = &io->req.resp;
     if (resp->fd >= 0)
@@ -174,6 +174,43 @@ attach_body(struct pc_io *io, size_t room)
     }
 }
 
+/* Frame what the producer has into the buffer, behind what lies there, as long as there is room for a whole piece: small answers go
+ * out in one write with their head. Returns 1 there is something to send, or <0: nothing, and why. */
+static int
+gather(struct pc_io *io)
+{
+    bool is_heard = !has_no_body(&io->req);
+    while (PC_OUT_BYTES - io->out_len >= PC_GATE_DOWN_BYTES + CHUNK_ROOM && io->mem.len == 0) {
+        struct pc_slice bytes = {0};
+        int more = io->req.resp.producer->next(&io->req, &bytes);
+        if (more < 0)
+            return io->out_at < io->out_len ? 1 : more; /* it says so again */
+        io->producer_done = more == 0;
+        if (more == 0 && io->chunk_out) {
+            memcpy(io->out + io->out_len, "0\r\n\r\n", 5);
+            io->out_len += 5;
+        }
+        if (more == 0)
+            return 1;
+        if (!is_heard || bytes.len == 0)
+            continue;
+        if (io->chunk_out)
+            io->out_len += (size_t)snprintf(io->out + io->out_len, CHUNK_ROOM, "%zx\r\n", bytes.len);
+        io->mem_ends_chunk = io->chunk_out;
+        io->mem = bytes;
+        if (bytes.len > PC_GATE_DOWN_BYTES)
+            continue;
+        memcpy(io->out + io->out_len, bytes.base, bytes.len); /* UNSAFE: room for PC_GATE_DOWN_BYTES and a frame is there */
+        io->out_len += bytes.len;
+        io->mem.len = 0;
+        if (io->chunk_out)
+            memcpy(io->out + io->out_len, "\r\n", 2);
+        io->out_len += io->chunk_out ? 2 : 0;
+        io->mem_ends_chunk = false;
+    }
+    return 1;
+}
+
 static bool
 may_keep(const struct pc_child *child, const struct pc_conn *conn)
 {
@@ -192,7 +229,7 @@ pc_respond_start(struct pc_worker *worker, struct pc_conn *conn)
     io->keep = may_keep(worker->child, conn);
     io->chunk_out = !resp->has_length && io->head.minor == 1 && !has_no_body(&io->req);
     io->keep = io->keep && (resp->has_length || io->chunk_out || has_no_body(&io->req));
-    io->producer_done = resp->body != PC_BODY_PRODUCER || has_no_body(&io->req);
+    io->producer_done = resp->body != PC_BODY_PRODUCER;
     size_t size = head_size(&io->req);
     io->out = worker->out;
     io->out_owned = size > PC_OUT_BYTES;
@@ -205,6 +242,8 @@ pc_respond_start(struct pc_worker *worker, struct pc_conn *conn)
     io->req.body_out = 0;
     io->head_out_len = io->out_len;
     attach_body(io, io->out_owned ? 0 : PC_OUT_BYTES - io->out_len);
+    if (!io->producer_done && !io->out_owned)
+        (void)gather(io); /* the head is there at least */
     conn->phase = PC_PHASE_SEND;
     return PC_GO;
 }
@@ -217,6 +256,8 @@ account(struct pc_worker *worker, struct pc_conn *conn)
     struct pc_child *child = worker->child;
     struct pc_req *req = &conn->io->req;
     uint64_t head_len = conn->io->head_out_len;
+    if (conn->io->head_len > 0) /* its body may have been read behind the start */
+        req->bytes_in = conn->io->head_len + conn->io->body_wire;
     req->resp.close = !conn->io->keep; /* %X says what becomes of the connection */
     req->body_out = req->bytes_out > head_len ? req->bytes_out - head_len : 0;
     pc_count(child->page, PC_C_REQUESTS, 1);
@@ -239,7 +280,7 @@ pc_respond_abandon(struct pc_worker *worker, struct pc_conn *conn)
         return;
     io->req.aborted = true;
     account(worker, conn);
-    end_body(io);
+    pc_respond_drop(io);
 }
 
 static enum pc_next
@@ -263,7 +304,7 @@ static bool
 ends_at_once(const struct pc_conn *conn)
 {
     const struct pc_io *io = conn->io;
-    bool is_all_read = conn->was_drained && io->in_len <= io->in_at + io->head_len;
+    bool is_all_read = io->body_done && conn->was_drained && io->in_len <= io->in_at + io->head_len;
     return !io->keep && !io->answered_early && is_all_read && io->head_len > 0 && io->head.wants_close;
 }
 
@@ -271,9 +312,10 @@ static enum pc_next
 finish(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_io *io = conn->io;
+    io->keep = io->keep && io->body_done; /* a program may have answered without reading it all */
     bool lingers = !io->keep && !ends_at_once(conn);
     account(worker, conn);
-    end_body(io);
+    pc_respond_drop(io);
     conn->requests++;
     conn->hops = 0;
     uint32_t used = io->in_at + io->head_len, rest = io->in_len > used ? io->in_len - used : 0;
@@ -339,7 +381,12 @@ wait_to_send(struct pc_worker *worker, struct pc_conn *conn, bool has_progress)
     } else if (!io->out_owned) {
         io->out_at = io->out_len = 0;
     }
-    if (has_progress || pc_conn_due(worker->child, conn) == 0)
+    if (conn->gate != NULL) {
+        if (has_progress || conn->gate->has_heard)
+            conn->gate->progress_ns = worker->now_ns;
+        conn->gate->has_heard = false;
+        pc_conn_deadline(worker->child, conn, pc_gate_due(conn->gate));
+    } else if (has_progress || pc_conn_due(worker->child, conn) == 0)
         pc_conn_deadline(worker->child, conn, worker->now_ns + io->req.host->timeout_ms * MS);
     if (pc_conn_watch(worker->child, conn) == 0)
         return PC_WAIT;
@@ -348,34 +395,16 @@ wait_to_send(struct pc_worker *worker, struct pc_conn *conn, bool has_progress)
     return PC_GONE;
 }
 
-/* Frame the producer's next bytes into the worker's buffer. Returns 1 more to send, 0 the end, <0. */
+/* The producer's next bytes, in the worker's buffer. Returns 1 more to send or to ask for, <0. */
 static int
 produce(struct pc_worker *worker, struct pc_io *io)
 {
-    struct pc_slice bytes = {0};
-    int more = io->req.resp.producer->next(&io->req, &bytes);
-    if (more < 0)
-        return more;
     if (io->out_owned)
         free(io->out);
     io->out = worker->out;
     io->out_owned = false;
     io->out_at = io->out_len = 0;
-    if (more == 0) {
-        io->producer_done = true;
-        if (io->chunk_out) {
-            memcpy(io->out, "0\r\n\r\n", 5);
-            io->out_len = 5;
-        }
-        return 1;
-    }
-    if (io->chunk_out && bytes.len > 0) {
-        int len = snprintf(io->out, CHUNK_ROOM, "%zx\r\n", bytes.len);
-        io->out_len = (size_t)len;
-        io->mem_ends_chunk = true;
-    }
-    io->mem = bytes;
-    return 1;
+    return gather(io);
 }
 
 /* The next piece behind what was sent: 1 there is one, 0 nothing is left, <0 wait or break off. */
@@ -430,7 +459,8 @@ pc_respond_send_step(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_io *io = conn->io;
     uint64_t in_a_row = 0;
-    for (;;) {
+    int pumped = conn->gate != NULL ? pc_gate_pump(worker, conn) : 0;
+    while (pumped >= 0) {
         if (io->out_at >= io->out_len && io->mem.len == 0 && io->file_left == 0) {
             int more = next_piece(worker, io);
             if (more == 0)

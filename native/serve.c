@@ -13,66 +13,12 @@
 
 #define DEFAULT_LIMIT_BODY (1ull << 30) /* LimitRequestBody since httpd 2.4.53 */
 
-/* ------------------------------------------------------------------ who makes the content */
-
-enum maker { MAKER_FILE, MAKER_PYTHON, MAKER_PROGRAM };
-
-struct maker_row {
-    struct pc_slice name;
-    bool is_prefix;
-    enum maker maker;
-};
-
-/* Names of handlers, and of media types that stand for handlers. What is a program and cannot be run is 503: sending its text
- * would publish passwords. */
-static const struct maker_row makers[] = {
-    {{"default-handler", 15}, false, MAKER_FILE},
-    {{"none", 4}, false, MAKER_FILE},
-    {{"whoami", 6}, false, MAKER_PYTHON},
-    {{"proxy:", 6}, true, MAKER_PROGRAM},
-    {{"proxy-server", 12}, false, MAKER_PROGRAM},
-    {{"application/x-httpd-", 20}, true, MAKER_PROGRAM}, /* php, php-source, lsphp, cgi, alt-php84, ... */
-    {{"application/x-lsphp", 19}, true, MAKER_PROGRAM},
-    {{"x-httpd-", 8}, true, MAKER_PROGRAM},
-    {{"cgi-script", 10}, false, MAKER_PROGRAM},
-    {{"fcgi", 4}, true, MAKER_PROGRAM}, /* fcgid-script, fcgi-script */
-    {{"fastcgi", 7}, true, MAKER_PROGRAM},
-    {{"php", 3}, true, MAKER_PROGRAM},
-    {{"lsphp", 5}, true, MAKER_PROGRAM},
-    {{"wsgi-script", 11}, false, MAKER_PROGRAM},
-    {{"uwsgi-handler", 13}, false, MAKER_PROGRAM},
-    {{"perl-script", 11}, false, MAKER_PROGRAM},
-    {{"mod_python", 10}, false, MAKER_PROGRAM},
-    {{"lua-script", 10}, false, MAKER_PROGRAM},
-};
-
-static const struct maker_row *
-find_maker(struct pc_slice name)
-{
-    for (size_t i = 0; i < sizeof makers / sizeof makers[0]; i++) {
-        struct pc_slice head = name;
-        if (makers[i].is_prefix && head.len > makers[i].name.len)
-            head.len = makers[i].name.len;
-        if (pc_slice_ieq(head, makers[i].name))
-            return &makers[i];
-    }
-    return NULL;
-}
-
-bool
-pc_serve_is_program(struct pc_slice name)
-{
-    /* Nearly every type is text/ or image/, which no row begins with. */
-    if (name.len == 0 || name.base[0] == 't' || name.base[0] == 'i')
-        return false;
-    const struct maker_row *row = find_maker(name);
-    return row != NULL && row->maker == MAKER_PROGRAM;
-}
+/* ------------------------------------------------------------------ the method */
 
 uint8_t
 pc_serve_method(const struct pc_req *req)
 {
-    if (req->error_status == 0)
+    if (req->error_status == 0 && !req->is_without_body)
         return req->head->method_id;
     return req->head->method_id == PC_HEAD ? PC_HEAD : PC_GET;
 }
@@ -143,8 +89,8 @@ pc_serve_signature(struct pc_req *req)
                           has_mail ? "\">" : "", (int)name.len, name.base, has_mail ? "</a>" : "", (unsigned)req->port_out);
 }
 
-static void
-reset_response(struct pc_req *req)
+void
+pc_serve_reset(struct pc_req *req)
 {
     struct pc_resp *resp = &req->resp;
     resp->status = 0;
@@ -210,7 +156,7 @@ enum pc_serve
 pc_serve_redirect(struct pc_req *req, uint32_t status, struct pc_slice url)
 {
     struct pc_slice href = escaped(req, url);
-    reset_response(req);
+    pc_serve_reset(req);
     pc_resp_add(req, PC_S("Location"), url);
     answer_page(req, status,
                 pc_arena_print(req->arena, "The document has moved <a href=\"%.*s\">here</a>.", (int)href.len, href.base));
@@ -237,34 +183,65 @@ rename_env(struct pc_req *req)
         req->env[i].name = pc_arena_print(req->arena, "REDIRECT_%.*s", (int)req->env[i].name.len, req->env[i].name.base);
 }
 
-/* The request becomes one for the document; its status stays. */
-static enum pc_serve
-go_to_document(struct pc_req *req, uint32_t status, struct pc_slice target)
+/* Another path, and what REDIRECT_* say of the one before. 0 or -PC_E_*. */
+static int
+change_path(struct pc_req *req, struct pc_slice target, struct pc_slice status)
 {
-    struct pc_slice raw_path, query, number;
+    struct pc_slice raw_path, query;
     pc_uri_split(target, &raw_path, &query);
     char *path = pc_arena_alloc(req->arena, raw_path.len + 2);
     int len = pc_uri_decode_path(raw_path, path, raw_path.len + 1);
     if (len < 0)
-        return answer_error(req, status, 400);
+        return len;
     path[len] = '\0';
     rename_env(req);
-    number = pc_arena_print(req->arena, "%u", (unsigned)status);
-    pc_env_set(req, PC_S("REDIRECT_STATUS"), number);
+    pc_env_set(req, PC_S("REDIRECT_STATUS"), status);
     pc_env_set(req, PC_S("REDIRECT_URL"), req->path);
     pc_env_set(req, PC_S("REDIRECT_REQUEST_METHOD"), pc_slice_at(req->raw, req->head->method));
     if (req->query.base != NULL)
         pc_env_set(req, PC_S("REDIRECT_QUERY_STRING"), req->query);
-    req->error_status = status;
     req->path = (struct pc_slice){path, (size_t)len};
     req->query = query;
+    return 0;
+}
+
+/* The request becomes one for the document; its status stays. */
+static enum pc_serve
+go_to_document(struct pc_req *req, uint32_t status, struct pc_slice target)
+{
+    if (change_path(req, target, pc_arena_print(req->arena, "%u", (unsigned)status)) != 0)
+        return answer_error(req, status, 400);
+    req->error_status = status;
     return PC_SERVE_AGAIN;
+}
+
+int
+pc_serve_go_to(struct pc_req *req, struct pc_slice target)
+{
+    if (++req->redirect_depth > PC_MAX_INTERNAL_REDIRECTS) {
+        pc_errlog_req(req, PC_ERROR, "core", "AH00124: Request exceeded the limit of %d internal redirects",
+                      PC_MAX_INTERNAL_REDIRECTS);
+        return -PC_E_BAD;
+    }
+    const char *hash = target.len > 0 ? memchr(target.base, '#', target.len) : NULL;
+    if (hash != NULL)
+        target.len = (size_t)(hash - target.base);
+    int changed = change_path(req, pc_arena_copy(req->arena, target), PC_S("200"));
+    if (changed != 0)
+        return changed;
+    req->is_without_body = true;
+    req->has_answer = false;
+    req->ask = PC_ASK_NOTHING;
+    req->kept_env_count = req->env_count;
+    req->kept_env = pc_arena_alloc(req->arena, req->env_count * sizeof *req->kept_env);
+    memcpy(req->kept_env, req->env, req->env_count * sizeof *req->kept_env);
+    return 0;
 }
 
 enum pc_serve
 pc_serve_fail(struct pc_req *req, uint32_t status)
 {
-    reset_response(req);
+    pc_serve_reset(req);
     if (req->layer_count == 0) {
         req->layers[0] = &req->host->base;
         req->layer_count = 1;
@@ -303,16 +280,28 @@ apply_redirects(struct pc_req *req, const struct pc_settings *settings)
     return status < 400 ? pc_serve_redirect(req, status, url) : pc_serve_fail(req, status);
 }
 
+uint64_t
+pc_serve_body_limit(const struct pc_req *req)
+{
+    for (uint32_t i = req->layer_count; i-- > 0;)
+        if (req->layers[i]->has_limit_body)
+            return req->layers[i]->limit_body;
+    return DEFAULT_LIMIT_BODY;
+}
+
+bool
+pc_serve_passes_auth(const struct pc_req *req)
+{
+    int32_t passes = -1;
+    for (uint32_t i = req->layer_count; i-- > 0 && passes < 0;)
+        passes = req->layers[i]->cgi_pass_auth;
+    return passes == 1;
+}
+
 static bool
 is_body_too_large(const struct pc_req *req)
 {
-    uint64_t limit = DEFAULT_LIMIT_BODY;
-    for (uint32_t i = req->layer_count; i-- > 0;) {
-        if (req->layers[i]->has_limit_body) {
-            limit = req->layers[i]->limit_body;
-            break;
-        }
-    }
+    uint64_t limit = pc_serve_body_limit(req);
     return limit > 0 && req->head->has_length && req->head->content_length > limit;
 }
 
@@ -333,26 +322,23 @@ answer_of_python(struct pc_req *req)
     return PC_SERVED;
 }
 
+/* What needs no file to know. A program in a file is looked at when the file is there (program.c). */
 static enum pc_serve
 choose_maker(struct pc_req *req)
 {
     struct pc_slice name = PC_LAYERS_SLICE(req, handler);
+    enum pc_maker maker = PC_MAKER_FILE;
     req->handler = name;
     if (name.len == 0)
         return PC_SERVE_ON;
-    const struct maker_row *row = find_maker(name);
-    if (row == NULL) {
+    if (!pc_program_find(name, &maker)) {
         pc_errlog_req(req, PC_WARN, "core", "AH00523: handler \"%.*s\" not found for: %.*s", (int)name.len, name.base,
                       (int)req->filename.len, req->filename.base);
         return PC_SERVE_ON;
     }
-    if (row->maker == MAKER_PYTHON)
+    if (maker == PC_MAKER_PYTHON)
         return req->has_answer && req->ask == PC_ASK_HANDLER ? answer_of_python(req) : ask(req, PC_ASK_HANDLER);
-    if (row->maker != MAKER_PROGRAM)
-        return PC_SERVE_ON;
-    pc_errlog_req(req, PC_ERROR, "core", "AH01627: no handler runs programs of \"%.*s\": %.*s", (int)name.len, name.base,
-                  (int)req->filename.len, req->filename.base);
-    return pc_serve_fail(req, 503);
+    return maker == PC_MAKER_PROGRAM ? pc_program_serve(req, maker) : PC_SERVE_ON;
 }
 
 static bool
@@ -400,7 +386,7 @@ static enum pc_serve
 check_method(struct pc_req *req)
 {
     uint8_t method = pc_serve_method(req);
-    if (method == PC_METHOD_OTHER) {
+    if (method == PC_METHOD_OTHER && !req->host->has_programs) { /* a program may know it */
         struct pc_slice line = pc_slice_at(req->raw, req->head->line);
         pc_errlog_req(req, PC_ERROR, "core", "AH00135: Invalid method in request %.*s", (int)line.len, line.base);
         return pc_serve_fail(req, 501);
@@ -420,7 +406,7 @@ static enum pc_serve
 serve_once(struct pc_req *req)
 {
     struct pc_place place;
-    reset_response(req);
+    pc_serve_reset(req);
     req->layers[0] = &req->host->base;
     req->layer_count = 1;
     req->path_info = (struct pc_slice){0};
@@ -447,7 +433,7 @@ serve_again(struct pc_req *req, enum pc_serve served)
         if (++req->redirect_depth > PC_MAX_INTERNAL_REDIRECTS) {
             pc_errlog_req(req, PC_ERROR, "core", "AH00124: Request exceeded the limit of %d internal redirects",
                           PC_MAX_INTERNAL_REDIRECTS);
-            reset_response(req);
+            pc_serve_reset(req);
             return answer_error(req, req->error_status != 0 ? req->error_status : 500, 0);
         }
         served = serve_once(req);
@@ -455,12 +441,20 @@ serve_again(struct pc_req *req, enum pc_serve served)
     return served;
 }
 
-static void
-finish(struct pc_req *req)
+void
+pc_serve_finish(struct pc_req *req)
 {
     if (req->resp.status == 503 && pc_resp_get(req, PC_S("Retry-After")).base == NULL)
         pc_resp_add(req, PC_S("Retry-After"), PC_S("1"));
     pc_fields_apply(req);
+}
+
+static void
+begin_env(struct pc_req *req)
+{
+    req->env_count = 0;
+    for (uint32_t i = 0; i < req->kept_env_count; i++)
+        pc_env_set(req, req->kept_env[i].name, req->kept_env[i].value);
 }
 
 enum pc_serve
@@ -469,10 +463,12 @@ pc_serve(struct pc_req *req)
     const struct pc_slice path = req->path, query = req->query;
     const uint32_t depth = req->redirect_depth, error_status = req->error_status;
     if (!(req->has_answer && req->ask == PC_ASK_HANDLER)) /* that request goes on where it was */
-        req->env_count = 0;
+        begin_env(req);
     enum pc_serve served = serve_again(req, serve_once(req));
     if (served == PC_SERVED) {
-        finish(req);
+        pc_serve_finish(req);
+    } else if (served == PC_SERVE_GATE) {
+        return served; /* from here on it is what it has become */
     } else if (served == PC_SERVE_BLOCKS || req->ask != PC_ASK_HANDLER) {
         /* It will be served again from the start; when a handler has answered, as it is now. */
         req->path = path;
@@ -491,8 +487,8 @@ pc_serve_error(struct pc_req *req, uint32_t status)
         (void)close(req->resp.fd); /* only read from: it was to be sent when something went wrong */
     enum pc_serve served = serve_again(req, pc_serve_fail(req, status));
     if (served != PC_SERVED) { /* the document would need Python or time: not for an error */
-        reset_response(req);
+        pc_serve_reset(req);
         (void)answer_error(req, req->error_status != 0 ? req->error_status : status, 0); /* always PC_SERVED */
     }
-    finish(req);
+    pc_serve_finish(req);
 }

@@ -26,6 +26,8 @@ struct pc_media {
     struct pc_slice type, encoding;
 };
 void pc_media_find(const struct pc_req *req, struct pc_slice filename, struct pc_media *ret_media);
+/* AddHandler: that of the last extension that has one (RemoveHandler: len 0); base NULL = none has. */
+struct pc_slice pc_media_handler(const struct pc_req *req, struct pc_slice filename);
 
 /* ------------------------------------------------------------------ map.c */
 
@@ -78,6 +80,27 @@ void pc_env_apply(struct pc_req *req);
 /* The head with RequestHeader's results, as far as conditions and ranges need them: req->head itself where nothing changed. */
 const struct pc_head *pc_fields_head(struct pc_req *req);
 
+/* ------------------------------------------------------------------ program.c: who makes the content */
+
+enum pc_maker {
+    PC_MAKER_FILE,
+    PC_MAKER_PYTHON,
+    PC_MAKER_CGI,
+    PC_MAKER_PROGRAM, /* one that we cannot run: 503, for sending its text would publish passwords */
+};
+
+/* SetHandler, else AddHandler by the name of req->filename, else ScriptAlias; len 0 = nothing says it. */
+struct pc_slice pc_program_handler(const struct pc_req *req);
+/* What a handler or a media type of that name does. False: there is no such handler; *ret_maker is untouched. */
+bool pc_program_find(struct pc_slice name, enum pc_maker *ret_maker);
+/* Who makes what is in req->filename: its handler, else its media type. */
+enum pc_maker pc_program_maker(struct pc_req *req, struct pc_slice media_type);
+/* The file is there, and `maker` is no PC_MAKER_FILE: PC_SERVE_GATE, or the error why not. */
+enum pc_serve pc_program_serve(struct pc_req *req, enum pc_maker maker);
+/* A directory, or nothing, is where a program should be. PC_SERVE_ON: there should be none. */
+enum pc_serve pc_program_refuse_directory(struct pc_req *req);
+enum pc_serve pc_program_refuse_missing(struct pc_req *req);
+
 /* ------------------------------------------------------------------ serve.c */
 
 /* Layers, access, limits, environment, redirections of sections, policy, handler: all that stands between a place and its
@@ -87,8 +110,13 @@ enum pc_serve pc_serve_check(struct pc_req *req);
 enum pc_serve pc_serve_fail(struct pc_req *req, uint32_t status);
 /* A redirection to an absolute URL. */
 enum pc_serve pc_serve_redirect(struct pc_req *req, uint32_t status, struct pc_slice url);
-/* Whether a handler or media type names a program, whose text must never be sent. */
-bool pc_serve_is_program(struct pc_slice name);
+/* For gate.c, which makes a response of a program's answer: begin with none; end with what every response gets. */
+void pc_serve_reset(struct pc_req *req);
+void pc_serve_finish(struct pc_req *req);
+/* The request becomes a GET for `target` (path and query); pc_serve does the rest. 0 or -PC_E_*. */
+int pc_serve_go_to(struct pc_req *req, struct pc_slice target);
+uint64_t pc_serve_body_limit(const struct pc_req *req); /* LimitRequestBody, 0 = none */
+bool pc_serve_passes_auth(const struct pc_req *req);    /* CGIPassAuth */
 /* The ServerSignature line as HTML, empty when off. */
 struct pc_slice pc_serve_signature(struct pc_req *req);
 /* Method as the file sees it: an ErrorDocument is always got. */

@@ -59,6 +59,11 @@ LIMITS: tuple[Limit, ...] = (
     Limit("MAX_LISTENERS", 256, "count", "Listen directives"),
     Limit("MAX_CONNECTIONS", 65536, "count", "connections of one child"),
     Limit("MAX_RECORD_BYTES", 67108864, "bytes", "one identity's record"),
+    Limit("MAX_CANCELS", 256, "count", "programs to be ended that a child remembers while the job box is full"),
+    Limit("GATE_UP_BYTES", 16384, "bytes", "of a request body between a client and a program"),
+    Limit("GATE_DOWN_BYTES", 32768, "bytes", "of an answer between a program and a client, once its head is read"),
+    Limit("GATE_TURN_BYTES", 1048576, "bytes", "at most this much of a body for one connection in a row"),
+    Limit("MAX_STDERR_BYTES", 1048576, "bytes", "of one program run that go to the error log; the rest is thrown away"),
     Limit("MAX_REPLY_HEAD_BYTES", 65536, "bytes", "head of a program's or back end's answer"),
     Limit("MAX_REPLY_FIELDS", 96, "count", "fields in it: what a response has room for"),
 )

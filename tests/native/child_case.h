@@ -149,6 +149,10 @@ struct child_plan {
     uint32_t listener_count;
     int listener_fd;   /* accepted from; -1 = none */
     int log_fd;        /* -1 = no access log */
+    bool has_programs; /* /cgi/ is a ScriptAlias of the directory "cgi" */
+    int job_fd;        /* the job box's write end, with has_programs */
+    int error_fd;      /* the host's error log, with has_programs */
+    uint32_t timeout_ms; /* Timeout; 0 = 20 s */
 };
 
 static inline void
@@ -167,6 +171,18 @@ child_put_settings(struct child_bytes *to)
 }
 
 static inline void
+child_put_script_alias(struct child_bytes *to, const struct child_case *one)
+{
+    char path[80];
+    struct child_bytes alias = {0};
+    (void)snprintf(path, sizeof path, "%s/cgi/", one->directory);
+    CHILD_U32S(&alias, PC_T_ALIAS_KIND, PC_ALIAS_SCRIPT);
+    child_text(&alias, PC_T_ALIAS_FROM, "/cgi/");
+    child_text(&alias, PC_T_ALIAS_TO, path);
+    child_box(to, PC_T_ALIAS, &alias);
+}
+
+static inline void
 child_put_host(struct child_bytes *to, const struct child_case *one, const struct child_plan *plan)
 {
     const uint8_t format[] = {PC_FMT_m, 0, 0, 0, PC_FMT_LITERAL, 0, 1, 0, ' ', PC_FMT_U, 0, 0, 0, PC_FMT_LITERAL, 0, 1, 0, ' ',
@@ -174,16 +190,18 @@ child_put_host(struct child_bytes *to, const struct child_case *one, const struc
     struct child_bytes host = {0}, log = {0};
     child_text(&host, PC_T_NAME, "own.test");
     child_text(&host, PC_T_DOCUMENT_ROOT, one->directory);
-    CHILD_U32S(&host, PC_T_TIMES, 20000, plan->keep_alive_ms, 20000, 40000, 20000, 40000, 500, 500);
+    CHILD_U32S(&host, PC_T_TIMES, plan->timeout_ms > 0 ? plan->timeout_ms : 20000, plan->keep_alive_ms, 20000, 40000, 20000, 40000, 500, 500);
     CHILD_U32S(&host, PC_T_KEEP_ALIVE, 1, plan->max_requests, 0);
     CHILD_U32S(&host, PC_T_LIMITS, 8190, 8190, 100);
-    CHILD_U32S(&host, PC_T_ERROR_LOG, 0, PC_EMERG);
+    CHILD_U32S(&host, PC_T_ERROR_LOG, 0, plan->has_programs ? PC_ERROR : PC_EMERG);
     if (plan->log_fd >= 0) {
         CHILD_U32S(&log, PC_T_LOG_INDEX, 1);
         child_item(&log, PC_T_LOG_FORMAT, format, sizeof format);
         child_box(&host, PC_T_LOG, &log);
     }
     child_put_settings(&host);
+    if (plan->has_programs)
+        child_put_script_alias(&host, one);
     child_box(to, PC_T_HOST, &host);
 }
 
@@ -236,6 +254,12 @@ child_new(struct child_case *one, const struct child_plan *plan)
     child_file(one->directory, "big", CHILD_BIG_BYTES);
     (void)snprintf(subdirectory, sizeof subdirectory, "%s/list", one->directory);
     child_must(mkdir(subdirectory, 0755) == 0, "mkdir");
+    if (plan->has_programs) {
+        (void)snprintf(subdirectory, sizeof subdirectory, "%s/cgi", one->directory);
+        child_must(mkdir(subdirectory, 0755) == 0, "mkdir");
+        child_file(subdirectory, "script", 10); /* what is in it does not matter: the tests are its process */
+        child_file(subdirectory, "nph-script", 10);
+    }
     child_must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, own) == 0, "socketpair");
     child_must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, other) == 0, "socketpair");
     child_must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, control) == 0, "socketpair");
@@ -246,13 +270,14 @@ child_new(struct child_case *one, const struct child_plan *plan)
     int page = memfd_create("page", MFD_CLOEXEC), back = fcntl(own[1], F_DUPFD_CLOEXEC, 3);
     child_must(page >= 0 && back >= 0 && ftruncate(page, PC_PAGE_BYTES) == 0, "page");
     const uint32_t numbers[] = {1, 2};
-    const int inboxes[] = {other[1], back}, logs[] = {-1, plan->log_fd};
+    const int inboxes[] = {other[1], back}, logs[] = {plan->has_programs ? plan->error_fd : -1, plan->log_fd};
     struct pc_child_options options = {
         .control_fd = control[1], .inbox_fd = own[0], .route_fd = child_server_route(plan), .page_fd = page,
         .record_fd = child_memfd("record", record.base, record.len), .types_fd = child_memfd("types", &types, 20),
         .listener_fds = &plan->listener_fd, .listener_count = plan->listener_fd >= 0 ? 1 : 0,
         .inbox_numbers = numbers, .inbox_fds = inboxes, .inbox_count = 2,
-        .log_fds = logs, .log_count = 2, .max_open = 4096, .mutex_fd = -1, .mutex_id = -1, .job_fd = -1, .may_scale_leaders = true,
+        .log_fds = logs, .log_count = 2, .max_open = 4096, .mutex_fd = -1, .mutex_id = -1,
+        .job_fd = plan->has_programs ? plan->job_fd : -1, .may_scale_leaders = true,
     };
     if (pc_child_new(&options, &one->child, &why) != 0) {
         fprintf(stderr, "pc_child_new: %s\n", why);

@@ -22,7 +22,7 @@ TESTS = Path(__file__).resolve().parent.parent
 NATIVE = TESTS.parent / "native"
 DRIVER = TESTS / "native" / "serve_driver.c"
 
-SERVED, ASK, BLOCKS = 0, 1, 2
+SERVED, ASK, BLOCKS, GATE = 0, 1, 2, 3
 ASK_HOSTNAME, ASK_POLICY, ASK_HANDLER = 1, 2, 3
 DIRECTORY, DIRECTORY_MATCH, FILES, FILES_MATCH, LOCATION, LOCATION_MATCH = range(6)
 TYPES = {"html": "text/html", "txt": "text/plain", "png": "image/png", "gz": "application/gzip"}

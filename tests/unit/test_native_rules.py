@@ -36,7 +36,7 @@ OWNED = {
     r"unlink|unlinkat|rename|renameat|renameat2|mkdir|mkdirat|rmdir|link|symlink|chmod|chown|fchown|lchown|truncate|mknod":
         set(),
     r"fork|vfork|clone|clone3": {"spawn.c", "nursery.c"},
-    r"sendmsg": {"hand.c", "nursery.c", "spawn.c"},
+    r"sendmsg": {"hand.c", "job.c", "nursery.c", "spawn.c"},
     r"recvmsg": {"hand.c", "main.c", "nursery.c", "spawn.c"},
     r"kill|tgkill|pthread_kill|pthread_cancel": set(),
     r"socketpair": {"nursery.c"},

@@ -402,7 +402,7 @@ def test_serve_forces_and_defaults_types(start: Start) -> None:
     assert (answer.field("Content-Type"), answer.field("X-Content-Type-Options")) == (None, "nosniff")
 
 
-@pytest.mark.parametrize("media_type", ["application/x-httpd-php", "application/x-httpd-cgi", "Application/X-HTTPD-Alt-PHP84"])
+@pytest.mark.parametrize("media_type", ["application/x-httpd-php", "Application/X-HTTPD-Alt-PHP84"])
 def test_serve_never_sends_a_program_by_its_type(start: Start, media_type: str) -> None:
     """AddType application/x-httpd-php without PHP is 503, not the source."""
     answer = start(record.texts("ADD_TYPE", "txt", media_type)).get("/a.txt")
@@ -413,13 +413,81 @@ def test_serve_never_sends_a_program_by_its_type(start: Start, media_type: str) 
 # ---------------------------------------------------------------- handlers and questions
 
 
-@pytest.mark.parametrize("handler", ["proxy:unix:/run/x|fcgi://localhost", "fcgid-script", "cgi-script", "php", "php8.2-fcgi",
-                                     "application/x-httpd-php", "CGI-Script"])
+@pytest.mark.parametrize("handler", ["proxy:unix:/run/x|fcgi://localhost", "fcgid-script", "php", "php8.2-fcgi",
+                                     "application/x-httpd-php"])
 def test_serve_never_sends_a_program_by_its_handler(start: Start, handler: str) -> None:
     """A handler that cannot run is 503, not the source."""
     answer = start(record.text("HANDLER", handler)).get("/a.txt")
     assert answer.status == 503
     assert b"0123" not in answer.body
+
+
+EXEC = ns.options("ExecCGI", "FollowSymLinks")
+CGI = "cgi-script"
+
+
+@pytest.mark.parametrize("item", [
+    record.text("HANDLER", CGI), record.text("HANDLER", "CGI-Script"), record.texts("ADD_HANDLER", "txt", CGI),
+    record.texts("ADD_TYPE", "txt", "application/x-httpd-cgi"),
+], ids=["SetHandler", "any-case", "AddHandler", "AddType"])
+def test_serve_runs_a_script_only_where_options_allow_it(start: Start, item: bytes) -> None:
+    """Options ExecCGI: a gate; without: 403, never the source."""
+    run = start(item, EXEC).get("/a.txt")
+    assert (run.served, run.words["handler"].lower()) in {(ns.GATE, b"cgi-script"), (ns.GATE, b"application/x-httpd-cgi")}
+    server = start(item, ns.options("FollowSymLinks"))
+    answer = server.get("/a.txt")
+    assert (answer.served, answer.status) == (ns.SERVED, 403)
+    assert b"0123" not in answer.body
+    assert "AH02809: Options ExecCGI is off in this directory" in server.log_text
+
+
+def test_serve_runs_what_is_below_a_script_alias(start: Start, root: Path) -> None:
+    """ScriptAlias: every file is a program, whatever its name; nothing there: 404; the directory: 403."""
+    server = start(ns.options("Indexes"), aliases=(ns.alias("/bin/", root / "sub", kind=2), ns.alias("^/m/(.*)$", f"{root}/sub/$1", kind=3)))
+    for path in ("/bin/c.txt", "/m/c.txt"):
+        answer = server.get(path)
+        assert (answer.served, answer.words["filename"]) == (ns.GATE, str(root / "sub/c.txt").encode())
+    assert server.get("/bin/none").status == 404
+    assert server.get("/bin/").status == 403
+    assert "AH02811: script not found or unable to stat" in server.log_text
+    assert "AH02812: attempt to invoke directory as script" in server.log_text
+    assert server.get("/sub/c.txt").served == ns.SERVED
+
+
+def test_serve_looks_at_every_extension_for_a_handler(start: Start, root: Path) -> None:
+    """x.cgi.txt is a script too (mod_mime); RemoveHandler, SetHandler and an unknown handler take their turn."""
+    for name in ("x.cgi", "x.cgi.txt", "x.CGI"):
+        (root / "sub" / name).write_text("source")
+    handlers = (record.texts("ADD_HANDLER", "cgi", CGI), EXEC)
+    server = start(*handlers)
+    assert [server.get(f"/sub/{name}").served for name in ("x.cgi", "x.cgi.txt", "x.CGI", "c.txt")] == [ns.GATE] * 3 + [ns.SERVED]
+    below = ns.section(LOCATION, "/sub", record.texts("ADD_HANDLER", "cgi", ""))
+    assert start(*handlers, sections=(below,)).get("/sub/x.cgi").status == 200
+    other = ns.section(LOCATION, "/sub", record.text("HANDLER", "Drupal_Security_Do_Not_Remove"))
+    answer = start(*handlers, sections=(other,)).get("/sub/x.cgi")
+    assert (answer.served, answer.status) == (ns.SERVED, 200)
+    plain = ns.section(LOCATION, "/sub", record.text("HANDLER", "default-handler"))
+    assert start(*handlers, sections=(plain,)).get("/sub/x.cgi").status == 200
+
+
+def test_serve_gives_programs_what_is_behind_their_name(start: Start, root: Path) -> None:
+    """AcceptPathInfo is on by default for a program, off for a file."""
+    (root / "sub" / "x.cgi").write_text("source")
+    handlers = (record.texts("ADD_HANDLER", "cgi", CGI), EXEC)
+    server = start(*handlers)
+    answer = server.get("/sub/x.cgi/a/b.html")
+    assert (answer.served, answer.words["path_info"], answer.words["filename"]) == (ns.GATE, b"/a/b.html", str(root / "sub/x.cgi").encode())
+    assert server.get("/a.txt/b").status == 404
+    assert start(*handlers, record.u32s("ACCEPT_PATH_INFO", 0)).get("/sub/x.cgi/a").status == 404
+
+
+def test_serve_gives_programs_every_method(start: Start, root: Path) -> None:
+    """PUT and unknown methods are the program's; a file beside it goes on refusing them."""
+    (root / "sub" / "x.cgi").write_text("source")
+    server = start(record.texts("ADD_HANDLER", "cgi", CGI), EXEC)
+    methods = ("PUT", "DELETE", "OPTIONS", "PROPFIND")
+    assert [server.get("/sub/x.cgi", method=method).served for method in methods] == [ns.GATE] * 4
+    assert [server.get("/a.txt", method=method).status for method in methods] == [405, 405, 200, 501]
 
 
 def test_serve_asks_python_for_its_handlers_and_serves_by_unknown_ones(start: Start) -> None:

@@ -1,0 +1,289 @@
+/* gate_answer.c - what a program answers becomes a response: its head is checked, its body streamed.
+ * Runs as:  child, as the identity that owns the host.   Sees: the program's answer.
+ * Distrusts: all of it: a head that breaks a rule is an error of ours (500, 502), never passed on; of a body goes out just as much as its
+ *            head promised.
+ * Before:   gate.c, reply.c   After: respond.c */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* memrchr */
+#endif
+#include <stdlib.h>
+#include <string.h>
+
+#include "gate.h"
+#include "serve.h"
+
+/* ------------------------------------------------------------------ the head */
+
+static struct pc_slice
+script_name(const struct pc_req *req)
+{
+    const char *slash = req->filename.len > 0 ? memrchr(req->filename.base, '/', req->filename.len) : NULL;
+    size_t skip = slash != NULL ? (size_t)(slash + 1 - req->filename.base) : 0;
+    return (struct pc_slice){req->filename.base + skip, req->filename.len - skip};
+}
+
+static int
+refuse_head(const struct pc_gate *gate, const char *why)
+{
+    struct pc_slice name = script_name(gate->req);
+    pc_errlog_req(gate->req, PC_ERROR, gate->ops->module, "%s: %.*s", why, (int)name.len, name.base);
+    return (int)gate->broken_status;
+}
+
+/* Room for at least one byte more. False: the head has as much as it may. */
+static bool
+make_room(struct pc_gate *gate)
+{
+    if (gate->down_len < gate->down_cap)
+        return true;
+    if (gate->down_cap >= PC_MAX_REPLY_HEAD_BYTES)
+        return false;
+    uint32_t cap = gate->down_cap == 0 ? PC_GATE_DOWN_BYTES : PC_MAX_REPLY_HEAD_BYTES;
+    char *grown = realloc(gate->down, cap);
+    if (grown == NULL)
+        pc_die(111, "out of memory");
+    gate->down = grown;
+    gate->down_cap = cap;
+    return true;
+}
+
+/* One head, or one step towards it. >0 its length, 0 need more, <0. */
+static int
+parse_head(struct pc_gate *gate)
+{
+    if (gate->reply == NULL) {
+        gate->reply = pc_arena_alloc(gate->req->arena, sizeof *gate->reply);
+        memset(gate->reply, 0, offsetof(struct pc_reply, fields));
+    }
+    return gate->down_len > 0 ? gate->ops->parse(gate, gate->reply, gate->down, gate->down_len) : 0;
+}
+
+/* 100 and the like: the client was told by us, if it had asked. */
+static void
+skip_interim(struct pc_gate *gate, uint32_t len)
+{
+    memmove(gate->down, gate->down + len, gate->down_len - len);
+    gate->down_len -= len;
+    memset(gate->reply, 0, offsetof(struct pc_reply, fields));
+}
+
+int
+pc_gate_hear_head(struct pc_worker *worker, struct pc_gate *gate)
+{
+    while (gate->head_len == 0) {
+        int len = parse_head(gate);
+        if (len > 0 && gate->reply->is_interim) {
+            skip_interim(gate, (uint32_t)len);
+            continue;
+        }
+        if (len > 0) {
+            gate->head_len = gate->down_at = (uint32_t)len;
+            break;
+        }
+        if (len < 0 || !make_room(gate))
+            return refuse_head(gate, len == -PC_E_BAD ? "malformed header from script" : "header from script is too large");
+        ssize_t count = gate->ops->recv(gate, gate->down + gate->down_len, gate->down_cap - gate->down_len);
+        if (count == -PC_E_AGAIN)
+            return -PC_E_AGAIN;
+        if (count <= 0) {
+            gate->has_ended = true;
+            if (gate->ops->listen != NULL)
+                (void)gate->ops->listen(gate); /* its last words come first */
+            return refuse_head(gate, "End of script output before headers");
+        }
+        gate->down_len += (uint32_t)count;
+        gate->progress_ns = worker->now_ns;
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------ the response */
+
+static int next_bytes(struct pc_req *req, struct pc_slice *ret_bytes);
+static void end_answer(struct pc_req *req);
+static const struct pc_producer producer = {.next = next_bytes, .end = end_answer};
+
+/* Written by respond.c, or told by what it writes. */
+static bool
+is_ours(const struct pc_reply_field *field)
+{
+    switch ((enum pc_reply_id)field->id) {
+    case PC_REPLY_STATUS:
+    case PC_REPLY_CONTENT_LENGTH:
+    case PC_REPLY_TRANSFER_ENCODING:
+    case PC_REPLY_CONNECTION:
+    case PC_REPLY_DATE:
+    case PC_REPLY_SERVER:
+        return true;
+    default:
+        return field->is_hop;
+    }
+}
+
+static void
+put_fields(struct pc_gate *gate)
+{
+    struct pc_req *req = gate->req;
+    const struct pc_reply *reply = gate->reply;
+    /* One copy for all: the buffer is the body's from now on. */
+    const char *head = pc_arena_copy(req->arena, (struct pc_slice){gate->down, gate->head_len}).base;
+    for (uint32_t i = 0; i < reply->field_count; i++) {
+        const struct pc_reply_field *field = &reply->fields[i];
+        if (!is_ours(field))
+            pc_resp_add(req, pc_slice_at(head, field->name), pc_slice_at(head, field->value));
+    }
+    req->resp.reason = pc_slice_at(head, reply->reason);
+    req->resp.content_type = pc_slice_at(head, reply->content_type);
+}
+
+static void
+put_body(struct pc_gate *gate)
+{
+    struct pc_resp *resp = &gate->req->resp;
+    const struct pc_reply *reply = gate->reply;
+    resp->body = PC_BODY_PRODUCER;
+    resp->producer = &producer;
+    resp->has_length = reply->has_length;
+    resp->length = reply->length;
+    bool has_none = gate->req->head->method_id == PC_HEAD || reply->framing == PC_REPLY_NO_BODY;
+    gate->keeps_quiet = has_none;
+    gate->has_left = reply->has_length && !has_none;
+    gate->left_bytes = reply->length;
+    gate->is_chunked = reply->framing == PC_REPLY_CHUNKED;
+}
+
+/* Validators of the program's own make its answer conditional, as a file's do (httpd: ap_meets_conditions). 0 or 412. */
+static int
+apply_conditions(struct pc_gate *gate)
+{
+    struct pc_req *req = gate->req;
+    uint8_t method = pc_serve_method(req);
+    struct pc_validators now = {.etag = pc_resp_get(req, PC_S("ETag")), .modified_s = -1};
+    struct pc_slice date = pc_resp_get(req, PC_S("Last-Modified"));
+    bool may_range = false;
+    if (date.base != NULL && pc_date_parse(date, &now.modified_s) != 0)
+        now.modified_s = -1;
+    bool is_got = (method == PC_GET || method == PC_HEAD) && req->resp.status == 200 && req->error_status == 0;
+    if (!is_got || (now.etag.len == 0 && now.modified_s < 0))
+        return 0;
+    int status = pc_cond_check(pc_fields_head(req), req->raw, &now, &may_range);
+    if (status == 304) {
+        req->resp.status = 304;
+        req->resp.reason = (struct pc_slice){0};
+        pc_resp_unset(req, PC_S("Content-Type"));
+        gate->keeps_quiet = true; /* the program may go on writing; nobody hears it */
+        gate->has_left = false;
+    }
+    return status == 412 ? 412 : 0;
+}
+
+int
+pc_gate_answer(struct pc_gate *gate)
+{
+    struct pc_req *req = gate->req;
+    const struct pc_reply *reply = gate->reply;
+    struct pc_io *io = gate->conn->io;
+    if (reply->is_local) {
+        struct pc_slice target = pc_slice_at(gate->down, reply->location);
+        return pc_serve_go_to(req, target) == 0 ? -PC_E_AGAIN : refuse_head(gate, "a local redirect that leads nowhere");
+    }
+    pc_serve_reset(req);
+    req->resp.status = reply->status;
+    if (req->error_status != 0 && !reply->has_status)
+        req->resp.status = req->error_status;
+    put_fields(gate);
+    put_body(gate);
+    int status = apply_conditions(gate);
+    if (status != 0)
+        return status;
+    if (!io->body_done && !gate->has_invited) { /* it never asked for the body: the client must not send it now */
+        io->answered_early = true;
+        gate->wants_body = false;
+    }
+    req->resp.close = gate->closes;
+    pc_serve_finish(req);
+    return 0;
+}
+
+/* ------------------------------------------------------------------ the body */
+
+/* Give what lies in the buffer. 1 bytes, 0 none of it is body, <0 broken. */
+static int
+take_buffered(struct pc_gate *gate, struct pc_slice *ret_bytes)
+{
+    struct pc_slice held = {gate->down + gate->down_at, gate->down_len - gate->down_at};
+    *ret_bytes = held;
+    gate->down_at = gate->down_len;
+    if (gate->is_chunked) {
+        int used = pc_chunked_decode(&gate->chunked, held.base, held.len, ret_bytes);
+        if (used < 0)
+            return used;
+        gate->down_at = gate->down_len - (uint32_t)(held.len - (size_t)used);
+        gate->is_over = gate->chunked.is_done;
+    } else if (gate->has_left) {
+        ret_bytes->len = held.len < gate->left_bytes ? held.len : (size_t)gate->left_bytes;
+        gate->left_bytes -= ret_bytes->len;
+        gate->is_over = gate->left_bytes == 0;
+    }
+    return ret_bytes->len > 0 ? 1 : 0;
+}
+
+/* What nobody hears is read all the same, so that the program comes to its end; but others must not wait for that. */
+static bool
+takes_too_long(struct pc_gate *gate, size_t len)
+{
+    gate->quiet_bytes += len;
+    if (gate->quiet_bytes < PC_GATE_TURN_BYTES)
+        return false;
+    gate->quiet_bytes = 0;
+    (void)pc_conn_requeue(gate->child, gate->conn); /* fails only if the socket is gone: the deadline ends it */
+    return true;
+}
+
+static int
+end_early(struct pc_gate *gate)
+{
+    if (gate->is_broken)
+        return -PC_E_CLOSED;
+    gate->is_broken = true;
+    pc_errlog_req(gate->req, PC_ERROR, gate->ops->module, "the answer ended %s: %.*s",
+                  gate->is_chunked ? "before its last chunk" : "before its Content-Length", (int)gate->req->filename.len,
+                  gate->req->filename.base);
+    return -PC_E_CLOSED;
+}
+
+static int
+next_bytes(struct pc_req *req, struct pc_slice *ret_bytes)
+{
+    struct pc_gate *gate = req->conn->gate;
+    if (gate == NULL)
+        return -PC_E_CLOSED;
+    while (!gate->is_over || gate->keeps_quiet) {
+        if (gate->down_at < gate->down_len) {
+            int taken = gate->keeps_quiet ? 0 : take_buffered(gate, ret_bytes);
+            if (taken != 0)
+                return taken;
+            if (gate->keeps_quiet)
+                gate->down_at = gate->down_len;
+            continue;
+        }
+        if (gate->has_ended)
+            return (gate->has_left && gate->left_bytes > 0) || (gate->is_chunked && !gate->keeps_quiet) ? end_early(gate) : 0;
+        gate->down_at = gate->down_len = 0;
+        ssize_t count = gate->ops->recv(gate, gate->down, gate->down_cap);
+        if (count < 0)
+            return (int)count;
+        gate->down_len = (uint32_t)count;
+        gate->has_ended = count == 0;
+        gate->has_heard = true;
+        if (gate->keeps_quiet && takes_too_long(gate, (size_t)count))
+            return -PC_E_AGAIN;
+    }
+    return 0;
+}
+
+static void
+end_answer(struct pc_req *req)
+{
+    pc_gate_drop(req->conn, req->aborted);
+}

@@ -1,0 +1,147 @@
+/* job.c - ask the identity's runner to execute a program, to end one, or to wake a service: the child's side of the job box.
+ * Runs as:  child, as its identity.   Sees: the message that gate_cgi.c made of a request.
+ * Holds:    the job box's write end, which all children of the identity share.
+ * Distrusts: the box: it may be full for as long as the runner is busy or has not been forked yet, so nothing here waits.
+ * Before:   gate_cgi.c   After: perchild/runner (another process), perchild/wire/job.py */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "child.h"
+
+#define MAX_JOB_FDS 3
+
+int
+pc_job_send(struct pc_child *child, const struct pc_job *job, const struct pc_job_text *text, const int *fds, uint32_t fd_count)
+{
+    struct pc_job head = *job;
+    head.magic = PC_JOB_MAGIC;
+    head.version = PC_JOB_VERSION;
+    head.path_len = (uint32_t)text->path.len;
+    head.cwd_len = (uint32_t)text->cwd.len;
+    head.arg_len = (uint32_t)text->arguments.len;
+    head.env_len = (uint32_t)text->environment.len;
+    struct iovec parts[] = {
+        {&head, sizeof head},
+        {(void *)(uintptr_t)text->path.base, text->path.len},
+        {(void *)(uintptr_t)text->cwd.base, text->cwd.len},
+        {(void *)(uintptr_t)text->arguments.base, text->arguments.len},
+        {(void *)(uintptr_t)text->environment.base, text->environment.len},
+    };
+    size_t total = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        total += parts[i].iov_len;
+    if (child->job_fd < 0)
+        return -PC_E_NOT_FOUND;
+    if (total > PC_JOB_MAX_BYTES || fd_count > MAX_JOB_FDS)
+        return -PC_E_HEAD_LARGE;
+    union { char bytes[CMSG_SPACE(sizeof(int) * MAX_JOB_FDS)]; struct cmsghdr align; } control = {0};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = sizeof parts / sizeof *parts};
+    if (fd_count > 0) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = CMSG_SPACE(sizeof(int) * fd_count);
+        struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(sizeof(int) * fd_count);
+        memcpy(CMSG_DATA(rights), fds, sizeof(int) * fd_count); /* UNSAFE: fd_count was compared with its room */
+    }
+    ssize_t sent;
+    do
+        sent = sendmsg(child->job_fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    if (sent >= 0)
+        return 0;
+    /* ETOOMANYREFS: more descriptors under way than this user may have: they become fewer as the runner takes them. */
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == ETOOMANYREFS)
+        return -PC_E_AGAIN;
+    return errno == EMSGSIZE ? -PC_E_HEAD_LARGE : -PC_E_SYS;
+}
+
+uint64_t
+pc_job_next_id(struct pc_child *child)
+{
+    uint32_t counter = atomic_fetch_add_explicit(&child->job_counter, 1, memory_order_relaxed);
+    return (uint64_t)(uint32_t)getpid() << 32 | counter;
+}
+
+/* ------------------------------------------------------------------ CANCEL */
+
+static int
+send_cancel(struct pc_child *child, uint64_t id)
+{
+    static const struct pc_job_text nothing = {0};
+    return pc_job_send(child, &(struct pc_job){.kind = PC_JOB_CANCEL, .id = id}, &nothing, NULL, 0);
+}
+
+void
+pc_job_cancel(struct pc_child *child, uint64_t id)
+{
+    if (send_cancel(child, id) != -PC_E_AGAIN)
+        return;
+    (void)pthread_mutex_lock(&child->wait_lock);
+    bool has_room = child->cancel_count < PC_MAX_CANCELS;
+    if (has_room)
+        child->cancels[child->cancel_count++] = id;
+    (void)pthread_mutex_unlock(&child->wait_lock);
+    if (has_room)
+        (void)atomic_fetch_add(&child->job_waiting, 1);
+    else /* its output has nowhere to go, and its limits hold */
+        pc_errlog(child->config, NULL, PC_WARN, "cgi", NULL, "the job box is full: a program that nobody waits for runs on");
+}
+
+static void
+retry_cancels(struct pc_child *child)
+{
+    uint32_t sent = 0;
+    (void)pthread_mutex_lock(&child->wait_lock);
+    while (sent < child->cancel_count && send_cancel(child, child->cancels[sent]) != -PC_E_AGAIN)
+        sent++;
+    child->cancel_count -= sent;
+    memmove(child->cancels, child->cancels + sent, child->cancel_count * sizeof *child->cancels);
+    (void)pthread_mutex_unlock(&child->wait_lock);
+    (void)atomic_fetch_sub(&child->job_waiting, sent);
+}
+
+/* ------------------------------------------------------------------ connections that wait for room in the box */
+
+bool
+pc_job_wait(struct pc_child *child, struct pc_conn *conn)
+{
+    if (atomic_fetch_add(&child->job_waiting, 1) >= PC_MAX_WAITING) {
+        (void)atomic_fetch_sub(&child->job_waiting, 1);
+        return false;
+    }
+    conn->next = NULL;
+    (void)pthread_mutex_lock(&child->wait_lock);
+    *(child->job_tail == NULL ? &child->job_first : &child->job_tail->next) = conn;
+    child->job_tail = conn;
+    (void)pthread_mutex_unlock(&child->wait_lock);
+    return true;
+}
+
+/* The oldest first; behind one that the box has no room for, the others need not try, nor have they waited longer. */
+void
+pc_job_retry(struct pc_worker *worker)
+{
+    struct pc_child *child = worker->child;
+    retry_cancels(child);
+    (void)pthread_mutex_lock(&child->wait_lock);
+    struct pc_conn *conn = child->job_first, *last = child->job_tail;
+    child->job_first = child->job_tail = NULL;
+    (void)pthread_mutex_unlock(&child->wait_lock);
+    while (conn != NULL) {
+        struct pc_conn *next = conn == last ? NULL : conn->next;
+        (void)atomic_fetch_sub(&child->job_waiting, 1);
+        pc_loop_conn(worker, conn); /* sends its job, or waits again, or has waited long enough */
+        conn = next;
+        (void)pthread_mutex_lock(&child->wait_lock);
+        if (conn != NULL && child->job_first != NULL) {
+            child->job_tail->next = conn;
+            child->job_tail = last;
+            conn = NULL;
+        }
+        (void)pthread_mutex_unlock(&child->wait_lock);
+    }
+}
