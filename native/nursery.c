@@ -21,6 +21,7 @@
 
 #define MAX_FDS 240 /* below SCM_MAX_FD, 253 */
 #define MAX_GROUPS 1024
+#define ANSWER_S 2 /* a nursery that stands still must not stop the dispatcher for longer */
 
 /* A request: this, then group_count + inbox_count u32, then log_count bytes (1 = a descriptor is given). Its descriptors, in this
  * order: standard error, control, inbox, record, types, page, then those whose flags say so: route, mutex, job box; listeners,
@@ -119,7 +120,7 @@ pc_nursery_spawn(int fd, const struct pc_drop *drop, const struct pc_child_optio
     write_request(&letter, drop, options);
     int32_t pid = -1;
     if (send_letter(fd, &letter) < 0)
-        return errno == EPIPE || errno == ECONNRESET ? -PC_E_CLOSED : -PC_E_SYS;
+        return errno == EPIPE || errno == ECONNRESET || errno == EAGAIN ? -PC_E_CLOSED : -PC_E_SYS;
     ssize_t len;
     do
         len = recv(fd, &pid, sizeof pid, 0);
@@ -233,6 +234,13 @@ pc_nursery_start(int *ret_fd, struct pc_child **ret_child)
     pid_t parent = getpid();
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return -PC_E_SYS;
+    static const struct timeval limit = {.tv_sec = ANSWER_S};
+    if (setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) < 0
+        || setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0) {
+        (void)close(pair[0]);
+        (void)close(pair[1]);
+        return -PC_E_SYS;
+    }
     pid_t pid = fork();
     if (pid != 0) {
         (void)close(pair[1]);

@@ -276,6 +276,7 @@ def _make_start(call: Call) -> Start:
     from perchild import native  # noqa: PLC0415 - needs the extension
     from perchild.child.main import child_main  # noqa: PLC0415
     from perchild.dispatcher import compile as compiling  # noqa: PLC0415
+    from perchild.dispatcher import signals  # noqa: PLC0415
     from perchild.dispatcher.start import Start  # noqa: PLC0415
     from perchild.dispatcher.state import Hooks  # noqa: PLC0415
 
@@ -287,7 +288,17 @@ def _make_start(call: Call) -> Start:
         if native.start_nursery() == 0:
             child_main()
 
+    def renew_nursery() -> None:
+        """As prepare, in a dispatcher that runs: signals wait, as with every fork there; the nursery's children begin with none blocked."""
+        mask = signals.block_all()
+        try:
+            if native.start_nursery() == 0:
+                child_main()
+        finally:
+            signals.restore_mask(mask)
+
     hooks = Hooks(
+        nursery_pid=native.nursery_pid, forget_nursery=native.forget_nursery, renew_nursery=renew_nursery,
         child_main=lambda _spec: child_main(), drop_privileges=lambda _spec: None, prepare=prepare, finish=native.end_nursery,
         restrict_compile=native.restrict_to_read_search if os.geteuid() == 0 else lambda: None,
         prepare_child=lambda spec: native.prepare_child(spec, seccomp), fork_child=native.fork_child)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from dataclasses import dataclass
 from typing import Any
 
 from perchild import _native
-from perchild.wire.child import ChildSpec
+from perchild.wire.child import ChildSpec, ForkLostError
 
 _lib: Any = _native.lib
 _ffi: Any = _native.ffi
@@ -147,23 +148,39 @@ def start_nursery() -> int:
 
 
 def _ask_nursery(prepared: Prepared) -> int:
-    """Return the pid of a child that the nursery forked, or -1: fork it here."""
+    """Return the pid of a child that the nursery forked, or -1: fork it here.
+
+    Raises:
+        ForkLostError: it did not answer. It is no longer asked; if it lives, the caller kills it.
+    """
     if not _nursery:
         return -1
     pid, fd = _nursery[0]
     result = int(_lib.pc_nursery_spawn(fd, prepared.drop, prepared.options))
-    if result == -_E_CLOSED:  # killed: what it shared is lost, the server goes on without
+    if result == -_E_CLOSED:
         _nursery.clear()
         os.close(fd)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
+        raise ForkLostError(f"the nursery (pid {pid}) is gone or did not answer in time")
     return result
 
 
+def nursery_pid() -> int:
+    """Return the pid of the nursery that is asked; 0 = there is none."""
+    return _nursery[0][0] if _nursery else 0
+
+
+def forget_nursery() -> None:
+    """Close what leads to a nursery that has ended, and was reaped. Runs as: dispatcher."""
+    for _pid, fd in _nursery:
+        os.close(fd)
+    _nursery.clear()
+
+
 def end_nursery() -> None:
-    """Let it end, and wait for it. Runs as: dispatcher, at the end."""
+    """End it, and wait for it. Runs as: dispatcher, at the end."""
     for pid, fd in _nursery:
         os.close(fd)
+        os.kill(pid, signal.SIGKILL)  # it may stand still; not reaped yet, so it is ours
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
     _nursery.clear()

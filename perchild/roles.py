@@ -123,7 +123,7 @@ ROLES: tuple[Role, ...] = (
              Fds(INBOX, 1, None, "read ends of all, so that they outlive children"),
              Fds(INBOX_WRITE, 1, None, "write ends of all, for new children"),
              Fds(CONTROL, 0, None, "one for each child, and the nursery's"),
-             Fds(PIDFD, 0, None, "one for each child, and compile"),
+             Fds(PIDFD, 0, None, "one for each child, compile and the nursery"),
              Fds(PAGE, 0, None, "one for each child; passed on to perchildctl, never read"),
              Fds(ROUTE, 1, 1, "for new children"),
              Fds(TYPES, 1, 1, "for new children"),

@@ -16,10 +16,10 @@ import stat
 import traceback
 from typing import NoReturn
 
-from perchild.dispatcher import logs, signals
+from perchild.dispatcher import logs, nursery, signals
 from perchild.dispatcher.errors import RecordError
 from perchild.dispatcher.state import Child, Hooks, Member, Server
-from perchild.wire.child import ChildSpec
+from perchild.wire.child import ChildSpec, ForkLostError
 from perchild.wire.page import PAGE_BYTES
 from perchild.wire.plan import FIXED, UNASSIGNED, Identity, Plan
 
@@ -71,12 +71,23 @@ def open_record(records_fd: int, name: str) -> int:
 def start_child(server: Server, member: Member) -> Child:
     """Fork one child of an identity and register nothing: the caller watches pidfd and control.
 
+    If the nursery is lost over it, another one is forked without: a child that it may have left sees its control pair close.
+
     Nobody accepts any more while the server stops: a child that is forked then serves its inbox, and ends.
 
     Raises:
         OSError: out of descriptors, processes or memory.
         RecordError: its record is not usable.
     """
+    try:
+        return _start_child(server, member)
+    except ForkLostError as error:
+        server.events.say("error", "", f"{error}: forking {member.identity.name}'s child without it", identity=member.identity.number)
+        nursery.kill_nursery(server)
+        return _start_child(server, member)
+
+
+def _start_child(server: Server, member: Member) -> Child:
     accepts = not server.stopping and is_accepting(server.plan, member.identity)
     spec = make_spec(server, member, accepts=accepts)
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as for_child:

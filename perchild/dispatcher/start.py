@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from perchild.dispatcher import acceptlock, answer, logs, pidfile, reload, stop, supervise
+from perchild.dispatcher import acceptlock, answer, logs, nursery, pidfile, reload, stop, supervise
 from perchild.dispatcher.children import drain_child
 from perchild.dispatcher.compile import Compiler, Job, Outcome, Request, finish_job, kill_job, start_job
 from perchild.dispatcher.errors import AlreadyRunningError, ConfigError, DispatcherError, LogError
@@ -73,6 +73,7 @@ class Dispatcher:
         """Serve until the end; returns the exit status."""
         server = self.server
         server.loop.watch(self.signals.fd, READ, self._on_signal)
+        nursery.watch_nursery(server)
         supervise.start_all(server)
         while server.exit_code is None:
             try:

@@ -120,6 +120,9 @@ class Hooks:
     prepare: Callable[[], None] = lambda: None  # once, before the configuration is compiled
     finish: Callable[[], None] = lambda: None  # once, at the end
     prepare_child: Callable[[ChildSpec], None] = lambda _spec: None  # before each fork: what the child would else do itself
+    nursery_pid: Callable[[], int] = lambda: 0  # of the process that forks for fork_child; 0 = there is none
+    forget_nursery: Callable[[], None] = lambda: None  # it was reaped
+    renew_nursery: Callable[[], None] | None = None  # starts another; None = there never is one
     fork_child: Callable[[ChildSpec], int] | None = None  # forks and drops in one call, instead of fork and drop_privileges
 
 
@@ -178,6 +181,8 @@ class Server:
     mutex_path: str = ""
     mutex_id: int = -1
     mutex_fd: int = -1
+    nursery_pidfd: int = -1
+    nursery_damping: Damping = field(default_factory=Damping)
     on_ready: Callable[[], None] = lambda: None
 
     def unassigned(self) -> Member:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import signal
 from functools import partial
 
-from perchild.dispatcher import inbox
+from perchild.dispatcher import inbox, nursery
 from perchild.dispatcher.children import (
     MAX_ENDING,
     add_child,
@@ -160,6 +160,8 @@ def look_around(server: Server) -> None:
     revive_listeners(server)
     end_stuck_children(server)
     retry_blocked(server)
+    nursery.reap_unknown(server)
+    nursery.renew_nursery(server)
     if not server.stopping:
         scale_unassigned(server)
         relieve_crowded(server)

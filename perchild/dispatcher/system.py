@@ -14,6 +14,10 @@ import time
 class Sys:
     """The real thing; tests pass an object of the same shape."""
 
+    def __init__(self) -> None:
+        """Know of no child yet."""
+        self._pids: dict[int, int] = {}  # pidfd -> pid of every child that somebody waits for
+
     def now_s(self) -> float:
         """Return the monotonic clock, seconds."""
         return time.monotonic()
@@ -24,7 +28,9 @@ class Sys:
 
     def open_pidfd(self, pid: int) -> int:
         """Return a pidfd of our own child, which cannot be somebody else's: it is not reaped yet."""
-        return os.pidfd_open(pid)
+        pidfd = os.pidfd_open(pid)
+        self._pids[pidfd] = pid
+        return pidfd
 
     def signal_pidfd(self, pidfd: int, number: int) -> None:
         """Send a signal to the child that the pidfd stands for; a child that is gone is no error."""
@@ -38,7 +44,24 @@ class Sys:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
         if result is None:
             return None
-        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+        self._pids.pop(pidfd, None)
+        return _status(result)
+
+    def reap_unknown(self) -> list[tuple[int, int]]:
+        """Reap children that are dead and were never given to open_pidfd; return their pids and statuses, as reap() does.
+
+        One that is known and not reaped yet hides those behind it: they are found at a later call.
+        """
+        found: list[tuple[int, int]] = []
+        while True:
+            try:
+                result = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return found
+            if result is None or result.si_pid in self._pids.values():
+                return found
+            os.waitpid(result.si_pid, 0)
+            found.append((result.si_pid, _status(result)))
 
     def is_root(self) -> bool:
         """Return whether we can become other users."""
@@ -49,3 +72,7 @@ class Sys:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         return hard
+
+
+def _status(result: os.waitid_result) -> int:
+    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status

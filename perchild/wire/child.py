@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
+class ForkLostError(OSError):
+    """Whoever was to fork a child is gone: there may be one, and what was made for it must be closed and made anew."""
+
+
 @dataclass(slots=True)
 class ChildSpec:
     """One child.

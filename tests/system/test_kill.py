@@ -5,12 +5,15 @@ A victim is stopped first, so that its connections can be listed; then it is kil
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import socket
 import statistics
+import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -220,6 +223,65 @@ def test_without_its_nursery_the_server_goes_on() -> None:
         wait_until(lambda: not zombies(lab.pid), "the nursery is reaped")
         lab.stop()
         check_account(lab, report, [kill for kill in kills if kill])
+
+
+def test_nursery_killed_while_idle_is_reaped_and_replaced() -> None:
+    """kill -9 of an idle nursery, three times: within a moment no zombie is left, another one sits there, and forks for tenants."""
+    with make_lab() as lab:
+        lab.start()
+        for name in ("carol", "dave", "erin"):
+            old = lab.nursery
+            os.kill(old, signal.SIGKILL)
+            wait_until(lambda old=old: not Path(f"/proc/{old}").exists() and other_nursery(lab, old), "another nursery", 5)
+            assert lab.get(f"{name}.test").body == f"{name}\n".encode()
+            assert zombies(lab.pid) == []
+        assert lab.error_log().count("was ended by signal 9: starting another") == 3
+        assert "it: forking" not in lab.error_log()
+        lab.stop()
+
+
+def other_nursery(lab: Lab, old: int) -> bool:
+    """Whether there is a nursery that is not `old`."""
+    return any(pid != old and uid_of(pid) == 0 and comm_of(pid) == "pc-nursery" for pid in tree_of(lab.pid))
+
+
+def test_nursery_that_stands_still_holds_nobody_up_for_long() -> None:
+    """SIGSTOP of the nursery: the next tenant's child is forked without it in 2 s, the one that stands still is replaced."""
+    with make_lab() as lab:
+        lab.start()
+        old = lab.nursery
+        os.kill(old, signal.SIGSTOP)
+        start_s = time.monotonic()
+        assert lab.get("carol.test").body == b"carol\n"
+        assert time.monotonic() - start_s < 4
+        wait_until(lambda: not Path(f"/proc/{old}").exists() and other_nursery(lab, old), "another nursery", 5)
+        assert "did not answer in time: forking" in lab.error_log()
+        os.kill(lab.nursery, signal.SIGSTOP)
+        lab.stop(timeout_s=5)  # which waits for nobody who stands still
+
+
+def test_child_of_a_nursery_that_dies_before_its_answer_is_reaped() -> None:
+    """The nursery is killed at its answer: the child that nobody knows ends and is reaped with a word, another one serves."""
+    with make_lab() as lab:
+        lab.start()
+        old = lab.nursery
+        with kill_at_answer(old):
+            assert lab.get("carol.test").body == b"carol\n"
+        wait_until(lambda: "reaped a process that this server does not know: pid" in lab.error_log(), "it is reaped", 10)
+        wait_until(lambda: zombies(lab.pid) == [] and other_nursery(lab, old), "another nursery", 5)
+        assert len(lab.children(lab.tenants["carol"].uid)) == 1
+        assert lab.get("carol.test").body == b"carol\n"
+        lab.stop()
+
+
+@contextlib.contextmanager
+def kill_at_answer(pid: int) -> Iterator[None]:
+    """Have a process killed when it next calls sendto(2), before the kernel does it."""
+    with subprocess.Popen(["strace", "-qq", "-p", str(pid), "-e", "trace=sendto", "-e", "inject=sendto:signal=SIGKILL"],
+                          stderr=subprocess.DEVNULL) as tracer:
+        wait_until(lambda: f"TracerPid:\t{tracer.pid}\n" in Path(f"/proc/{pid}/status").read_text(), "it is traced")
+        yield
+        tracer.terminate()
 
 
 def test_nothing_outlives_a_killed_dispatcher() -> None:

@@ -1,0 +1,34 @@
+"""Reaping: who is known is left to whoever waits for it, who is not is found."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+from perchild.dispatcher.system import Sys
+
+
+def fork(act: Callable[[], None]) -> int:
+    """Return the pid of a child that does `act`, ends with 3, and is dead already, not reaped."""
+    pid = os.fork()
+    if pid == 0:
+        act()
+        os._exit(3)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return pid
+
+
+def test_unknown_children_are_reaped_and_known_ones_are_not() -> None:
+    """In whichever order they die: the known one's status stays for reap(), the others are found once it is taken."""
+    sys = Sys()
+    first = fork(lambda: None)
+    assert sys.reap_unknown() == [(first, 3)]
+    known = fork(lambda: None)
+    pidfd = sys.open_pidfd(known)
+    killed = fork(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    found = sys.reap_unknown()
+    assert sys.reap(pidfd) == 3
+    os.close(pidfd)
+    assert found + sys.reap_unknown() == [(killed, -signal.SIGKILL)]
+    assert sys.reap_unknown() == []
