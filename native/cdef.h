@@ -11,8 +11,11 @@ struct pc_drop {
     bool is_privileged;
     const void *seccomp_bpf;
     size_t seccomp_count;
+    bool is_runner, may_gain;
+    int parent_fd;
 };
 int pc_drop_build_seccomp(void **ret_bpf, size_t *ret_count);
+int pc_drop_build_runner_seccomp(void **ret_bpf, size_t *ret_count);
 int pc_restrict_to_read_search(void);
 
 struct pc_child;
@@ -37,6 +40,34 @@ struct pc_child_options {
 int pc_spawn(const struct pc_drop *drop, const struct pc_child_options *options, struct pc_child **ret_child);
 int pc_nursery_start(int *ret_fd, struct pc_child **ret_child);
 int pc_nursery_spawn(int fd, const struct pc_drop *drop, const struct pc_child_options *options);
+
+struct pc_runner_options {
+    int box_fd, file_fd, parent_fd;
+    char name[64];
+};
+int pc_runner_spawn(const struct pc_drop *drop, const struct pc_runner_options *options);
+int pc_nursery_spawn_runner(int fd, const struct pc_drop *drop, const struct pc_runner_options *options);
+bool pc_runner_here(int *ret_box, int *ret_file, bool *ret_is_apart);
+int pc_runner_signals(void);
+
+struct pc_exec_limit {
+    bool is_set;
+    uint64_t soft, hard;
+};
+struct pc_exec_wish {
+    const char *path, *cwd, *roots, *args, *env;
+    size_t roots_len, args_len, env_len;
+    const char *search_path;
+    uint32_t uid, gid;
+    int fds[3];
+    int listen_fd;
+    struct pc_exec_limit limits[3];
+    int nice;
+    bool is_service;
+};
+int pc_exec_start(const struct pc_exec_wish *wish);
+const char *pc_exec_reason(int refusal);
+
 int pc_child_main(struct pc_child *child);
 void pc_child_finish(struct pc_child *child);
 void pc_child_stop(struct pc_child *child);

@@ -334,10 +334,68 @@ struct pc_child *pc_spawn_become(const struct pc_drop *drop, const struct pc_chi
 
 /* nursery.c: a quiet process that forks tenants' children for the dispatcher, whose children they are. Because it does nothing
  * else, its children go on sharing their memory with it and with each other; and it was forked before there was a plan. */
-/* Start it. In the dispatcher: its pid, and ret_fd to talk to it; -PC_E_SYS. In a child of it that needs Python: 0. */
+/* Start it. In the dispatcher: its pid, and ret_fd to talk to it; -PC_E_SYS. In a child of it that needs Python: 0; ret_child is
+ * NULL in a runner. */
 int pc_nursery_start(int *ret_fd, struct pc_child **ret_child);
 /* Have a child forked. Returns its pid, -PC_E_BAD (too many descriptors: fork it yourself), -PC_E_CLOSED, -PC_E_SYS. */
 int pc_nursery_spawn(int fd, const struct pc_drop *drop, const struct pc_child_options *options);
+
+/* runner.c: the process that executes an identity's programs */
+struct pc_runner_options {
+    int box_fd;    /* read end of the identity's job box */
+    int file_fd;   /* what compile wrote for it: perchild/runner/main.py reads it */
+    int parent_fd; /* pidfd of the dispatcher */
+    char name[64]; /* of the identity, for people; NUL-terminated */
+};
+/* Fork into namespaces, or without where they are refused. flags: CLONE_PARENT or 0. Returns pid, 0 in the runner, -errno. */
+int pc_runner_fork(unsigned long flags, bool is_privileged);
+/* Behind that fork: mounts, drop. Python goes on, with pc_runner_here. */
+void pc_runner_become(const struct pc_drop *drop, const struct pc_runner_options *options);
+/* Both, without a nursery. Returns the pid, 0 in the runner, -PC_E_SYS. */
+int pc_runner_spawn(const struct pc_drop *drop, const struct pc_runner_options *options);
+/* Have the nursery fork it. As pc_nursery_spawn. */
+int pc_nursery_spawn_runner(int fd, const struct pc_drop *drop, const struct pc_runner_options *options);
+/* Whether this process is a runner, and what it holds. */
+bool pc_runner_here(int *ret_box, int *ret_file, bool *ret_is_apart);
+/* Block TERM, USR1 and CHLD, and nothing else, in a runner. Returns a signalfd of them, the caller's, or -PC_E_SYS. */
+int pc_runner_signals(void);
+
+/* runexec.c: in the runner */
+#define PC_EXEC_LINE_BYTES 1024 /* of "#!" line */
+enum pc_exec_refusal {
+    PC_EXEC_OK, PC_EXEC_BAD_PATH, PC_EXEC_NOT_BELOW, PC_EXEC_NO_DIRECTORY, PC_EXEC_DIRECTORY_OWNER, PC_EXEC_DIRECTORY_WRITABLE,
+    PC_EXEC_NO_FILE, PC_EXEC_LINK, PC_EXEC_KIND, PC_EXEC_OWNER, PC_EXEC_WRITABLE, PC_EXEC_SETID, PC_EXEC_MODE, PC_EXEC_HASHBANG,
+    PC_EXEC_HASHBANG_CR, PC_EXEC_NO_INTERPRETER, PC_EXEC_INTERPRETER, PC_EXEC_STRINGS, PC_EXEC_NO_CWD, PC_EXEC_LIMIT,
+    PC_EXEC_FORK, PC_EXEC_EXEC, PC_EXEC_REFUSALS,
+};
+enum { PC_EXEC_CPU, PC_EXEC_MEMORY, PC_EXEC_PROCESSES, PC_EXEC_LIMITS };
+
+struct pc_exec_limit {
+    bool is_set;
+    uint64_t soft, hard;
+};
+
+struct pc_exec_wish { /* blocks are strings with their NULs, one behind the other */
+    const char *path, *cwd; /* absolute; cwd "": the program's directory */
+    const char *roots, *args, *env;
+    size_t roots_len, args_len, env_len;
+    const char *search_path; /* the value of PATH */
+    uint32_t uid, gid;
+    int fds[3];    /* 0, 1 and 2 of the program; they stay the caller's */
+    int listen_fd; /* service: becomes its descriptor 3; -1 = none */
+    struct pc_exec_limit limits[PC_EXEC_LIMITS]; /* seconds, bytes, processes of the user */
+    int nice;
+    bool is_service; /* the configuration's own command: neither file nor environment is checked */
+};
+/* Returns the new process's pid, or -enum pc_exec_refusal with errno (0 = nothing to add); a refusal is explained on fds[2]. */
+int pc_exec_start(const struct pc_exec_wish *wish);
+const char *pc_exec_reason(int refusal);
+/* Pure: >0 length of a "#!" line, 0 need more, <0 no such line. */
+int pc_exec_parse_hashbang(const char *raw, size_t len, struct pc_slice *ret_interpreter, struct pc_slice *ret_argument);
+bool pc_exec_may_pass(struct pc_slice variable); /* pure: "NAME=value" of a request may be in a program's environment */
+struct stat;
+/* Pure: suEXEC's conditions on a program and its directory. */
+int pc_exec_check_facts(const struct stat *directory, const struct stat *file, uint32_t uid, uint32_t gid);
 
 /* main.c: the child's main thread */
 enum pc_main { PC_MAIN_END, PC_MAIN_PYTHON /* a question waits for a thread of the interpreter */ };

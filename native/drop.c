@@ -16,6 +16,7 @@
 #include <linux/keyctl.h>
 #include <linux/seccomp.h>
 #include <linux/securebits.h>
+#include <poll.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -387,6 +388,17 @@ pc_drop_dumpable(const struct pc_drop *drop)
     return pc_drop_prctl(PR_GET_DUMPABLE, 0, 0) == 0 ? 0 : pc_drop_refuse();
 }
 
+/* In a PID namespace of its own a process has no parent that it could name, so it has a pidfd of it. */
+static bool
+pc_drop_is_ended(int pidfd)
+{
+    struct pollfd one = {.fd = pidfd, .events = POLLIN};
+    const bool is_ended = poll(&one, 1, 0) != 0;
+
+    (void)close(pidfd); /* nothing is read from or written to it */
+    return is_ended;
+}
+
 /* Not earlier: a change of credentials clears the signal. The parent may be gone by then, hence the
  * look behind it. */
 static int
@@ -400,7 +412,7 @@ pc_drop_parent(const struct pc_drop *drop)
         return -1;
     if (signal_now != SIGKILL)
         return pc_drop_refuse();
-    if (getppid() != drop->parent_pid) {
+    if (drop->is_runner ? pc_drop_is_ended(drop->parent_fd) : getppid() != drop->parent_pid) {
         errno = ESRCH;
         return -1;
     }
@@ -410,7 +422,8 @@ pc_drop_parent(const struct pc_drop *drop)
 static int
 pc_drop_no_new_privs(const struct pc_drop *drop)
 {
-    (void)drop;
+    if (drop->may_gain && drop->is_privileged) /* without root the filter could not be loaded */
+        return 0;
     if (pc_drop_prctl(PR_SET_NO_NEW_PRIVS, 1, 0) != 0)
         return -1;
     return pc_drop_prctl(PR_GET_NO_NEW_PRIVS, 0, 0) == 1 ? 0 : pc_drop_refuse();
@@ -434,7 +447,9 @@ pc_drop_seccomp(const struct pc_drop *drop)
     if (pc_drop_prctl(PR_GET_SECCOMP, 0, 0) != SECCOMP_MODE_FILTER)
         return pc_drop_refuse();
     /* A container's filter answers the line above as well, so one call is tried: without ours it
-     * would be EFAULT. */
+     * would be EFAULT, or for a runner EINVAL. */
+    if (drop->is_runner)
+        return syscall(SYS_clone3, NULL, 0ul) == -1 && errno == ENOSYS ? 0 : pc_drop_refuse();
     if (syscall(SYS_execve, NULL, NULL, NULL) != -1 || errno != EPERM)
         return pc_drop_refuse();
     return 0;
@@ -498,8 +513,14 @@ void
 pc_drop_privileges(const struct pc_drop *drop)
 {
     pc_drop_check_wish(drop);
+    /* Who has neither no_new_privs nor CAP_SYS_ADMIN may not load a filter. */
+    const bool is_filter_first = drop->may_gain && drop->is_privileged;
     for (enum pc_drop_step step = 0; step < PC_DROP_STEPS; step++) {
         if (pc_drop_table[step].needs_privilege && !drop->is_privileged)
+            continue;
+        if (is_filter_first && step == PC_DROP_BOUNDING && pc_drop_seccomp(drop) != 0)
+            pc_drop_fail(PC_DROP_SECCOMP);
+        if (is_filter_first && step == PC_DROP_SECCOMP)
             continue;
         if (pc_drop_table[step].run(drop) != 0)
             pc_drop_fail(step);
@@ -510,43 +531,53 @@ pc_drop_privileges(const struct pc_drop *drop)
 
 /* Refused whatever the arguments are. Names, for libseccomp knows every architecture's numbers;
  * `number` serves for those that are younger than Debian 12's libseccomp (from 424 on all
- * architectures agree on numbers). */
+ * architectures agree on numbers). A runner's filter goes on to whatever its tenant executes, so it
+ * has only what programs for users do without (and what the usual container refuses them, too). */
 static const struct pc_drop_denial {
     const char *name;
     int error;
-    int number; /* 0 = libseccomp knows it */
+    int number;        /* 0 = libseccomp knows it */
+    bool is_runners;   /* a row of the runner's filter, too */
 } pc_drop_denied[] = {
     /* other programs and processes */
-    {"execve", EPERM, 0}, {"execveat", EPERM, 0}, {"fork", EPERM, 0}, {"vfork", EPERM, 0},
-    {"clone3", ENOSYS, 0}, /* its flags are in memory; glibc falls back to clone */
-    {"ptrace", EPERM, 0}, {"process_vm_readv", EPERM, 0}, {"process_vm_writev", EPERM, 0},
-    {"process_madvise", EPERM, 0}, {"pidfd_getfd", EPERM, 0}, {"kcmp", EPERM, 0},
+    {"execve", EPERM, 0, false}, {"execveat", EPERM, 0, false}, {"fork", EPERM, 0, false},
+    {"vfork", EPERM, 0, false},
+    {"clone3", ENOSYS, 0, true}, /* its flags are in memory; glibc falls back to clone */
+    {"ptrace", EPERM, 0, false}, {"process_vm_readv", EPERM, 0, false},
+    {"process_vm_writev", EPERM, 0, false}, {"process_madvise", EPERM, 0, false},
+    {"pidfd_getfd", EPERM, 0, false}, {"kcmp", EPERM, 0, false},
     /* wide kernel surface that a web server has no use for */
-    {"bpf", EPERM, 0}, {"perf_event_open", EPERM, 0}, {"userfaultfd", EPERM, 0},
-    {"io_uring_setup", EPERM, 0}, {"io_uring_enter", EPERM, 0}, {"io_uring_register", EPERM, 0},
-    {"keyctl", EPERM, 0}, {"add_key", EPERM, 0}, {"request_key", EPERM, 0},
-    {"memfd_create", EPERM, 0}, {"memfd_secret", EPERM, 447}, {"modify_ldt", EPERM, 0},
-    {"fanotify_init", EPERM, 0}, {"lookup_dcookie", EPERM, 0}, {"uselib", EPERM, 0},
+    {"bpf", EPERM, 0, true}, {"perf_event_open", EPERM, 0, true}, {"userfaultfd", EPERM, 0, true},
+    {"io_uring_setup", EPERM, 0, true}, {"io_uring_enter", EPERM, 0, true},
+    {"io_uring_register", EPERM, 0, true}, {"keyctl", EPERM, 0, true}, {"add_key", EPERM, 0, true},
+    {"request_key", EPERM, 0, true}, {"memfd_create", EPERM, 0, false},
+    {"memfd_secret", EPERM, 447, false}, {"modify_ldt", EPERM, 0, false},
+    {"fanotify_init", EPERM, 0, true}, {"lookup_dcookie", EPERM, 0, true},
+    {"uselib", EPERM, 0, true},
     /* the file system's shape, and files by handle instead of by path */
-    {"mount", EPERM, 0}, {"umount2", EPERM, 0}, {"pivot_root", EPERM, 0}, {"chroot", EPERM, 0},
-    {"fsopen", EPERM, 0}, {"fsconfig", EPERM, 0}, {"fsmount", EPERM, 0}, {"fspick", EPERM, 0},
-    {"move_mount", EPERM, 0}, {"open_tree", EPERM, 0}, {"open_tree_attr", EPERM, 467},
-    {"mount_setattr", EPERM, 442}, {"open_by_handle_at", EPERM, 0},
-    {"name_to_handle_at", EPERM, 0}, {"swapon", EPERM, 0}, {"swapoff", EPERM, 0},
-    {"quotactl", EPERM, 0}, {"quotactl_fd", EPERM, 443},
+    {"mount", EPERM, 0, true}, {"umount2", EPERM, 0, true}, {"pivot_root", EPERM, 0, true},
+    {"chroot", EPERM, 0, true}, {"fsopen", EPERM, 0, true}, {"fsconfig", EPERM, 0, true},
+    {"fsmount", EPERM, 0, true}, {"fspick", EPERM, 0, true}, {"move_mount", EPERM, 0, true},
+    {"open_tree", EPERM, 0, true}, {"open_tree_attr", EPERM, 467, true},
+    {"mount_setattr", EPERM, 442, true}, {"open_by_handle_at", EPERM, 0, true},
+    {"name_to_handle_at", EPERM, 0, false}, {"swapon", EPERM, 0, true},
+    {"swapoff", EPERM, 0, true}, {"quotactl", EPERM, 0, false},
+    {"quotactl_fd", EPERM, 443, false},
     /* namespaces, modules, the machine */
-    {"unshare", EPERM, 0}, {"setns", EPERM, 0}, {"kexec_load", EPERM, 0},
-    {"kexec_file_load", EPERM, 0}, {"init_module", EPERM, 0}, {"finit_module", EPERM, 0},
-    {"delete_module", EPERM, 0}, {"reboot", EPERM, 0}, {"acct", EPERM, 0}, {"syslog", EPERM, 0},
-    {"vhangup", EPERM, 0}, {"iopl", EPERM, 0}, {"ioperm", EPERM, 0}, {"sethostname", EPERM, 0},
-    {"setdomainname", EPERM, 0},
-    {"settimeofday", EPERM, 0}, {"clock_settime", EPERM, 0}, {"clock_settime64", EPERM, 0},
+    {"unshare", EPERM, 0, true}, {"setns", EPERM, 0, true}, {"kexec_load", EPERM, 0, true},
+    {"kexec_file_load", EPERM, 0, true}, {"init_module", EPERM, 0, true},
+    {"finit_module", EPERM, 0, true}, {"delete_module", EPERM, 0, true}, {"reboot", EPERM, 0, true},
+    {"acct", EPERM, 0, true}, {"syslog", EPERM, 0, true}, {"vhangup", EPERM, 0, true},
+    {"iopl", EPERM, 0, true}, {"ioperm", EPERM, 0, true}, {"sethostname", EPERM, 0, true},
+    {"setdomainname", EPERM, 0, true}, {"settimeofday", EPERM, 0, true},
+    {"clock_settime", EPERM, 0, true}, {"clock_settime64", EPERM, 0, true},
     /* listeners are the dispatcher's business */
-    {"bind", EPERM, 0}, {"listen", EPERM, 0},
+    {"bind", EPERM, 0, false}, {"listen", EPERM, 0, false},
     /* System V shared memory and queues; semaphores stay, AcceptMutex sysvsem needs them */
-    {"shmget", EPERM, 0}, {"shmat", EPERM, 0}, {"shmctl", EPERM, 0}, {"shmdt", EPERM, 0},
-    {"msgget", EPERM, 0}, {"msgsnd", EPERM, 0}, {"msgrcv", EPERM, 0}, {"msgctl", EPERM, 0},
-    {"mq_open", EPERM, 0}, {"mq_unlink", EPERM, 0},
+    {"shmget", EPERM, 0, false}, {"shmat", EPERM, 0, false}, {"shmctl", EPERM, 0, false},
+    {"shmdt", EPERM, 0, false}, {"msgget", EPERM, 0, false}, {"msgsnd", EPERM, 0, false},
+    {"msgrcv", EPERM, 0, false}, {"msgctl", EPERM, 0, false}, {"mq_open", EPERM, 0, false},
+    {"mq_unlink", EPERM, 0, false},
 };
 
 /* Refused (EPERM) for some arguments. Arguments of type int are 64 bits here, whose upper half the
@@ -554,23 +585,29 @@ static const struct pc_drop_denial {
 static const struct pc_drop_condition {
     const char *name;
     struct scmp_arg_cmp when;
+    bool is_childs, is_runners;
 } pc_drop_conditions[] = {
-    {"clone", {0, SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0}}, /* threads only */
-    {"personality", {0, SCMP_CMP_NE, 0xffffffffu, 0}},   /* asking is free */
-    {"prlimit64", {0, SCMP_CMP_NE, 0, 0}},               /* oneself only */
-    {"socket", {0, SCMP_CMP_EQ, AF_UNSPEC, 0}},          /* but AF_UNIX 1, AF_INET 2, AF_INET6 10 */
-    {"socket", {0, SCMP_CMP_EQ, 3, 0}},
-    {"socket", {0, SCMP_CMP_EQ, 4, 0}},
-    {"socket", {0, SCMP_CMP_EQ, 5, 0}},
-    {"socket", {0, SCMP_CMP_EQ, 6, 0}},
-    {"socket", {0, SCMP_CMP_EQ, 7, 0}},
-    {"socket", {0, SCMP_CMP_EQ, 8, 0}},
-    {"socket", {0, SCMP_CMP_EQ, 9, 0}},
-    {"socket", {0, SCMP_CMP_GT, AF_INET6, 0}},
-    {"ioctl", {1, SCMP_CMP_MASKED_EQ, 0xffffffffu, TIOCSTI}}, /* typing for the operator */
-    {"ioctl", {1, SCMP_CMP_MASKED_EQ, 0xffffffffu, TIOCLINUX}},
+    {"clone", {0, SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0}, true, false}, /* threads only */
+    {"clone", {0, SCMP_CMP_MASKED_EQ, CLONE_NEWUSER, CLONE_NEWUSER}, false, true},
+    {"clone", {0, SCMP_CMP_MASKED_EQ, CLONE_NEWNS, CLONE_NEWNS}, false, true},
+    {"clone", {0, SCMP_CMP_MASKED_EQ, CLONE_NEWPID, CLONE_NEWPID}, false, true},
+    {"clone", {0, SCMP_CMP_MASKED_EQ, CLONE_NEWNET, CLONE_NEWNET}, false, true},
+    {"personality", {0, SCMP_CMP_NE, 0xffffffffu, 0}, true, false}, /* asking is free */
+    {"prlimit64", {0, SCMP_CMP_NE, 0, 0}, true, false},             /* oneself only */
+    {"socket", {0, SCMP_CMP_EQ, AF_UNSPEC, 0}, true, true}, /* but UNIX 1, INET 2, INET6 10 */
+    {"socket", {0, SCMP_CMP_EQ, 3, 0}, true, true},
+    {"socket", {0, SCMP_CMP_EQ, 4, 0}, true, true},
+    {"socket", {0, SCMP_CMP_EQ, 5, 0}, true, true},
+    {"socket", {0, SCMP_CMP_EQ, 6, 0}, true, true},
+    {"socket", {0, SCMP_CMP_EQ, 7, 0}, true, true},
+    {"socket", {0, SCMP_CMP_EQ, 8, 0}, true, true},
+    {"socket", {0, SCMP_CMP_EQ, 9, 0}, true, true},
+    {"socket", {0, SCMP_CMP_GT, AF_INET6, 0}, true, false},
+    {"socket", {0, SCMP_CMP_GT, AF_NETLINK, 0}, false, true}, /* getifaddrs(3) asks by netlink */
+    {"ioctl", {1, SCMP_CMP_MASKED_EQ, 0xffffffffu, TIOCSTI}, true, true}, /* typing for the operator */
+    {"ioctl", {1, SCMP_CMP_MASKED_EQ, 0xffffffffu, TIOCLINUX}, true, true},
 };
-_Static_assert(AF_UNIX == 1 && AF_INET == 2 && AF_INET6 == 10, "the socket rows above");
+_Static_assert(AF_UNIX == 1 && AF_INET == 2 && AF_INET6 == 10 && AF_NETLINK == 16, "the socket rows above");
 
 /* Returns 0 or a negative errno. A call that this architecture lacks needs no rule. */
 static int
@@ -586,7 +623,7 @@ pc_drop_add_denial(scmp_filter_ctx filter, const struct pc_drop_denial *row)
 }
 
 static int
-pc_drop_fill_filter(scmp_filter_ctx filter)
+pc_drop_fill_filter(scmp_filter_ctx filter, bool is_runner)
 {
     int result = 0;
 
@@ -595,10 +632,13 @@ pc_drop_fill_filter(scmp_filter_ctx filter)
     if (result == 0)
         result = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a tree, not a list */
     for (size_t i = 0; result == 0 && i < sizeof pc_drop_denied / sizeof pc_drop_denied[0]; i++)
-        result = pc_drop_add_denial(filter, &pc_drop_denied[i]);
+        if (!is_runner || pc_drop_denied[i].is_runners)
+            result = pc_drop_add_denial(filter, &pc_drop_denied[i]);
     const size_t count = sizeof pc_drop_conditions / sizeof pc_drop_conditions[0];
     for (size_t i = 0; result == 0 && i < count; i++) {
         const struct pc_drop_condition *row = &pc_drop_conditions[i];
+        if (!(is_runner ? row->is_runners : row->is_childs))
+            continue;
         result = seccomp_rule_add_array(filter, SCMP_ACT_ERRNO(EPERM),
                                         seccomp_syscall_resolve_name(row->name), 1, &row->when);
     }
@@ -643,19 +683,63 @@ out:
     return result;
 }
 
-int
-pc_drop_build_seccomp(void **ret_bpf, size_t *ret_count)
+/* 32-bit programs are programs, too: what is refused by name is refused to them as well. Returns 0 or a negative errno. */
+static int
+pc_drop_add_i386(scmp_filter_ctx filter)
+{
+    scmp_filter_ctx other;
+    int result;
+
+    if (seccomp_arch_native() != SCMP_ARCH_X86_64)
+        return 0;
+    other = seccomp_init(SCMP_ACT_ALLOW);
+    if (other == NULL)
+        return -ENOMEM;
+    result = seccomp_attr_set(other, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+    if (result == 0)
+        result = seccomp_attr_set(other, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+    if (result == 0)
+        result = seccomp_arch_remove(other, SCMP_ARCH_NATIVE);
+    if (result == 0)
+        result = seccomp_arch_add(other, SCMP_ARCH_X86);
+    for (size_t i = 0; result == 0 && i < sizeof pc_drop_denied / sizeof pc_drop_denied[0]; i++)
+        if (pc_drop_denied[i].is_runners && /* a number that libseccomp does not know it cannot translate */
+            seccomp_syscall_resolve_name(pc_drop_denied[i].name) != __NR_SCMP_ERROR)
+            result = pc_drop_add_denial(other, &pc_drop_denied[i]);
+    if (result == 0)
+        result = seccomp_merge(filter, other); /* which is freed by it */
+    else
+        seccomp_release(other);
+    return result;
+}
+
+static int
+pc_drop_build(bool is_runner, void **ret_bpf, size_t *ret_count)
 {
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
     int result;
 
     if (filter == NULL)
         return -PC_E_MEMORY;
-    result = pc_drop_fill_filter(filter);
+    result = pc_drop_fill_filter(filter, is_runner);
+    if (result == 0 && is_runner)
+        result = pc_drop_add_i386(filter);
     if (result != 0)
         errno = -result;
     else
         result = pc_drop_export_filter(filter, ret_bpf, ret_count);
     seccomp_release(filter);
     return result == 0 ? 0 : -PC_E_SYS;
+}
+
+int
+pc_drop_build_seccomp(void **ret_bpf, size_t *ret_count)
+{
+    return pc_drop_build(false, ret_bpf, ret_count);
+}
+
+int
+pc_drop_build_runner_seccomp(void **ret_bpf, size_t *ret_count)
+{
+    return pc_drop_build(true, ret_bpf, ret_count);
 }

@@ -25,12 +25,12 @@
 
 /* A request: this, then group_count + inbox_count u32, then log_count bytes (1 = a descriptor is given). Its descriptors, in this
  * order: standard error, control, inbox, record, types, page, then those whose flags say so: route, mutex, job box; listeners,
- * inboxes, logs. */
+ * inboxes, logs. A runner's: standard error, job box, its file, pidfd of the dispatcher. */
 struct request {
     uint32_t uid, gid, group_count, listener_count, inbox_count, log_count, max_open, generation;
     int32_t parent_pid, mutex_kind, mutex_id;
     uint64_t nofile, thread_stack_bytes, seccomp_bpf, seccomp_count; /* the filter lies at the same address in both */
-    uint8_t is_privileged, has_route, has_mutex, may_scale_leaders, has_one_worker, has_job, zero[2];
+    uint8_t is_privileged, has_route, has_mutex, may_scale_leaders, has_one_worker, has_job, is_runner, may_gain;
     char name[64];
 };
 
@@ -111,15 +111,12 @@ send_letter(int fd, struct letter *letter)
     return sendmsg(fd, &message, MSG_NOSIGNAL);
 }
 
-int
-pc_nursery_spawn(int fd, const struct pc_drop *drop, const struct pc_child_options *options)
+/* Returns the pid, or a negative error as pc_nursery_spawn. */
+static int
+exchange(int fd, struct letter *letter)
 {
-    if (9 + options->listener_count + options->inbox_count + options->log_count > MAX_FDS || drop->group_count > MAX_GROUPS)
-        return -PC_E_BAD;
-    struct letter letter = {.fd_count = 0};
-    write_request(&letter, drop, options);
     int32_t pid = -1;
-    if (send_letter(fd, &letter) < 0)
+    if (send_letter(fd, letter) < 0)
         return errno == EPIPE || errno == ECONNRESET || errno == EAGAIN ? -PC_E_CLOSED : -PC_E_SYS;
     ssize_t len;
     do
@@ -130,6 +127,35 @@ pc_nursery_spawn(int fd, const struct pc_drop *drop, const struct pc_child_optio
     if (pid < 0)
         errno = -pid;
     return pid < 0 ? -PC_E_SYS : (int)pid;
+}
+
+int
+pc_nursery_spawn(int fd, const struct pc_drop *drop, const struct pc_child_options *options)
+{
+    if (9 + options->listener_count + options->inbox_count + options->log_count > MAX_FDS || drop->group_count > MAX_GROUPS)
+        return -PC_E_BAD;
+    struct letter letter = {.fd_count = 0};
+    write_request(&letter, drop, options);
+    return exchange(fd, &letter);
+}
+
+int
+pc_nursery_spawn_runner(int fd, const struct pc_drop *drop, const struct pc_runner_options *options)
+{
+    if (drop->group_count > MAX_GROUPS)
+        return -PC_E_BAD;
+    struct letter letter = {.fd_count = 0};
+    letter.request = (struct request){
+        .uid = drop->uid, .gid = drop->gid, .group_count = (uint32_t)drop->group_count, .parent_pid = drop->parent_pid,
+        .nofile = drop->nofile, .seccomp_bpf = (uintptr_t)drop->seccomp_bpf, .seccomp_count = drop->seccomp_count,
+        .is_privileged = drop->is_privileged, .is_runner = true, .may_gain = drop->may_gain,
+    };
+    memcpy(letter.request.name, options->name, sizeof letter.request.name);
+    memcpy(letter.numbers, drop->groups, drop->group_count * sizeof *letter.numbers);
+    int fds[] = {STDERR_FILENO, options->box_fd, options->file_fd, options->parent_fd};
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
+        add_fd(&letter, fds[i]);
+    return exchange(fd, &letter);
 }
 
 /* ------------------------------------------------------------------ in the nursery */
@@ -164,7 +190,29 @@ receive_letter(int fd, struct letter *ret_letter)
     return 1;
 }
 
-/* Behind the fork: put the arguments together again, with this process's numbers of the descriptors. */
+static struct pc_drop
+make_drop(const struct letter *letter)
+{
+    const struct request *request = &letter->request;
+    return (struct pc_drop){
+        .uid = request->uid, .gid = request->gid, .groups = letter->numbers, .group_count = request->group_count,
+        .keep_fds = letter->fds + 1, .keep_count = letter->fd_count - 1, .parent_pid = request->parent_pid,
+        .nofile = request->nofile, .is_privileged = request->is_privileged,
+        .seccomp_bpf = (const void *)(uintptr_t)request->seccomp_bpf, .seccomp_count = request->seccomp_count,
+        .is_runner = request->is_runner, .may_gain = request->may_gain, .parent_fd = request->is_runner ? letter->fds[3] : -1,
+    };
+}
+
+static void
+be_runner(const struct letter *letter)
+{
+    struct pc_runner_options options = {.box_fd = letter->fds[1], .file_fd = letter->fds[2], .parent_fd = letter->fds[3]};
+    memcpy(options.name, letter->request.name, sizeof options.name);
+    struct pc_drop drop = make_drop(letter);
+    pc_runner_become(&drop, &options);
+}
+
+/* Behind the fork: put the arguments together again, with this process's numbers of the descriptors. NULL in a runner. */
 static struct pc_child *
 be_born(struct letter *letter)
 {
@@ -172,6 +220,10 @@ be_born(struct letter *letter)
     int logs[MAX_FDS], next = 6;
     if (dup2(letter->fds[0], STDERR_FILENO) < 0)
         pc_die(111, "standard error");
+    if (request->is_runner) {
+        be_runner(letter);
+        return NULL;
+    }
     struct pc_child_options options = {
         .control_fd = letter->fds[1], .inbox_fd = letter->fds[2], .record_fd = letter->fds[3], .types_fd = letter->fds[4],
         .page_fd = letter->fds[5], .route_fd = request->has_route ? letter->fds[next++] : -1,
@@ -193,12 +245,7 @@ be_born(struct letter *letter)
         logs[i] = letter->log_given[i] ? letter->fds[next++] : -1;
     options.log_fds = logs;
     options.log_count = request->log_count;
-    struct pc_drop drop = {
-        .uid = request->uid, .gid = request->gid, .groups = letter->numbers, .group_count = request->group_count,
-        .keep_fds = letter->fds + 1, .keep_count = letter->fd_count - 1, .parent_pid = request->parent_pid,
-        .nofile = request->nofile, .is_privileged = request->is_privileged,
-        .seccomp_bpf = (const void *)(uintptr_t)request->seccomp_bpf, .seccomp_count = request->seccomp_count,
-    };
+    struct pc_drop drop = make_drop(letter);
     return pc_spawn_become(&drop, &options);
 }
 
@@ -210,13 +257,14 @@ fork_for_parent(void)
     return pid < 0 ? -errno : (int32_t)pid;
 }
 
-/* Returns only in a child that needs Python. */
+/* Returns only in a child that needs Python, and in a runner. */
 static struct pc_child *
 sit(int fd)
 {
     static struct letter letter;
     while (receive_letter(fd, &letter) == 1) {
-        int32_t pid = fork_for_parent();
+        const struct request *request = &letter.request;
+        int32_t pid = request->is_runner ? pc_runner_fork(CLONE_PARENT, request->is_privileged) : fork_for_parent();
         if (pid == 0)
             return be_born(&letter);
         for (uint32_t i = 0; i < letter.fd_count; i++)

@@ -124,6 +124,9 @@ struct pc_drop {
     bool is_privileged;      /* false: the caller is no root, ids must already be the wanted ones */
     const void *seccomp_bpf; /* struct sock_filter[]; NULL = none */
     size_t seccomp_count;    /* of struct sock_filter */
+    bool is_runner;          /* it executes programs: the filter is the runner's, and the parent is out of sight */
+    bool may_gain;           /* runner: no no_new_privs, so that set-gid mail programs work; its filter is loaded while still root */
+    int parent_fd;           /* runner: pidfd of the dispatcher; closed once it was looked at */
 };
 
 /* Become the identity for good, verify it, try to go back. Returns only when all of it holds; any failure ends the
@@ -131,6 +134,8 @@ struct pc_drop {
 void pc_drop_privileges(const struct pc_drop *drop);
 /* Compile the child's seccomp filter once, in the dispatcher (libseccomp). ret_bpf is malloc'ed, for the process's life. */
 int pc_drop_build_seccomp(void **ret_bpf, size_t *ret_count);
+/* The same for runners and what they execute: nothing in it that a program for users needs. */
+int pc_drop_build_runner_seccomp(void **ret_bpf, size_t *ret_count);
 
 /* restrict.c: what the throw-away compile process keeps: CAP_DAC_READ_SEARCH, to read configuration, and nothing else; no
  * network. Returns 0 or -PC_E_SYS; the caller ends on failure. */

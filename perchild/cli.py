@@ -279,21 +279,22 @@ def _make_start(call: Call) -> Start:
     from perchild.dispatcher import signals  # noqa: PLC0415
     from perchild.dispatcher.start import Start  # noqa: PLC0415
     from perchild.dispatcher.state import Hooks  # noqa: PLC0415
+    from perchild.runner.main import runner_main  # noqa: PLC0415 - before the nursery, whose memory runners share
 
-    seccomp = native.build_seccomp()
+    seccomp, runner_seccomp = native.build_seccomp(), native.build_runner_seccomp()
 
     def prepare() -> None:
         gc.collect()
         gc.freeze()
         if native.start_nursery() == 0:
-            child_main()
+            (runner_main if native.runner_here() else child_main)()
 
     def renew_nursery() -> None:
         """As prepare, in a dispatcher that runs: signals wait, as with every fork there; the nursery's children begin with none blocked."""
         mask = signals.block_all()
         try:
             if native.start_nursery() == 0:
-                child_main()
+                (runner_main if native.runner_here() else child_main)()
         finally:
             signals.restore_mask(mask)
 
@@ -301,7 +302,8 @@ def _make_start(call: Call) -> Start:
         nursery_pid=native.nursery_pid, forget_nursery=native.forget_nursery, renew_nursery=renew_nursery,
         child_main=lambda _spec: child_main(), drop_privileges=lambda _spec: None, prepare=prepare, finish=native.end_nursery,
         restrict_compile=native.restrict_to_read_search if os.geteuid() == 0 else lambda: None,
-        prepare_child=lambda spec: native.prepare_child(spec, seccomp), fork_child=native.fork_child)
+        prepare_child=lambda spec: native.prepare_child(spec, seccomp), fork_child=native.fork_child,
+        fork_runner=lambda spec: native.fork_runner(spec, runner_seccomp), runner_main=runner_main)
     request = compiling.Request(call.file, call.root, call.before, call.after, call.defines)
     return Start(request, compiling.compile_by_config, hooks, SERVER, is_foreground=call.is_foreground,
                  has_one_worker=call.has_one_worker, on_state=_make_notifier())

@@ -35,6 +35,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("MAX_DRAIN_BYTES", 262144, "bytes", "of an unwanted request body read to keep the connection"),
     Limit("MAX_HOPS", 3, "count", "hand-offs one connection may take in a row without an answer"),
     Limit("INBOX_SNDBUF_BYTES", 65536, "bytes", "inbox depth: about 85 connections, and one carried head"),
+    Limit("JOB_SNDBUF_BYTES", 425984, "bytes", "job box depth: three jobs of 128 KB; what the kernel allows by default"),
     Limit("MAX_WAITING", 1024, "count", "connections a child holds back for one full inbox: a burst that its owner works off in a moment"),
     Limit("WAITING_MS", 1000, "ms", "how long they are held back before 503"),
     Limit("RETRY_MS", 5, "ms", "pause between attempts at a full inbox"),

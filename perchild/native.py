@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perchild import _native
-from perchild.wire.child import ChildSpec, ForkLostError
+from perchild.wire.child import ChildSpec, ForkLostError, RunnerSpec
 
 _lib: Any = _native.lib
 _ffi: Any = _native.ffi
@@ -63,6 +63,13 @@ def build_seccomp() -> Seccomp:
     """Compile the children's system call filter. Runs as: dispatcher, once."""
     bpf, count = _ffi.new("void **"), _ffi.new("size_t *")
     _check(_lib.pc_drop_build_seccomp(bpf, count), "seccomp filter")
+    return Seccomp(bpf[0], count[0])
+
+
+def build_runner_seccomp() -> Seccomp:
+    """Compile the filter of runners and of what they execute. Runs as: dispatcher, once."""
+    bpf, count = _ffi.new("void **"), _ffi.new("size_t *")
+    _check(_lib.pc_drop_build_runner_seccomp(bpf, count), "seccomp filter of runners")
     return Seccomp(bpf[0], count[0])
 
 
@@ -135,7 +142,7 @@ def start_nursery() -> int:
     """Start the process that tenants' children are forked from: before there is a plan, and before the signal handlers.
 
     Returns:
-        In the dispatcher its pid. In a tenant's child 0, once it needs Python, as fork_child does.
+        In the dispatcher its pid. In a tenant's child 0, once it needs Python, as fork_child does; and 0 in a runner.
     """
     fd, child = _ffi.new("int *"), _ffi.new("struct pc_child **")
     pid = int(_lib.pc_nursery_start(fd, child))
@@ -153,10 +160,14 @@ def _ask_nursery(prepared: Prepared) -> int:
     Raises:
         ForkLostError: it did not answer. It is no longer asked; if it lives, the caller kills it.
     """
+    return _ask(_lib.pc_nursery_spawn, prepared.drop, prepared.options)
+
+
+def _ask(spawn: Any, drop: Any, options: Any) -> int:  # noqa: ANN401 - cdata has no type
     if not _nursery:
         return -1
     pid, fd = _nursery[0]
-    result = int(_lib.pc_nursery_spawn(fd, prepared.drop, prepared.options))
+    result = int(spawn(fd, drop, options))
     if result == -_E_CLOSED:
         _nursery.clear()
         os.close(fd)
@@ -174,6 +185,112 @@ def forget_nursery() -> None:
     for _pid, fd in _nursery:
         os.close(fd)
     _nursery.clear()
+
+
+def fork_runner(spec: RunnerSpec, seccomp: Seccomp | None) -> int:
+    """Fork a runner, from the nursery if there is one; it drops its privileges.
+
+    Returns:
+        In the dispatcher its pid. In the runner 0: runner_here() is what it holds.
+    Raises:
+        NativeError: it could not be forked.
+        ForkLostError: the nursery did not answer, as with _ask_nursery.
+    """
+    keep = (spec.box_fd, spec.file_fd, spec.parent_fd)
+    groups, fds = _ffi.new("uint32_t[]", list(spec.groups) or [0]), _ffi.new("int[]", keep)
+    drop, options = _ffi.new("struct pc_drop *"), _ffi.new("struct pc_runner_options *")
+    drop.uid, drop.gid, drop.groups, drop.group_count = spec.uid, spec.gid, groups, len(spec.groups)
+    drop.keep_fds, drop.keep_count, drop.parent_pid = fds, len(keep), os.getpid()
+    drop.nofile, drop.is_privileged, drop.is_runner, drop.may_gain = spec.nofile, spec.is_privileged, True, spec.may_gain
+    drop.seccomp_bpf, drop.seccomp_count = (seccomp.bpf, seccomp.count) if seccomp else (_ffi.NULL, 0)
+    options.box_fd, options.file_fd, options.parent_fd = keep
+    drop.parent_fd, options.name = spec.parent_fd, spec.name.encode()[:MAX_NAME_BYTES]
+    pid = _ask(_lib.pc_nursery_spawn_runner, drop, options)
+    if pid < 0:
+        pid = int(_lib.pc_runner_spawn(drop, options))
+    _check(pid, "fork of a runner")
+    return pid
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerHere:
+    """What the runner that this process is holds. is_apart: it is PID 1 of a namespace of its own."""
+
+    box_fd: int
+    file_fd: int
+    is_apart: bool
+
+
+def runner_here() -> RunnerHere | None:
+    """Return what this process holds if it is a runner."""
+    box, file, is_apart = _ffi.new("int *"), _ffi.new("int *"), _ffi.new("bool *")
+    return RunnerHere(box[0], file[0], bool(is_apart[0])) if _lib.pc_runner_here(box, file, is_apart) else None
+
+
+def watch_runner_signals() -> int:
+    """Return a signalfd of TERM, USR1 and CHLD, which are blocked from now on. Runs as: runner."""
+    fd = int(_lib.pc_runner_signals())
+    _check(fd, "signals of a runner")
+    return fd
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is executed: struct pc_exec_wish in native/child.h. limits: (soft, hard) or None of CPU s, bytes, processes."""
+
+    path: bytes
+    cwd: bytes
+    roots: tuple[bytes, ...]
+    arguments: tuple[bytes, ...]
+    environment: tuple[bytes, ...]
+    search_path: bytes
+    uid: int
+    gid: int
+    fds: tuple[int, int, int]
+    limits: tuple[tuple[int, int] | None, ...] = (None, None, None)
+    nice: int = 0
+    listen_fd: int = -1
+    is_service: bool = False
+
+
+class RefusedError(Exception):
+    """A program is not executed; the reason was written to its standard error. `number` is an enum pc_exec_refusal."""
+
+    def __init__(self, number: int, error: int) -> None:
+        """Name the reason, with the system's if there is one."""
+        reason = _text(_lib.pc_exec_reason(number))
+        super().__init__(f"{reason}: {os.strerror(error)}" if error else reason)
+        self.number, self.error = number, error
+
+
+def start_program(program: Program) -> int:
+    """Execute a program in a process group of its own; return its pid, which is the group's. Runs as: runner.
+
+    Raises:
+        RefusedError: a check failed, or the system refuses.
+    """
+    wish = _ffi.new("struct pc_exec_wish *")
+    blocks = [_ffi.from_buffer(b"".join(one + b"\0" for one in strings) or b"\0")
+              for strings in (program.roots, program.arguments, program.environment)]
+    wish.roots, wish.args, wish.env = blocks
+    wish.roots_len, wish.args_len, wish.env_len = (
+        len(block) if strings else 0
+        for block, strings in zip(blocks, (program.roots, program.arguments, program.environment), strict=True))
+    texts = [_ffi.from_buffer(text + b"\0") for text in (program.path, program.cwd, program.search_path)]
+    wish.path, wish.cwd, wish.search_path = texts
+    wish.uid, wish.gid, wish.fds, wish.listen_fd = program.uid, program.gid, program.fds, program.listen_fd
+    for index, pair in enumerate(program.limits):
+        if pair is not None:
+            wish.limits[index].is_set = True
+            wish.limits[index].soft, wish.limits[index].hard = (number if number >= 0 else _NO_LIMIT for number in pair)
+    wish.nice, wish.is_service = program.nice, program.is_service
+    pid = int(_lib.pc_exec_start(wish))
+    if pid < 0:
+        raise RefusedError(-pid, _ffi.errno)
+    return pid
+
+
+_NO_LIMIT = 2**64 - 1  # RLIM_INFINITY
 
 
 def end_nursery() -> None:

@@ -16,6 +16,7 @@ from perchild.wire.plan import FIXED, ON_DEMAND, UNASSIGNED, Identity, Plan
 DISPATCHER = "dispatcher"
 COMPILE = "compile"
 NURSERY = "nursery"
+RUNNER = "runner"
 
 # Whose ids a process has.
 ROOT = "root (or the caller, when not started by root)"
@@ -28,6 +29,7 @@ ERROR_LOG = "error log"
 CONTROL = "control"  # SOCK_SEQPACKET to the dispatcher
 INBOX = "inbox"  # read end of the own identity's
 INBOX_WRITE = "inbox write end"
+JOB = "job box"  # read end of the own identity's
 JOB_WRITE = "job box write end"  # of the identity's, to its runner
 RECORD = "record"
 TYPES = "types"
@@ -46,6 +48,8 @@ CONTROL_SOCKET = "control.sock"
 RECORDS = "records directory"
 PLAN = "plan memfd"
 DOCUMENT = "document root or file"
+SERVICE = "service's socket"  # listening, a path of the tenant's
+PIPE = "service's output"
 NOTIFY = "service manager's socket"
 ENVIRON = "starter's environment"
 STDERR = "standard error of the start"
@@ -122,8 +126,10 @@ ROLES: tuple[Role, ...] = (
              Fds(LISTENER, 1, None, "every Listen"),
              Fds(INBOX, 1, None, "read ends of all, so that they outlive children"),
              Fds(INBOX_WRITE, 1, None, "write ends of all, for new children"),
+             Fds(JOB, 0, None, "read ends of all, so that jobs outlive runners"),
+             Fds(JOB_WRITE, 0, None, "write ends of all, for new children"),
              Fds(CONTROL, 0, None, "one for each child, and the nursery's"),
-             Fds(PIDFD, 0, None, "one for each child, compile and the nursery"),
+             Fds(PIDFD, 0, None, "one for each child, each runner, compile and the nursery"),
              Fds(PAGE, 0, None, "one for each child; passed on to perchildctl, never read"),
              Fds(ROUTE, 1, 1, "for new children"),
              Fds(TYPES, 1, 1, "for new children"),
@@ -146,6 +152,16 @@ ROLES: tuple[Role, ...] = (
     Role(COMPILE, ROOT, frozenset({"CAP_DAC_READ_SEARCH"}), no_new_privs=True, seccomp=0, is_dumpable=True, limits=_NO_LIMITS,
          lives="at a start, a reload, and -k; at most 60 s",
          fds=(*_STANDARD, Fds(PLAN, 2, 2, "plan and text"), Fds(ROUTE, 1, 1, "writes it"), Fds(TYPES, 1, 1, "writes it"))),
+    Role(RUNNER, IDENTITY, frozenset(), no_new_privs=True, seccomp=2, is_dumpable=False, limits=_CHILD_LIMITS,
+         lives="from the first program of its identity until it is idle; without no_new_privs where NoNewPrivileges is Off",
+         fds=(
+             *_STANDARD,
+             Fds(JOB, 1, 1, "what its children ask it to execute"),
+             Fds(EPOLL, 1, 1, "what it waits for"),
+             Fds(SIGNALFD, 1, 1, "TERM, USR1 and CHLD, as events"),
+             Fds(SERVICE, 0, None, "one for each service that inherits its socket"),
+             Fds(PIPE, 0, None, "one for each service that runs: what it prints goes to the error log"),
+         )),
     _child(UNASSIGNED, USER_GROUP, "as many as the MPM says", *_ACCEPTING, Fds(MUTEX, 0, 1, "AcceptMutex flock, fcntl, pthread")),
     _child(f"{FIXED}, accepting", IDENTITY, "AcceptScope any: as many as ChildPerUserID says", *_ACCEPTING),
     _child(FIXED, IDENTITY, "AcceptScope unassigned: as many as ChildPerUserID says", *_RETURNING),

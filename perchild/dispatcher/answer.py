@@ -160,7 +160,17 @@ def _describe_member(server: Server, member: Member) -> dict[str, Any]:
         "groups": list(identity.groups), "kind": identity.kind, "hosts": identity.host_count,
         "is_removed": member.removed_s is not None, "is_held_back": identity.number in server.retries,
         "children": [_describe_child(child) for child in member.children.values()],
+        "runner": _describe_runner(member),
     }
+
+
+def _describe_runner(member: Member) -> dict[str, Any] | None:
+    """Return the runner that takes jobs (pid None: none, it comes on demand) and how many finish; None: no programs."""
+    programs = member.programs
+    if programs is None:
+        return None
+    return {"pid": programs.runner.pid if programs.runner else None, "is_held_back": programs.retry_s is not None,
+            "ending": len(programs.all) - (programs.runner is not None)}
 
 
 def _describe_child(child: Child) -> dict[str, Any]:

@@ -286,7 +286,7 @@ def close_child(server: Server, child: Child) -> None:
 def _report_death(server: Server, member: Member, child: Child, status: int) -> None:
     name = member.identity.name
     if status < 0:
-        server.events.say("notice", "AH00052", f"child pid {child.pid} ({name}) exit signal {_name_signal(-status)} "
+        server.events.say("notice", "AH00052", f"child pid {child.pid} ({name}) exit signal {name_signal(-status)} "
                           f"({-status})", identity=child.number)
     elif EXIT_DROP <= status < EXIT_DROP + len(DROP_STEPS):
         server.events.say("crit", "", f"child pid {child.pid} could not become {name} (uid {member.identity.uid}): "
@@ -299,5 +299,6 @@ def _report_death(server: Server, member: Member, child: Child, status: int) -> 
         server.has_failed = True
 
 
-def _name_signal(number: int) -> str:
+def name_signal(number: int) -> str:
+    """Return what people call a signal."""
     return signal.strsignal(number) or f"signal {number}"

@@ -23,13 +23,13 @@ class Inbox:
     write_fd: int
 
 
-def make_inbox() -> Inbox:
-    """Return a new inbox, both ends non-blocking; its depth is PC_INBOX_SNDBUF_BYTES (the kernel doubles what is set).
+def make_inbox(depth_bytes: int = limits.value("INBOX_SNDBUF_BYTES")) -> Inbox:
+    """Return a new inbox, both ends non-blocking (the kernel doubles the depth that is set).
 
     The pair is made one-way: what a child of the identity would send back is refused.
     """
     reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.value("INBOX_SNDBUF_BYTES") // 2)
+    writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, depth_bytes // 2)
     writer.shutdown(socket.SHUT_RD)
     return Inbox(reader.detach(), writer.detach())
 

@@ -21,6 +21,7 @@ from perchild.dispatcher import inbox, logs
 from perchild.dispatcher.children import add_child, announce_inbox, drain_child, has_unread, on_exit, on_ready, post
 from perchild.dispatcher.compile import Outcome, identity_key
 from perchild.dispatcher.errors import BindError, DispatcherError
+from perchild.dispatcher.runners import make_programs, settle_runner, update_programs
 from perchild.dispatcher.signals import GRACEFUL, RESTART
 from perchild.dispatcher.spawn import is_accepting, tenant_gids
 from perchild.dispatcher.state import Child, Member, Phase, Server, Transition
@@ -102,7 +103,9 @@ def check_room(server: Server, plan: Plan) -> None:
         DispatcherError: they do not; with the numbers and the remedy.
     """
     fresh = [one for one in plan.identities if one.number not in server.members]
-    wanted = INBOX_FDS * len(fresh) + CHILD_FDS * sum(one.children for one in plan.identities if one.kind == FIXED)
+    fresh_boxes = [one for one in fresh if one.runner]
+    wanted = INBOX_FDS * len(fresh) + (INBOX_FDS + 1) * len(fresh_boxes)
+    wanted += CHILD_FDS * sum(one.children for one in plan.identities if one.kind == FIXED)
     used = len(os.listdir("/proc/self/fd"))
     if used + wanted + SPARE_FDS > server.nofile:
         raise DispatcherError("", f"{len(plan.identities)} identities need {used + wanted + SPARE_FDS} descriptors, the limit is "
@@ -174,6 +177,8 @@ def make_member(server: Server, identity: Identity) -> Member:
     member = Member(identity, inbox.make_inbox(), sign_identity(server.plan, identity))
     server.members[identity.number] = member
     server.numbers[identity_key(identity.uid, identity.gid, identity.groups)] = identity.number
+    make_programs(server, member)
+    settle_runner(server, member)
     return member
 
 
@@ -195,6 +200,7 @@ def _change_members(server: Server, changes: Changes, kind: str) -> set[int]:
         was_removed = member.removed_s is not None
         member.identity, member.removed_s = by_number[number], None
         member.signature = sign_identity(server.plan, by_number[number])
+        update_programs(server, member, is_forced=kind == RESTART)
         if was_removed:  # and not gone yet: accepting children were told to forget its inbox
             announce_inbox(server, member)
     old_pids = {pid for number in renewed for pid in server.members[number].children}
@@ -306,6 +312,7 @@ def note_exit(server: Server, member: Member, _child: Child) -> None:
 def sweep_records(server: Server) -> None:
     """Remove records and runners' files that no identity uses any more."""
     wanted = {name for member in server.members.values() for name in (member.identity.record, member.identity.runner)}
+    wanted |= {member.programs.file for member in server.members.values() if member.programs}
     for name in os.listdir(server.records_fd):
         if name not in wanted:
             os.unlink(name, dir_fd=server.records_fd)

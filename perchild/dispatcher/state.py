@@ -22,7 +22,7 @@ from perchild.dispatcher.loop import Loop
 from perchild.dispatcher.signals import Escalation
 from perchild.dispatcher.system import Sys
 from perchild.mpm.policy import Mpm, Rate
-from perchild.wire.child import ChildSpec
+from perchild.wire.child import ChildSpec, RunnerSpec
 from perchild.wire.control import Message
 from perchild.wire.plan import ON_DEMAND, UNASSIGNED, Identity, Plan
 
@@ -89,6 +89,30 @@ class Child:
 
 
 @dataclass(slots=True)
+class Runner:
+    """One runner. pidfd is ours until its exit."""
+
+    pid: int
+    pidfd: int
+    started_s: float
+    is_asked_to_end: bool = False  # its exit is no failure
+    kill_s: float | None = None  # it was told to end, and is killed then
+
+
+@dataclass(slots=True)
+class Programs:
+    """What an identity has that executes programs: its job box, its runner, and those that still finish."""
+
+    box: Inbox
+    file: str  # below `records`
+    new_privs: bool
+    runner: Runner | None = None  # who reads the box
+    all: dict[int, Runner] = field(default_factory=dict)  # by pid
+    damping: Damping = field(default_factory=Damping)
+    retry_s: float | None = None  # held back until then
+
+
+@dataclass(slots=True)
 class Member:
     """One identity in force: its part of the plan, its inbox and its children."""
 
@@ -98,6 +122,7 @@ class Member:
     damping: Damping = field(default_factory=Damping)
     children: dict[int, Child] = field(default_factory=dict)
     removed_s: float | None = None  # when a reload took it out of the plan
+    programs: Programs | None = None  # None: it executes nothing
     is_crowded: bool = False  # its inbox was not empty at the last look
 
     def live(self) -> list[Child]:
@@ -124,6 +149,8 @@ class Hooks:
     forget_nursery: Callable[[], None] = lambda: None  # it was reaped
     renew_nursery: Callable[[], None] | None = None  # starts another; None = there never is one
     fork_child: Callable[[ChildSpec], int] | None = None  # forks and drops in one call, instead of fork and drop_privileges
+    fork_runner: Callable[[RunnerSpec], int] | None = None  # forks and drops; None: no program is executed
+    runner_main: Callable[[], object] = lambda: None  # in the runner; does not return
 
 
 @dataclass(slots=True)

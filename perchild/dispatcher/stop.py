@@ -12,6 +12,7 @@ import os
 
 from perchild.dispatcher import inbox, pidfile
 from perchild.dispatcher.children import drain_child, on_exit
+from perchild.dispatcher.runners import drop_programs, end_all_runners
 from perchild.dispatcher.signals import GRACEFUL_STOP, STOP
 from perchild.dispatcher.state import Child, Member, Server
 from perchild.dispatcher.supervise import reclaim_children, settle
@@ -50,7 +51,8 @@ def begin_graceful_stop(server: Server) -> None:
 def advance_stop(server: Server) -> None:
     """Go on with a stop: called after every exit and every second."""
     if server.stopping == STOP:
-        if not server.children or not server.reclaims:
+        are_runners_gone = end_all_runners(server)
+        if (not server.children and are_runners_gone) or not server.reclaims:
             _end(server)
     elif server.stopping == GRACEFUL_STOP:
         _advance_graceful(server)
@@ -69,13 +71,15 @@ def _advance_graceful(server: Server) -> None:
             continue
         for child in member.live():
             drain_child(server, child)
-    if is_quiet and not server.children:
+    if is_quiet and not server.children and end_all_runners(server):
         _end(server)
 
 
 def _end(server: Server) -> None:
     if server.exit_code is not None:
         return
+    for member in server.members.values():
+        drop_programs(server, member)
     if pidfile.remove_pid(server.plan.pid_file, os.getpid()):
         server.events.say("info", "AH00168", f"removed PID file {server.plan.pid_file} (pid={os.getpid()})")
     if not server.has_failed:

@@ -26,6 +26,7 @@ from perchild.dispatcher.children import (
     replace_dead,
 )
 from perchild.dispatcher.loop import HANGUP, READ
+from perchild.dispatcher.runners import drop_programs, look_at_runners
 from perchild.dispatcher.signals import STOP, Escalation, Step
 from perchild.dispatcher.state import Child, Member, Phase, Reclaim, Server
 from perchild.mpm.policy import Counts
@@ -162,6 +163,7 @@ def look_around(server: Server) -> None:
     retry_blocked(server)
     nursery.reap_unknown(server)
     nursery.renew_nursery(server)
+    look_at_runners(server)
     if not server.stopping:
         scale_unassigned(server)
         relieve_crowded(server)
@@ -241,7 +243,7 @@ def retire_removed(server: Server) -> None:
             continue
         for child in member.live():
             drain_child(server, child)
-        if not member.children:
+        if not member.children and drop_programs(server, member):
             drop_member(server, member)
 
 

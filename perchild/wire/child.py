@@ -54,3 +54,19 @@ class ChildSpec:
                   self.job_fd)
         every = (*single, *self.listener_fds, *self.inbox_write_fds.values(), *self.log_fds)
         return tuple(sorted({fd for fd in every if fd >= 0}))
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSpec:
+    """What the dispatcher gives a runner at the fork."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    is_privileged: bool
+    nofile: int  # RLIMIT_NOFILE
+    may_gain: bool  # Identity.new_privs
+    box_fd: int  # read end of its identity's job box
+    file_fd: int  # the runner's file (wire/runner.py)
+    parent_fd: int  # pidfd of the dispatcher

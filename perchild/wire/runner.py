@@ -1,16 +1,16 @@
 """The runner's file: what compile tells the process that executes an identity's programs. JSON, written beside the record.
 
-Runs as: compile (encode_runner), runner (decode_runner).  Pure.  Trusts: the file, which root alone can write.
+Runs as: runner; compile writes it (config/runner.py).  Pure.  Trusts: the file, which root alone can write.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 VERSION = 1
-PHP, APP, WSGI, FCGID = "php", "app", "wsgi", "fcgid"
+PHP, APP, WSGI = "php", "app", "wsgi"
 NO_LIMIT = -1  # of an RLimit: as much as the system allows
 
 
@@ -18,18 +18,21 @@ NO_LIMIT = -1  # of an RLimit: as much as the system allows
 class Service:
     """A long-lived program. Members below idle_s belong to the kinds that stand beside them; paths are absolute."""
 
-    name: str  # unique in the file; letters, digits, - and _
+    name: str  # unique in the file; letters and digits
     kind: str
     socket: str
     idle_s: int = 0  # without a connection; 0 = it is never ended for that
     version: str = ""  # php: "8.2"; "" = the newest there is
     max_children: int = 8  # php
     values: tuple[tuple[str, str, str], ...] = ()  # php: directive (php_admin_value ...), name, value
-    command: tuple[str, ...] = ()  # app, fcgid: words; {fd} and {socket} are replaced in app's
+    command: tuple[str, ...] = ()  # app: its words; {fd} and {socket} are replaced
     cwd: str = ""  # app, wsgi; "" = the home directory
-    environment: tuple[tuple[str, str], ...] = ()  # app, wsgi, fcgid
+    env: tuple[tuple[str, str], ...] = ()  # app, wsgi
+    log: str = ""  # app, wsgi: the host's error log; for its lines, if it is the tenant's
     file: str = ""  # wsgi: the file that defines `application`
     mount: str = "/"  # wsgi: URL path it stands at
+    python_home: str = ""  # wsgi: a virtual environment
+    python_path: tuple[str, ...] = ()  # wsgi
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,6 @@ class RunnerFile:
     version: int = VERSION
 
 
-def encode_runner(one: RunnerFile) -> bytes:
-    """Return the file's bytes; the same for the same contents."""
-    return json.dumps(asdict(one), separators=(",", ":"), sort_keys=True).encode()
-
-
 def decode_runner(raw: bytes) -> RunnerFile:
     """Return what `raw` holds; ValueError if it is another version or shape."""
     tree: dict[str, Any] = json.loads(raw)
@@ -79,7 +77,8 @@ def decode_runner(raw: bytes) -> RunnerFile:
 
 
 def _decode_service(tree: dict[str, Any]) -> Service:
-    for name in ("values", "environment"):
-        tree[name] = tuple(tuple(row) for row in tree.get(name, ()))
-    tree["command"] = tuple(tree.get("command", ()))
+    tree["values"] = tuple(tuple(row) for row in tree.get("values", ()))
+    tree["env"] = tuple(tree.get("env", {}).items())
+    for name in ("command", "python_path"):
+        tree[name] = tuple(tree.get(name, ()))
     return Service(**tree)

@@ -330,7 +330,8 @@ class Drop(ctypes.Structure):
     _fields_ = [("uid", ctypes.c_uint32), ("gid", ctypes.c_uint32), ("groups", ctypes.c_void_p),
                 ("group_count", ctypes.c_size_t), ("keep_fds", ctypes.c_void_p), ("keep_count", ctypes.c_size_t),
                 ("parent_pid", ctypes.c_int), ("nofile", ctypes.c_uint64), ("is_privileged", ctypes.c_bool),
-                ("seccomp_bpf", ctypes.c_void_p), ("seccomp_count", ctypes.c_size_t)]
+                ("seccomp_bpf", ctypes.c_void_p), ("seccomp_count", ctypes.c_size_t), ("is_runner", ctypes.c_bool),
+                ("may_gain", ctypes.c_bool), ("parent_fd", ctypes.c_int)]
 library = ctypes.CDLL(sys.argv[1])
 bpf, count = ctypes.c_void_p(), ctypes.c_size_t()
 assert library.pc_drop_build_seccomp(ctypes.byref(bpf), ctypes.byref(count)) == 0

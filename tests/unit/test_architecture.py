@@ -19,9 +19,10 @@ SYSTEM = ("os", "socket", "subprocess", "signal", "fcntl", "select", "ctypes", "
 FORBIDDEN = {
     "perchild/config": (*SYSTEM, "perchild.dispatcher", "perchild.child", "perchild.control", "perchild.native"),
     "perchild/mpm": (*SYSTEM, "perchild.dispatcher", "perchild.child", "perchild.config", "perchild.control", "perchild.native"),
-    "perchild/dispatcher": ("perchild.child", "perchild._native"),
-    "perchild/child": ("perchild.dispatcher", "perchild.config", "perchild.control", "perchild._native", "subprocess"),
+    "perchild/dispatcher": ("perchild.child", "perchild.runner", "perchild._native"),
+    "perchild/child": ("perchild.runner", "perchild.dispatcher", "perchild.config", "perchild.control", "perchild._native", "subprocess"),
     "perchild/control": ("perchild.child", "perchild._native"),
+    "perchild/runner": ("perchild.dispatcher", "perchild.config", "perchild.control", "perchild.child", "perchild._native", "subprocess"),
     "perchild/wire": ("subprocess", "perchild.dispatcher", "perchild.child", "perchild.config", "perchild.control"),
 }
 ALLOWED = {"perchild/config/load.py": SYSTEM, "perchild/config/docs.py": SYSTEM, "perchild/wire/control.py": ("socket",),

@@ -29,13 +29,15 @@ FORBIDDEN = {
 OWNED = {
     r"set(?:res|re|e)?[ug]id|setgroups|initgroups|setfsuid|setfsgid|capset|chroot|unshare|setns": {"drop.c", "restrict.c"},
     r"open|openat|openat2|creat|fopen|opendir|fdopendir": {
-        "file.c", "listing.c", "log.c", "drop.c", "nursery.c"},  # nursery.c: /dev/null
+        "file.c", "listing.c", "log.c", "drop.c", "nursery.c",  # nursery.c: /dev/null
+        "runexec.c"},  # the program, and the directories on the way to it
     r"getenv|secure_getenv|setenv|unsetenv|putenv": {"drop.c"},  # TZ, so that no file is looked for later
-    r"dup2": {"drop.c", "nursery.c"},  # onto 0, 1 and 2
+    r"dup2": {"drop.c", "nursery.c", "runexec.c"},  # onto 0, 1 and 2
     r"fchmod": {"log.c"},  # a log that it has just made
     r"unlink|unlinkat|rename|renameat|renameat2|mkdir|mkdirat|rmdir|link|symlink|chmod|chown|fchown|lchown|truncate|mknod":
         set(),
-    r"fork|vfork|clone|clone3": {"spawn.c", "nursery.c"},
+    r"fork|vfork|clone|clone3": {"spawn.c", "nursery.c", "runexec.c"},
+    r"mount|umount2?|pivot_root": {"runner.c"},
     r"sendmsg": {"hand.c", "job.c", "nursery.c", "spawn.c"},
     r"recvmsg": {"hand.c", "main.c", "nursery.c", "spawn.c"},
     r"kill|tgkill|pthread_kill|pthread_cancel": set(),

@@ -1,0 +1,282 @@
+"""Runners: one process for each identity whose programs are executed, forked when there is something to execute.
+
+    job box     both ends are kept, as an inbox's are; children of the identity get the write end, a runner the read end
+    no runner   the box is watched (and never read): readable -> a runner is forked, unless it is held back
+    a runner    ends by itself when it is idle; what then lies in the box is its successor's
+A runner whose file a reload changed is told to finish (USR1), and a successor comes on demand; a stop, a restart and the end of
+the identity end it (TERM, then KILL, and with it every program below it).
+Runs as: dispatcher.  Distrusts: nothing a runner says, for it says nothing.  Before: supervise.py  After: native/runner.c
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+from contextlib import ExitStack, suppress
+from functools import partial
+
+from perchild import limits
+from perchild.dispatcher import inbox, nursery, signals
+from perchild.dispatcher.children import DROP_STEPS, EXIT_DROP, FORK_PAUSE_S, name_signal
+from perchild.dispatcher.errors import DispatcherError
+from perchild.dispatcher.loop import READ
+from perchild.dispatcher.spawn import EXIT_BUG, open_record
+from perchild.dispatcher.state import DEATH_POINTS, YOUNG_S, Member, Programs, Runner, Server
+from perchild.wire.child import ForkLostError, RunnerSpec
+from perchild.wire.plan import tenant_directory
+
+KILL_AFTER_S = 4.0  # between TERM and KILL; a runner gives its programs 2 s
+MAX_NOFILE = 65536  # a runner's and, as the hard limit, its programs'
+MAX_STALE = 4096  # names removed from a tenant's directory
+
+
+def make_programs(server: Server, member: Member) -> None:
+    """Give an identity that has a runner's file what it takes: a box, and a directory for its services' sockets."""
+    identity = member.identity
+    if not identity.runner:
+        return
+    if member.programs is None:
+        box = inbox.make_inbox(limits.value("JOB_SNDBUF_BYTES"))
+        member.programs = Programs(box, identity.runner, new_privs=identity.new_privs)
+    try:
+        _make_directory(server, member)
+    except OSError as error:
+        server.events.say("error", "", f"the directory of {identity.name}'s services cannot be made: {error}", identity=identity.number)
+
+
+def update_programs(server: Server, member: Member, *, is_forced: bool) -> None:
+    """Do what a new plan asks for: is_forced (a restart) ends the runner; a changed file makes a successor come on demand."""
+    make_programs(server, member)
+    programs, identity = member.programs, member.identity
+    if programs is None:
+        return
+    is_changed = bool(identity.runner) and (identity.runner, identity.new_privs) != (programs.file, programs.new_privs)
+    if is_changed:
+        programs.file, programs.new_privs = identity.runner, identity.new_privs
+    if is_forced:
+        end_runners(server, member)
+    elif is_changed:
+        _let_finish(server, programs)
+    settle_runner(server, member)
+
+
+def settle_runner(server: Server, member: Member) -> None:
+    """Watch the box while nobody reads it."""
+    programs = member.programs
+    if programs is None:
+        return
+    is_waiting = programs.runner is None and programs.retry_s is None and server.stopping != signals.STOP
+    if is_waiting:
+        server.loop.watch(programs.box.read_fd, READ, partial(_on_box, server, member))
+    else:
+        server.loop.forget(programs.box.read_fd)
+
+
+def _on_box(server: Server, member: Member, _events: int) -> None:
+    programs = member.programs
+    if programs is None or programs.runner is not None:
+        return
+    now_s = server.sys.now_s()
+    programs.retry_s = programs.damping.blocked_until_s(now_s)
+    if programs.retry_s is None:
+        _start_runner(server, member, programs)
+    settle_runner(server, member)
+
+
+def _start_runner(server: Server, member: Member, programs: Programs) -> None:
+    name = member.identity.name
+    try:
+        pid = _fork_surely(server, member, programs)
+        runner = Runner(pid, server.sys.open_pidfd(pid), server.sys.now_s())
+    except (OSError, DispatcherError) as error:
+        server.events.say("error", "", f"no runner can be started for {name}: {error}; its programs wait", identity=member.identity.number)
+        programs.retry_s = server.sys.now_s() + FORK_PAUSE_S
+        return
+    programs.runner = runner
+    programs.all[pid] = runner
+    server.loop.watch(runner.pidfd, READ, partial(_on_exit, server, member, runner))
+    server.events.say("debug", "", f"runner {pid} of {name} started", identity=member.identity.number)
+
+
+def _fork_surely(server: Server, member: Member, programs: Programs) -> int:
+    """Fork it; if the nursery is lost over it, without one. A runner that it may have left takes jobs, too, until it is idle."""
+    try:
+        return _fork(server, member, programs)
+    except ForkLostError as error:
+        server.events.say("error", "", f"{error}: forking {member.identity.name}'s runner without it", identity=member.identity.number)
+        nursery.kill_nursery(server)
+        return _fork(server, member, programs)
+
+
+def _fork(server: Server, member: Member, programs: Programs) -> int:
+    identity, hooks = member.identity, server.hooks
+    if hooks.fork_runner is None:
+        raise DispatcherError("", "this server has no part that executes programs")
+    with ExitStack() as stack:
+        file_fd = open_record(server.records_fd, programs.file)
+        stack.callback(os.close, file_fd)
+        parent_fd = os.pidfd_open(os.getpid())
+        stack.callback(os.close, parent_fd)
+        spec = RunnerSpec(
+            name=identity.name, uid=identity.uid, gid=identity.gid, groups=identity.groups, is_privileged=server.is_privileged,
+            nofile=min(server.nofile, MAX_NOFILE), may_gain=programs.new_privs, box_fd=programs.box.read_fd, file_fd=file_fd,
+            parent_fd=parent_fd)
+        mask = signals.block_all()
+        try:
+            pid = hooks.fork_runner(spec)
+            if pid == 0:
+                _be_runner(server)
+        finally:
+            signals.restore_mask(mask)
+    return pid
+
+
+def _be_runner(server: Server) -> None:
+    try:
+        server.hooks.runner_main()
+    finally:
+        os._exit(EXIT_BUG)
+
+
+# ---------------------------------------------------------------- their end
+
+
+def _on_exit(server: Server, member: Member, runner: Runner, _events: int) -> None:
+    status = server.sys.reap(runner.pidfd)
+    programs = member.programs
+    if status is None or programs is None:
+        return
+    server.loop.forget(runner.pidfd)
+    os.close(runner.pidfd)
+    del programs.all[runner.pid]
+    if programs.runner is runner:
+        programs.runner = None
+    if status != 0 and not runner.is_asked_to_end:
+        now_s = server.sys.now_s()
+        programs.damping.add(DEATH_POINTS if now_s - runner.started_s < YOUNG_S * 5 else DEATH_POINTS / 2, now_s)
+        _report_death(server, member, runner, status)
+    settle_runner(server, member)
+
+
+def _report_death(server: Server, member: Member, runner: Runner, status: int) -> None:
+    name, number = member.identity.name, member.identity.number
+    if status < 0:
+        server.events.say("notice", "", f"runner pid {runner.pid} ({name}) exit signal {name_signal(-status)} ({-status}): its programs "
+                          "ended with it", identity=number)
+    elif EXIT_DROP <= status < EXIT_DROP + len(DROP_STEPS):
+        server.events.say("crit", "", f"runner pid {runner.pid} could not become {name} (uid {member.identity.uid}): "
+                          f"{DROP_STEPS[status - EXIT_DROP]} failed; nothing is executed as {name}", identity=number)
+    else:
+        server.events.say("error", "", f"runner pid {runner.pid} ({name}) ended with status {status}", identity=number)
+
+
+def _let_finish(server: Server, programs: Programs) -> None:
+    runner, programs.runner = programs.runner, None
+    if runner is not None:
+        runner.is_asked_to_end = True
+        server.sys.signal_pidfd(runner.pidfd, signal.SIGUSR1)
+
+
+def end_runners(server: Server, member: Member) -> None:
+    """End all runners of an identity, TERM now, KILL in KILL_AFTER_S."""
+    programs = member.programs
+    if programs is None:
+        return
+    programs.runner = None
+    for runner in programs.all.values():
+        if runner.kill_s is None:
+            runner.is_asked_to_end = True
+            runner.kill_s = server.sys.now_s() + KILL_AFTER_S
+            server.sys.signal_pidfd(runner.pidfd, signal.SIGTERM)
+
+
+def end_all_runners(server: Server) -> bool:
+    """End every runner of a server that stops; return whether none is left."""
+    for member in server.members.values():
+        end_runners(server, member)
+    return not any(member.programs and member.programs.all for member in server.members.values())
+
+
+def look_at_runners(server: Server) -> None:
+    """Once a second: kill what did not end, go on with what was held back."""
+    now_s = server.sys.now_s()
+    for member in server.members.values():
+        programs = member.programs
+        if programs is None:
+            continue
+        for runner in programs.all.values():
+            if runner.kill_s is not None and now_s >= runner.kill_s:
+                server.sys.signal_pidfd(runner.pidfd, signal.SIGKILL)
+        if programs.retry_s is not None and now_s >= programs.retry_s:
+            programs.retry_s = None
+            settle_runner(server, member)
+
+
+def drop_programs(server: Server, member: Member) -> bool:
+    """Give back what an identity that goes has for programs; False: its runners have yet to end."""
+    programs = member.programs
+    if programs is None:
+        return True
+    end_runners(server, member)
+    if programs.all:
+        return False
+    server.loop.forget(programs.box.read_fd)
+    inbox.close_inbox(programs.box)
+    member.programs = None
+    with suppress(FileNotFoundError):
+        _remove_directory(server, member)
+    return True
+
+
+# ---------------------------------------------------------------- the directory of services' sockets
+
+
+def _place_of(server: Server, member: Member) -> tuple[str, str]:
+    identity = member.identity
+    parent, _, name = tenant_directory(server.plan.run_dir, identity.uid, identity.gid, identity.groups).rpartition("/")
+    return parent, name
+
+
+def _make_directory(server: Server, member: Member) -> None:
+    """Make it, 0700 of the identity, below a directory of ours; one that is there stays, if it is the identity's."""
+    parent, name = _place_of(server, member)
+    with suppress(FileExistsError):
+        os.mkdir(parent, 0o711)
+    parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        state = os.fstat(parent_fd)
+        if state.st_uid != os.geteuid() or state.st_mode & 0o022:
+            raise PermissionError(f"{parent} is not ours alone")
+        os.fchmod(parent_fd, 0o711)
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=parent_fd)
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+        try:
+            if os.fstat(fd).st_uid not in {os.geteuid(), member.identity.uid}:
+                raise PermissionError(f"{parent}/{name} is another's")
+            if server.is_privileged:
+                os.fchown(fd, member.identity.uid, member.identity.gid)
+            os.fchmod(fd, 0o700)
+        finally:
+            os.close(fd)
+    finally:
+        os.close(parent_fd)
+
+
+def _remove_directory(server: Server, member: Member) -> None:
+    """Remove it with the sockets and files in it, by names in an open directory: no link is followed, no file opened."""
+    parent, name = _place_of(server, member)
+    parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+        try:
+            for entry in os.listdir(fd)[:MAX_STALE]:
+                if not stat.S_ISDIR(os.stat(entry, dir_fd=fd, follow_symlinks=False).st_mode):
+                    os.unlink(entry, dir_fd=fd)
+        finally:
+            os.close(fd)
+        with suppress(OSError):  # what the tenant put there beside them stays
+            os.rmdir(name, dir_fd=parent_fd)
+    finally:
+        os.close(parent_fd)

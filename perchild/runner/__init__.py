@@ -1,0 +1,1 @@
+"""The runner: RUNS AS THE IDENTITY and executes its programs; nothing else does."""

@@ -1,0 +1,100 @@
+"""Programs that answer one request: RUN starts one, CANCEL ends it with its whole group, its exit is only noted.
+
+Runs as: runner.  Distrusts: the child's messages, the programs.
+Before: main.py  After: native/runexec.c
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+
+from perchild import native
+from perchild.runner.log import Log
+from perchild.runner.loop import Loop
+from perchild.wire.job import Job
+from perchild.wire.runner import RunnerFile
+
+KILL_AFTER_S = 2.0  # between TERM and KILL
+
+
+def limits_of(facts: RunnerFile) -> tuple[tuple[int, int] | None, ...]:
+    """Return the limits in the order of enum PC_EXEC_CPU, PC_EXEC_MEMORY, PC_EXEC_PROCESSES."""
+    return facts.limits.cpu, facts.limits.mem, facts.limits.nproc
+
+
+def signal_group(group: int, number: int) -> bool:
+    """Signal every process of a group; False if there is none left."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # a set-uid program among them: the others were signalled
+        return True
+    return True
+
+
+class Jobs:
+    """Running programs, by their job's id and by their pid, which is their group's number."""
+
+    def __init__(self, loop: Loop, log: Log, facts: RunnerFile) -> None:
+        self._loop, self._log, self._facts = loop, log, facts
+        self._roots = tuple(os.fsencode(root) for root in facts.roots)
+        self._pids: dict[int, int] = {}  # job -> pid
+        self._jobs: dict[int, int] = {}  # pid -> job
+        self._ending: set[int] = set()  # groups that were told to end
+        self.start: Callable[[native.Program], int] = native.start_program
+
+    @property
+    def count(self) -> int:
+        """How many run, or still have to be killed."""
+        return len(self._jobs) + len(self._ending - self._jobs.keys())
+
+    def run(self, job: Job, fds: tuple[int, ...]) -> None:
+        """Start a program; the descriptors stay the caller's. A refusal is explained on the last of them."""
+        facts = self._facts
+        try:
+            pid = self.start(native.Program(
+                job.path, job.cwd, self._roots, job.arguments, job.environment, os.fsencode(facts.path), facts.uid, facts.gid,
+                (fds[0], fds[1], fds[2]), limits_of(facts), facts.nice))
+        except native.RefusedError:
+            return
+        self._ending.discard(pid)  # a number is given anew only when no group has it any more
+        self._pids[job.id], self._jobs[pid] = pid, job.id
+
+    def cancel(self, number: int) -> None:
+        """End a job's program and whatever is in its group; one that is gone is no error."""
+        pid = self._pids.get(number)
+        if pid is not None:
+            self._end_group(pid)
+
+    def _end_group(self, group: int) -> None:
+        if group not in self._ending and signal_group(group, signal.SIGTERM):
+            signal_group(group, signal.SIGCONT)  # a stopped program hears TERM when it goes on
+            self._ending.add(group)
+            self._loop.after(KILL_AFTER_S, partial(self._kill_group, group))
+
+    def _kill_group(self, group: int) -> None:
+        if group in self._ending:
+            self._ending.discard(group)
+            signal_group(group, signal.SIGKILL)
+
+    def note_exit(self, pid: int) -> bool:
+        """Forget a program that has ended; False if it was none of ours. Its group, if told to end, is killed a little later."""
+        job = self._jobs.pop(pid, None)
+        if job is None:
+            return False
+        self._pids.pop(job, None)
+        if pid in self._ending:
+            with contextlib.suppress(PermissionError):
+                if not signal_group(pid, 0):
+                    self._ending.discard(pid)  # nobody is left, and the number may become another's
+        return True
+
+    def end_all(self) -> None:
+        """Tell every program to end."""
+        for pid in list(self._jobs):
+            self._end_group(pid)

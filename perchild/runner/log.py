@@ -1,0 +1,35 @@
+"""The runner's lines in the error log, in httpd's shape, and those of the services it keeps.
+
+[Sat Nov 21 01:03:00.123456 2026] [runner:error] [pid 7] alice: text
+One line, one write; control characters are escaped, so a program cannot forge one.
+Runs as: runner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+STDERR_FD = 2
+MAX_TEXT = 2000  # characters of one line
+
+
+def escape_text(text: str) -> str:
+    r"""Return `text` with control characters as \xNN, so that it stays one line, and cut to MAX_TEXT."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:MAX_TEXT])
+
+
+class Log:
+    """Where one runner says what happens; a full disk is survived."""
+
+    def __init__(self, name: str, fd: int = STDERR_FD) -> None:
+        self._name, self._fd = name, fd
+
+    def say(self, level: str, text: str) -> None:
+        """Log one line; level: error, warn, notice."""
+        now_us = time.time_ns() // 1000
+        stamp = time.strftime(f"%a %b %d %H:%M:%S.{now_us % 1_000_000:06d} %Y", time.localtime(now_us // 1_000_000))
+        line = f"[{stamp}] [runner:{level}] [pid {os.getpid()}] {self._name}: {escape_text(text)}\n"
+        with contextlib.suppress(OSError):
+            os.write(self._fd, line.encode("utf-8", "backslashreplace"))

@@ -1,0 +1,197 @@
+"""The runner's life: read the file, take jobs from the box, reap what ends, end when there is nothing to do.
+
+TERM from outside: end everything and go. USR1: take no job any more, let run what runs, then go. In a PID namespace nothing that
+was started survives the runner: the kernel ends it. Without one, what is left is ended here.
+Runs as: the identity, after the drop.  Sees: jobs of its identity's children.  Holds: perchild/roles.py, RUNNER.
+Before: native/runner.c  After: jobs.py, services.py
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from perchild import native
+from perchild.runner.jobs import Jobs, signal_group
+from perchild.runner.log import Log
+from perchild.runner.loop import READ, Loop
+from perchild.wire import job as wire
+from perchild.wire.runner import RunnerFile, decode_runner
+
+EXIT_OK, EXIT_BUG, EXIT_FILE = 0, 1, 3
+JOBS_AT_ONCE = 16  # taken from the box in a row
+MIN_LOOK_S = 0.05
+CONTROL_BYTES = socket.CMSG_LEN(wire.MAX_FDS * 4)  # not CMSG_SPACE, which has room for one descriptor more
+SIGNAL_BYTES = 128  # struct signalfd_siginfo; its number and sender's pid are the u32 at 0 and 12
+_SIGNAL = struct.Struct("=I8xI112x")
+
+
+class Runner:
+    """One runner."""
+
+    def __init__(self, here: native.RunnerHere, facts: RunnerFile) -> None:
+        self._here = here
+        self.log = Log(facts.user)
+        self.loop = Loop()
+        self._idle_s = facts.idle_s
+        self._box = socket.socket(fileno=here.box_fd)
+        self._room = bytearray(wire.MAX_BYTES + 1)
+        self._signal_fd = native.watch_runner_signals()
+        self.jobs = Jobs(self.loop, self.log, facts)
+        self._is_draining = self._is_ending = self._is_over = False
+        self._active_s = self.loop.now_s()
+        self.loop.watch(self._signal_fd, READ, self._on_signal)
+        self.loop.watch(here.box_fd, READ, self._on_box)
+        self.loop.after(self._idle_s, self._look)
+
+    def run(self) -> None:
+        """Serve until the end."""
+        while not self._is_over:
+            self.loop.run_once()
+            if (self._is_draining or self._is_ending) and self._is_quiet():
+                self._is_over = True
+        if not self._here.is_apart:
+            end_descendants()
+
+    # ------------------------------------------------------------ jobs
+
+    def _on_box(self, _events: int) -> None:
+        self._active_s = self.loop.now_s()
+        for _ in range(JOBS_AT_ONCE):
+            try:
+                length, control, flags, _ = self._box.recvmsg_into(
+                    [self._room], CONTROL_BYTES, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+            except (BlockingIOError, InterruptedError):
+                return
+            if not length and not control:  # the dispatcher and every child are gone
+                self._end_now()
+                return
+            fds = _descriptors(control)
+            try:
+                self._take(bytes(memoryview(self._room)[:length]), fds, flags)
+            except wire.JobError as error:
+                self.log.say("error", f"a job breaks the rules: {error}")
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+    def _take(self, raw: bytes, fds: tuple[int, ...], flags: int) -> None:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise wire.JobError("it was cut")
+        job = wire.decode_job(raw, len(fds))
+        if job.kind == wire.RUN:
+            self.jobs.run(job, fds)
+        elif job.kind == wire.CANCEL:
+            self.jobs.cancel(job.id)
+        else:
+            self._wake(job, fds[0])
+
+    def _wake(self, job: wire.Job, fd: int) -> None:
+        answer(fd, f"error there is no service {job.service}")
+
+    # ------------------------------------------------------------ signals and children
+
+    def _on_signal(self, _events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                number, sender = _SIGNAL.unpack(os.read(self._signal_fd, SIGNAL_BYTES))
+                if number == signal.SIGCHLD:
+                    self._reap()
+                elif sender and self._here.is_apart:
+                    continue  # a program's: only who is outside the namespace may end us
+                elif number == signal.SIGTERM:
+                    self._end_now()
+                else:
+                    self._drain()
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, _status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    return
+                self._active_s = self.loop.now_s()
+                self.jobs.note_exit(pid)
+
+    # ------------------------------------------------------------ the end
+
+    def _is_quiet(self) -> bool:
+        return self.jobs.count == 0
+
+    def _look(self) -> None:
+        """End if nothing was to be done for a while. A job that comes meanwhile lies in the box, for a successor."""
+        left_s = self._active_s + self._idle_s - self.loop.now_s()
+        if self._is_quiet() and left_s <= 0:
+            self._is_over = True
+            return
+        self.loop.after(max(left_s, self._idle_s / 4 if not self._is_quiet() else 0.0, MIN_LOOK_S), self._look)
+
+    def _drain(self) -> None:
+        self._is_draining = True
+        self.loop.forget(self._here.box_fd)
+
+    def _end_now(self) -> None:
+        self._drain()
+        self._is_ending = True
+        self.jobs.end_all()
+
+
+def _descriptors(control: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
+    fds = array.array("i")
+    for level, kind, data in control:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return tuple(fds)
+
+
+def answer(fd: int, line: str) -> None:
+    """Write the answer of a WAKE; who asked may be gone. The descriptor stays the caller's."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
+        sock.send(line.replace("\n", " ").encode("utf-8", "backslashreplace")[:500] + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+def end_descendants() -> None:
+    """Kill whatever is left below us: where there is no PID namespace the kernel does not do it. Orphans are ours to reap."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid = os.getpid()
+            for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                if not signal_group(int(one), signal.SIGKILL):
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.kill(int(one), signal.SIGKILL)
+            os.waitpid(-1, 0)
+
+
+def read_file(fd: int) -> RunnerFile:
+    """Read and close the runner's file; ValueError if it is none."""
+    with open(fd, "rb") as file:
+        return decode_runner(file.read())
+
+
+def runner_main() -> NoReturn:
+    """Be the runner that this process is, to its end."""
+    status = EXIT_BUG
+    try:
+        signal.set_wakeup_fd(-1)  # the dispatcher's
+        here = native.runner_here()
+        if here is None:
+            raise RuntimeError("this process is no runner")
+        try:
+            facts = read_file(here.file_fd)
+        except ValueError as error:
+            Log("runner").say("error", str(error))
+            status = EXIT_FILE
+        else:
+            Runner(here, facts).run()
+            status = EXIT_OK
+    except BaseException:  # noqa: BLE001 - the last line of defence: said, and the dispatcher starts another
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
