@@ -47,10 +47,11 @@ def make_lab(scope: str, config: str = "", **more: str) -> Lab:
     return lab
 
 
-@pytest.fixture(scope="module", params=["unassigned", "any"])
+@pytest.fixture(scope="module", params=["unassigned", "any", "programs"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """A running server, for each AcceptScope."""
-    with make_lab(request.param) as one:
+    """A running server, for each AcceptScope; and with programs, where a body is left unread until it is known who wants it."""
+    is_plain = request.param != "programs"
+    with make_lab(request.param) if is_plain else make_lab("unassigned", "AddHandler cgi-script .cgi\n") as one:
         yield one.start()
 
 
