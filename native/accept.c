@@ -75,9 +75,12 @@ accept_one(struct pc_worker *worker, uint32_t listener)
     struct sockaddr_storage client;
     socklen_t len = sizeof client;
     int fd = accept4(child->listener_fds[listener], (struct sockaddr *)&client, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0 && is_shortage(errno))
+    int error = errno;
+    if (fd < 0 && is_shortage(error) && pc_conn_make_room(worker, child->listener_fds[listener]))
+        return true; /* there is room now: the next turn accepts */
+    if (fd < 0 && is_shortage(error))
         pc_accept_pause(worker, true);
-    else if (fd < 0 && errno == EINVAL) /* another holder has shut the listener down: readable until the dispatcher mends it */
+    else if (fd < 0 && error == EINVAL) /* another holder has shut the listener down: readable until the dispatcher mends it */
         pc_accept_pause(worker, false);
     if (fd < 0)
         return false; /* EAGAIN: another child was faster; the rest concern the client alone */
@@ -93,7 +96,8 @@ pc_accept_ready(struct pc_worker *worker, uint32_t listener)
     struct pc_child *child = worker->child;
     bool goes_on = listener < child->listener_count;
     for (uint32_t i = 0; goes_on && i < ACCEPT_BATCH; i++) {
-        if (!pc_conn_reserve(child)) {
+        if (!pc_conn_reserve(child)
+            && !(pc_conn_make_room(worker, child->listener_fds[listener]) && pc_conn_reserve(child))) {
             if (!atomic_load(&child->is_draining))
                 pc_accept_pause(worker, true);
             return;

@@ -498,6 +498,9 @@ struct pc_conn *pc_conn_new(struct pc_child *child, int fd); /* owned by the cal
 void pc_conn_close(struct pc_worker *worker, struct pc_conn *conn); /* socket, buffers, place in the table */
 void pc_conn_forget(struct pc_worker *worker, struct pc_conn *conn); /* as close, but the descriptor is somebody else's now */
 struct pc_conn *pc_conn_claim(struct pc_child *child, uint64_t token); /* by epoll token; NULL = stale or in work */
+/* A full child closes some of the kept connections that have been idle for longest (and a second at least), if source_fd (listener or inbox) has another
+ * one waiting. Returns whether there is room now. */
+bool pc_conn_make_room(struct pc_worker *worker, int source_fd);
 /* Before taking a connection from a listener or inbox: false = draining or full. Undone when it has a place, or did not come. */
 bool pc_conn_reserve(struct pc_child *child);
 void pc_conn_unreserve(struct pc_child *child);

@@ -4,6 +4,7 @@
  * looks again. Places are never unmapped, and an epoll token carries the place's generation, so a late event finds nothing.
  * Before:   accept.c, hand.c   After: request.c */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,6 +14,11 @@
 
 #define CHUNKS (PC_MAX_CONNECTIONS / PC_CONN_CHUNK)
 #define IO_STOCK_MAX 32
+/* Looking for the longest idle costs a look at every place, so several are closed at a time: a sixteenth of them, at most SHED_MAX.
+ * Nobody is cut off who asked a moment ago: a client that goes on asking would often meet the close with its next request. */
+#define SHED_IDLE_NS 1000000000ull
+#define SHED_SHARE 16
+#define SHED_MAX 32
 
 static int
 grow(struct pc_child *child)
@@ -258,6 +264,96 @@ pc_conn_sweep(struct pc_worker *worker, uint64_t now_ns)
         else if (!pc_conn_release(conn))
             pc_loop_conn(worker, conn);
     }
+}
+
+/* ------------------------------------------------------------------ room for newcomers */
+
+struct parked {
+    uint64_t since_ns, deadline_ns;
+    uint32_t index;
+};
+
+/* Own a connection if it is parked and its deadline still this one; NULL: it is in work, or something else by now. */
+static struct pc_conn *
+claim_parked(struct pc_worker *worker, struct parked place)
+{
+    struct pc_child *child = worker->child;
+    struct pc_conn *conn = &child->chunks[place.index / PC_CONN_CHUNK][place.index % PC_CONN_CHUNK];
+    uint64_t word = atomic_load_explicit(&conn->word, memory_order_acquire);
+    uint64_t owned = (word & ~(uint64_t)3) | PC_HOLD_OWNED;
+    if ((word & 3) != PC_HOLD_NONE || !atomic_compare_exchange_strong(&conn->word, &word, owned))
+        return NULL;
+    if (conn->is_parked && atomic_load_explicit(deadline_of(child, place.index), memory_order_relaxed) == place.deadline_ns)
+        return conn;
+    if (!pc_conn_release(conn))
+        pc_loop_conn(worker, conn);
+    return NULL;
+}
+
+/* Note one more place, the longest idle first; of more than `most` the last is dropped. */
+static void
+note_parked(struct parked *places, uint32_t *count, uint32_t most, struct parked place)
+{
+    if (*count == most && place.since_ns >= places[most - 1].since_ns)
+        return;
+    uint32_t at = *count < most ? (*count)++ : most - 1;
+    for (; at > 0 && places[at - 1].since_ns > place.since_ns; at--)
+        places[at] = places[at - 1];
+    places[at] = place;
+}
+
+static uint32_t
+find_parked(struct pc_worker *worker, struct parked *places, uint32_t most)
+{
+    struct pc_child *child = worker->child;
+    uint32_t count = 0, place_count = atomic_load(&child->chunk_count) * PC_CONN_CHUNK;
+    for (uint32_t index = 0; index < place_count; index++) {
+        struct parked place = {0, atomic_load_explicit(deadline_of(child, index), memory_order_relaxed), index};
+        struct pc_conn *conn = place.deadline_ns == 0 ? NULL : claim_parked(worker, place);
+        if (conn == NULL)
+            continue;
+        uint64_t allowed_ns = (conn->host != NULL ? conn->host : &child->fallback_host)->keep_alive_ms * 1000000ull;
+        place.since_ns = place.deadline_ns > allowed_ns ? place.deadline_ns - allowed_ns : 0;
+        if (place.since_ns + SHED_IDLE_NS <= worker->now_ns)
+            note_parked(places, &count, most, place);
+        if (!pc_conn_release(conn))
+            pc_loop_conn(worker, conn);
+    }
+    return count;
+}
+
+static uint32_t
+shed(struct pc_worker *worker)
+{
+    struct pc_child *child = worker->child;
+    struct parked places[SHED_MAX];
+    uint64_t parked = atomic_load_explicit(&child->page->counters[PC_C_PARKED], memory_order_relaxed);
+    uint32_t closed = 0;
+    if (parked == 0 || atomic_load(&child->is_draining))
+        return 0;
+    uint32_t most = parked / SHED_SHARE < SHED_MAX ? 1 + (uint32_t)(parked / SHED_SHARE) : SHED_MAX;
+    uint32_t count = find_parked(worker, places, most);
+    for (uint32_t i = 0; i < count; i++) {
+        char byte;
+        struct pc_conn *conn = claim_parked(worker, places[i]);
+        if (conn == NULL)
+            continue;
+        bool is_idle = recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+        if (is_idle) {
+            pc_conn_close(worker, conn);
+            closed++;
+        } else if (!pc_conn_release(conn)) { /* its next request is here: the event is on its way */
+            pc_loop_conn(worker, conn);
+        }
+    }
+    return closed;
+}
+
+bool
+pc_conn_make_room(struct pc_worker *worker, int source_fd)
+{
+    struct pollfd source = {.fd = source_fd, .events = POLLIN};
+    return poll(&source, 1, 0) > 0 && (source.revents & POLLIN) != 0 && shed(worker) > 0;
 }
 
 static void

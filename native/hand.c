@@ -449,15 +449,25 @@ receive_from_other_child(struct pc_worker *worker)
     return true;
 }
 
+/* A place in the table and a descriptor, both before the message is taken: what is received without them is lost. */
+static bool
+reserve(struct pc_worker *worker)
+{
+    struct pc_child *child = worker->child;
+    if (!pc_conn_reserve(child) && !(pc_conn_make_room(worker, child->inbox_fd) && pc_conn_reserve(child)))
+        return false;
+    if (has_place(child) || (pc_conn_make_room(worker, child->inbox_fd) && has_place(child)))
+        return true;
+    pc_conn_unreserve(child);
+    return false;
+}
+
 void
 pc_hand_receive(struct pc_worker *worker)
 {
     struct pc_child *child = worker->child;
     for (uint32_t i = 0; i < RECEIVE_BATCH; i++) {
-        bool is_reserved = pc_conn_reserve(child);
-        if (!is_reserved || !has_place(child)) {
-            if (is_reserved)
-                pc_conn_unreserve(child);
+        if (!reserve(worker)) {
             if (!atomic_load(&child->is_draining))
                 pc_accept_pause(worker, true);
             break;

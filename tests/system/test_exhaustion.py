@@ -100,14 +100,12 @@ def test_accepting_child_without_descriptors_pauses_and_goes_on() -> None:
         wait_until(lambda: procs.counter(lab, pid, "connections") == 0, "it holds none")
         fds_before = procs.descriptors(pid)
         with few_descriptors(pid, 5):
-            kept = [ask(lab, "main.test", closes=False) for _ in range(3)]
-            assert all(read_response(sock).status == 200 for sock in kept)
-            held = [begin(lab, "main.test") for _ in range(2)]
+            held = [begin(lab, "main.test") for _ in range(5)]
             waiting = [ask(lab, "main.test") for _ in range(30)]
             wait_until(lambda: procs.counter(lab, pid, "paused") > 0, "accepting pauses")
             assert share_of_cpu(pid, lab.pid) < MAX_SHARE
             answered = len(readable(waiting))
-            for sock in held:  # two connections end: the others get through, one after the other
+            for sock in held[:2]:  # two connections end: the others get through, one after the other
                 sock.close()
             wait_until(lambda: len(readable(waiting)) == 30, f"all are answered ({answered} were)", 10)
             assert {finish(sock).status for sock in waiting[:10]} <= {200, 503}
@@ -116,10 +114,48 @@ def test_accepting_child_without_descriptors_pauses_and_goes_on() -> None:
         assert lab.get("alice.test").status == 200
         assert time.monotonic() - start_s < 1.0
         assert all(finish(sock).status in {200, 503} for sock in waiting[10:])
-        for sock in kept:
+        for sock in held:
             sock.close()
         wait_until(lambda: procs.descriptors(pid).keys() == fds_before.keys(), "no descriptor is left open")
         assert "no room for another connection; pausing" in lab.error_log()
+        lab.stop()
+
+
+def options(sock: socket.socket, host: str) -> int:
+    """Ask what needs no file, and return the status."""
+    sock.sendall(f"OPTIONS * HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    return read_response(sock).status
+
+
+@pytest.mark.parametrize("host", ["main.test", "alice.test"])
+@pytest.mark.parametrize("shortage", ["descriptors", "places"])
+def test_full_child_closes_those_first_that_have_been_idle_for_longest(host: str, shortage: str) -> None:
+    """Every place is a kept connection's: newcomers are served within moments, and it is the longest idle that are closed for them."""
+    with Lab("NumServers 1\nKeepAliveTimeout 60\n", names=("alice",)) as lab, contextlib.ExitStack() as stack:
+        lab.config_tail = (f"<VirtualHost *:{lab.port}>\nServerName main.test\nDocumentRoot {lab.main_root}\n"
+                           f"<Directory {lab.main_root}>\nRequire all granted\n</Directory>\n</VirtualHost>\n")
+        if shortage == "places":
+            lab.prefix = ["prlimit", "--nofile=200:200", "--"]
+        lab.start()
+        assert lab.get(host).status == 200
+        pid, = lab.children(lab.user_uid if host == "main.test" else lab.tenants["alice"].uid)
+        wait_until(lambda: procs.counter(lab, pid, "connections") == 0, "it holds none")
+        fds_before = procs.descriptors(pid)
+        if shortage == "descriptors":
+            stack.enter_context(few_descriptors(pid, 6))
+            seen_s = time.monotonic() + 0.6  # it looks at its limit four times a second
+            wait_until(lambda: time.monotonic() > seen_s, "it has seen its new limit")
+        kept: list[socket.socket] = []
+        while len(readable(kept)) < 8:
+            assert len(kept) < 200, "nobody was closed"
+            kept.append(stack.enter_context(lab.connect()))
+            assert options(kept[-1], host) == 200
+        closed = [sock in readable(kept) for sock in kept]
+        assert closed == sorted(closed, reverse=True), "one that has been idle for less was closed first"
+        assert all(sock.recv(1) == b"" for sock, is_closed in zip(kept, closed, strict=True) if is_closed)
+        assert [options(sock, host) for sock, is_closed in zip(kept, closed, strict=True) if not is_closed].count(200) >= 5
+        stack.close()
+        wait_until(lambda: procs.descriptors(pid).keys() == fds_before.keys(), "no descriptor is left open")
         lab.stop()
 
 
