@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "child.h"
+#include "backend.h"
 
 /* A child named by ChildPerUserID may have no host of its own: it accepts for the others, and answers what cannot be routed. */
 static void
@@ -166,7 +166,7 @@ static void
 init_locks(struct pc_child *child)
 {
     pthread_mutex_t *locks[] = {&child->retire_lock, &child->inbox_lock, &child->slab_lock, &child->lead_lock,
-                                &child->wait_lock, &child->io_lock, &child->accept_lock};
+                                &child->wait_lock, &child->io_lock, &child->accept_lock, &child->backends.lock};
     for (size_t i = 0; i < sizeof locks / sizeof *locks; i++)
         (void)pthread_mutex_init(locks[i], NULL); /* cannot fail on Linux */
     (void)pthread_cond_init(&child->lead_cond, NULL);
@@ -332,6 +332,7 @@ void
 pc_child_free(struct pc_child *child)
 {
     pc_conn_free_all(child);
+    pc_backend_free_all(child);
     if (child->config != NULL)
         pc_record_free(child->config);
     if (child->page != NULL)

@@ -276,6 +276,14 @@ struct pc_child {
     bool *log_is_given;          /* by index: the dispatcher opens it */
     int *reopened, *fresh_logs;  /* log_count of each */
 
+    struct {
+        pthread_mutex_t lock;
+        struct pc_backend *first;
+        uint32_t count;
+        _Atomic uint32_t kept; /* idle connections */
+        _Atomic uint64_t next_sweep_ns;
+    } backends; /* backend.c: where this child has connected to */
+
     int mutex_kind; /* enum pc_accept_lock */
     int mutex_fd, mutex_id;
     pthread_mutex_t *mutex_shared;

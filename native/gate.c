@@ -114,7 +114,10 @@ uint64_t
 pc_gate_due(const struct pc_gate *gate)
 {
     const struct pc_host *host = gate->req->host;
-    uint64_t due_ns = gate->progress_ns + host->timeout_ms * MS;
+    uint64_t silence_ms = gate->timeout_ms > 0 && !awaits_client(gate) ? gate->timeout_ms : host->timeout_ms;
+    uint64_t due_ns = gate->progress_ns + silence_ms * MS;
+    if (gate->due_ns != 0 && gate->due_ns < due_ns)
+        due_ns = gate->due_ns;
     uint64_t body_ns = host->body_ms > 0 && awaits_client(gate) ? pc_request_body_due(gate->conn) : due_ns;
     return body_ns < due_ns ? body_ns : due_ns;
 }
@@ -124,8 +127,11 @@ pc_gate_expire(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_gate *gate = conn->gate;
     const struct pc_req *req = gate->req;
-    if (awaits_client(gate))
+    bool is_late = gate->due_ns != 0 && worker->now_ns >= gate->due_ns;
+    if (!is_late && awaits_client(gate))
         return fail(worker, conn, 408);
+    if (gate->ops->late != NULL)
+        return fail(worker, conn, (uint32_t)gate->ops->late(gate));
     pc_errlog_req(req, PC_ERROR, gate->ops->module, "AH01220: Timeout waiting for output from %.*s", (int)req->filename.len,
                   req->filename.base);
     return fail(worker, conn, 504);
@@ -375,9 +381,14 @@ start(struct pc_worker *worker, struct pc_conn *conn, enum pc_next *ret_next)
             *ret_next = PC_GONE; /* in job.c's list until it is tried again */
             return false;
         }
-        pc_errlog_req(gate->req, PC_ERROR, gate->ops->module, "the job box is full: the tenant's programs come faster than they are "
-                      "started: %.*s", (int)gate->req->filename.len, gate->req->filename.base);
+        pc_errlog_req(gate->req, PC_ERROR, gate->ops->module, "%s: %.*s", gate->ops->busy, (int)gate->req->filename.len,
+                      gate->req->filename.base);
         started = 503;
+    }
+    if (started == -PC_E_SYS) {
+        conn->asks = false;
+        *ret_next = PC_JOB;
+        return false;
     }
     *ret_next = fail(worker, conn, (uint32_t)started);
     return false;

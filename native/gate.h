@@ -16,19 +16,26 @@ struct pc_gate;
 struct pc_gate_ops {
     const char *module; /* of lines in the error log: "cgi" */
     size_t size;        /* of the protocol's struct, whose first member is struct pc_gate; zeroed */
-    /* The program shall begin. 0; -PC_E_AGAIN: not now, call it again in a moment; above 0: the status to answer with, which was
-     * said in the error log. */
+    /* The program shall begin. 0 (it may still be connecting: then send, recv and send_end say -PC_E_AGAIN); -PC_E_AGAIN: not now, call
+     * it again in a moment; -PC_E_SYS: call it again in a thread that may wait (worker->may_block); above 0: the status to answer with,
+     * which was said in the error log. */
     int (*start)(struct pc_worker *worker, struct pc_conn *conn);
     /* Bytes of the request's body, as the client's framing has released them: >0 so many were taken; -PC_E_AGAIN: an event will
      * come; -PC_E_CLOSED: it takes no more. */
     ssize_t (*send)(struct pc_gate *gate, const char *buf, size_t len);
     int (*send_end)(struct pc_gate *gate); /* the body is complete: 0 or -PC_E_AGAIN; called once, then again until it is 0 */
-    /* Bytes of the answer, its head first: >0, 0 = its end, -PC_E_AGAIN: an event will come, other errors: broken off. */
+    /* Bytes of the answer, its head first: >0, 0 = its end, -PC_E_AGAIN: an event will come, other errors: broken off. With
+     * gate->failed_status set before the head is whole: that is the answer, and was said in the error log. */
     ssize_t (*recv)(struct pc_gate *gate, char *buf, size_t cap);
     /* The head of the answer, as pc_reply_parse_*. */
     int (*parse)(struct pc_gate *gate, struct pc_reply *reply, const char *buf, size_t len);
     /* What the program says besides; NULL = it cannot. Takes a bounded amount; true: there is more. */
     bool (*listen)(struct pc_gate *gate);
+    /* It was silent for too long before its head was whole: said in the error log; the status to answer with. NULL = AH01220, 504. */
+    int (*late)(struct pc_gate *gate);
+    /* The response has the answer's status and fields: change them. 0, or the status to answer with instead, said as above. NULL. */
+    int (*dress)(struct pc_gate *gate);
+    const char *busy; /* what start's -PC_E_AGAIN has waited for in vain, for the error log */
     /* Let go of everything. is_cut: nobody waits for the answer any more, the program shall end. */
     void (*end)(struct pc_gate *gate, bool is_cut);
 };
@@ -41,6 +48,9 @@ struct pc_gate {
     uint64_t progress_ns;     /* when bytes last moved in either direction */
     uint64_t waiting_ns;      /* since when start says -PC_E_AGAIN; 0 = it does not */
     bool is_started;
+    uint64_t timeout_ms;      /* of silence; 0 = the host's Timeout */
+    uint64_t due_ns;          /* at which it is late in any case; 0 = never. The protocol's, as is the next one */
+    uint32_t failed_status;   /* see recv */
     uint32_t broken_status;   /* what an answer is that breaks the rules, or ends too early: 500 for programs, 502 for back ends */
     /* the request's body */
     bool wants_body;          /* else it has none, or none of it is the program's */

@@ -26,6 +26,8 @@ static int
 refuse_head(const struct pc_gate *gate, const char *why)
 {
     struct pc_slice name = script_name(gate->req);
+    if (gate->failed_status != 0)
+        return (int)gate->failed_status;
     pc_errlog_req(gate->req, PC_ERROR, gate->ops->module, "%s: %.*s", why, (int)name.len, name.base);
     return (int)gate->broken_status;
 }
@@ -193,7 +195,9 @@ pc_gate_answer(struct pc_gate *gate)
         req->resp.status = req->error_status;
     put_fields(gate);
     put_body(gate);
-    int status = apply_conditions(gate);
+    int status = gate->ops->dress != NULL ? gate->ops->dress(gate) : 0;
+    if (status == 0)
+        status = apply_conditions(gate);
     if (status != 0)
         return status;
     if (!io->body_done && !gate->has_invited) { /* it never asked for the body: the client must not send it now */

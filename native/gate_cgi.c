@@ -271,6 +271,7 @@ end(struct pc_gate *gate, bool is_cut)
 
 const struct pc_gate_ops pc_gate_cgi = {
     .module = "cgi",
+    .busy = "the job box is full: the tenant's programs come faster than they are started",
     .size = sizeof(struct cgi),
     .start = start,
     .send = send_input,

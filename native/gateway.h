@@ -204,4 +204,22 @@ struct pc_slice pc_proxy_reverse(struct pc_arena *arena, struct pc_slice locatio
 struct pc_slice pc_proxy_cookie(struct pc_arena *arena, struct pc_slice cookie, const struct pc_pair *paths, uint32_t path_count,
                                 const struct pc_pair *domains, uint32_t domain_count);
 
+/* ------------------------------------------------------------------ target.c: where a request is passed on to */
+
+enum pc_target_kind { PC_TARGET_TCP, PC_TARGET_UNIX, PC_TARGET_SERVICE };
+
+/* "http://host[:port]/path", "unix:/socket|http://host/path", "service:K/path"; the slices point into the text. */
+struct pc_target {
+    uint8_t kind;               /* enum pc_target_kind */
+    uint16_t port;              /* TCP: 0 = none is named */
+    uint32_t service;           /* SERVICE: its index */
+    struct pc_slice scheme;     /* "http", "ws", "fcgi"; empty for a service */
+    struct pc_slice authority;  /* host[:port] as it is written: what a Host field says; may be empty but for TCP */
+    struct pc_slice host;       /* TCP: a name or an address, without brackets */
+    struct pc_slice socket;     /* UNIX: absolute path */
+    struct pc_slice path;       /* from its '/' on, or empty */
+};
+/* Returns 0 or -PC_E_BAD. */
+int pc_target_parse(struct pc_slice text, struct pc_target *ret_target);
+
 #endif

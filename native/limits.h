@@ -45,6 +45,10 @@
 #define PC_GATE_DOWN_BYTES 32768 /* bytes: of an answer between a program and a client, once its head is read */
 #define PC_GATE_TURN_BYTES 1048576 /* bytes: at most this much of a body for one connection in a row */
 #define PC_MAX_STDERR_BYTES 1048576 /* bytes: of one program run that go to the error log; the rest is thrown away */
+#define PC_MAX_BACKENDS 1024 /* count: places that one child connects to: host and port, socket, service */
+#define PC_KEPT_PER_BACKEND 16 /* count: connections a child keeps to one of them between requests */
+#define PC_MAX_KEPT 64 /* count: such connections of a child, to all of them */
+#define PC_KEPT_MS 60000 /* ms: how long one is kept idle */
 #define PC_MAX_REPLY_HEAD_BYTES 65536 /* bytes: head of a program's or back end's answer */
 #define PC_MAX_REPLY_FIELDS 96 /* count: fields in it: what a response has room for */
 

@@ -14,10 +14,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "gate.h"
+#include "backend.h"
 
 #define MS 1000000ull
 #define LOCK_POLL_MS 20
+#define KEPT_LOOK_MS 1000
 #define FULL_BATCHES_FOR_TWO 64
 #define MAX_STEPS 512
 
@@ -170,6 +171,8 @@ wait_ms(struct pc_child *child)
         return PC_SWEEP_MS;
     if (atomic_load_explicit(&child->has_lines, memory_order_relaxed))
         return PC_LOG_FLUSH_MS;
+    if (atomic_load_explicit(&child->backends.kept, memory_order_relaxed) > 0)
+        return KEPT_LOOK_MS;
     return child->listener_count > 0 ? PC_LISTEN_LOOK_MS : -1;
 }
 
@@ -203,6 +206,10 @@ tick(struct pc_worker *worker)
     if (atomic_load(&child->job_waiting) > 0 && now_ns >= due
         && atomic_compare_exchange_strong(&child->next_job_ns, &due, now_ns + PC_RETRY_MS * MS))
         pc_job_retry(worker);
+    due = atomic_load(&child->backends.next_sweep_ns);
+    if (atomic_load(&child->backends.kept) > 0 && now_ns >= due
+        && atomic_compare_exchange_strong(&child->backends.next_sweep_ns, &due, now_ns + KEPT_LOOK_MS * MS))
+        pc_backend_sweep(child, now_ns);
     due = atomic_load(&child->next_flush_ns);
     if (atomic_load(&child->has_lines) && now_ns >= due
         && atomic_compare_exchange_strong(&child->next_flush_ns, &due, now_ns + PC_LOG_FLUSH_MS * MS)) {

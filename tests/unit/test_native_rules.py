@@ -41,8 +41,9 @@ OWNED = {
     r"sendmsg": {"hand.c", "job.c", "nursery.c", "spawn.c"},
     r"recvmsg": {"hand.c", "main.c", "nursery.c", "spawn.c"},
     r"kill|tgkill|pthread_kill|pthread_cancel": set(),
-    r"socketpair": {"nursery.c"},
-    r"socket|bind|listen|connect": set(),
+    r"socketpair": {"nursery.c", "backend.c"},  # backend.c: the runner's answer to WAKE
+    r"socket|connect": {"backend.c"},  # where the configuration says, as the tenant
+    r"bind|listen": set(),
     r"accept4": {"accept.c"},
 }
 

@@ -1,0 +1,534 @@
+/* backend.c - connect to back ends and services without waiting, keep connections for the next request, wake services.
+ * Runs as:  child, as the identity that owns the host.   Sees: no byte of a request.
+ * Holds:    kept connections, at most PC_KEPT_PER_BACKEND of each back end and PC_MAX_KEPT in all, idle for PC_KEPT_MS at most.
+ * Distrusts: what answers: a kept connection on which anything came is not used again. The runner's answer to WAKE is one bounded line.
+ * Before:   gate_http.c, gate_fcgi.c   After: job.c */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "backend.h"
+
+#define MS 1000000ull
+#define MAX_ADDRESSES 4
+#define RESOLVED_MS 60000 /* how long a name's addresses are believed */
+
+union address { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 v6; struct sockaddr_un local; };
+
+struct pc_backend {
+    struct pc_backend *next;
+    uint8_t kind, protocol;
+    uint16_t port;
+    uint32_t service;
+    char *place;                 /* host, or path of the socket; NUL-terminated */
+    struct pc_slice name;        /* for people */
+    /* with backends.lock */
+    union address addresses[MAX_ADDRESSES];
+    uint32_t address_count;
+    uint64_t resolved_ns;        /* 0 = for ever */
+    uint64_t failed_ns;          /* 0 = it did not */
+    uint32_t kept_count;
+    struct { int fd; uint64_t since_ns; } kept[PC_KEPT_PER_BACKEND]; /* the latest last */
+};
+
+static struct pc_slice
+behind(struct pc_slice s, size_t len)
+{
+    return (struct pc_slice){s.base + len, s.len - len};
+}
+
+static struct pc_slice
+before(struct pc_slice s, char end)
+{
+    const char *found = s.len > 0 ? memchr(s.base, end, s.len) : NULL;
+    return (struct pc_slice){s.base, found != NULL ? (size_t)(found - s.base) : s.len};
+}
+
+/* ------------------------------------------------------------------ names */
+
+static bool
+add_literal(struct pc_backend *backend, const char *text)
+{
+    union address *address = &backend->addresses[backend->address_count];
+    memset(address, 0, sizeof *address);
+    if (inet_pton(AF_INET, text, &address->v4.sin_addr) == 1) {
+        address->v4.sin_family = AF_INET;
+        address->v4.sin_port = htons(backend->port);
+    } else if (inet_pton(AF_INET6, text, &address->v6.sin6_addr) == 1) {
+        address->v6.sin6_family = AF_INET6;
+        address->v6.sin6_port = htons(backend->port);
+    } else {
+        return false;
+    }
+    backend->address_count++;
+    return true;
+}
+
+/* What needs no look-up: sockets, addresses, and localhost, which is what it is whatever a resolver says (RFC 6761 6.3). */
+static bool
+is_known(struct pc_backend *backend)
+{
+    if (backend->kind != PC_TARGET_TCP) {
+        union address *address = &backend->addresses[0];
+        size_t len = strlen(backend->place);
+        memset(address, 0, sizeof *address);
+        address->local.sun_family = AF_UNIX;
+        if (len >= sizeof address->local.sun_path)
+            return false;
+        memcpy(address->local.sun_path, backend->place, len); /* UNSAFE: compared with its room */
+        backend->address_count = 1;
+        return true;
+    }
+    if (pc_slice_ieq((struct pc_slice){backend->place, strlen(backend->place)}, PC_S("localhost")))
+        return add_literal(backend, "127.0.0.1") && add_literal(backend, "::1");
+    return add_literal(backend, backend->place);
+}
+
+static socklen_t
+size_of(const union address *address)
+{
+    sa_family_t family = address->any.sa_family;
+    return family == AF_INET ? sizeof address->v4 : family == AF_INET6 ? sizeof address->v6 : sizeof address->local;
+}
+
+/* Waits for as long as the system's resolver does. */
+static int
+look_up(struct pc_child *child, struct pc_backend *backend)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+    int failed = getaddrinfo(backend->place, NULL, &hints, &found);
+    (void)pthread_mutex_lock(&child->backends.lock);
+    uint32_t count = 0;
+    for (struct addrinfo *one = failed != 0 ? NULL : found; one != NULL && count < MAX_ADDRESSES; one = one->ai_next) {
+        union address *address = &backend->addresses[count];
+        if (one->ai_addrlen > sizeof *address || (one->ai_family != AF_INET && one->ai_family != AF_INET6))
+            continue;
+        memset(address, 0, sizeof *address);
+        memcpy(address, one->ai_addr, one->ai_addrlen); /* UNSAFE: compared with its room */
+        *(one->ai_family == AF_INET ? &address->v4.sin_port : &address->v6.sin6_port) = htons(backend->port);
+        count++;
+    }
+    if (count > 0) { /* else the old ones serve on, if there are any */
+        backend->address_count = count;
+        backend->resolved_ns = pc_now_ns();
+    }
+    bool is_there = backend->address_count > 0;
+    (void)pthread_mutex_unlock(&child->backends.lock);
+    if (found != NULL)
+        freeaddrinfo(found);
+    return is_there ? 0 : -PC_E_NOT_FOUND;
+}
+
+/* ------------------------------------------------------------------ the child's table */
+
+static bool
+is_same(const struct pc_backend *backend, const struct pc_target *target, uint16_t port, enum pc_backend_protocol protocol)
+{
+    if (backend->kind != target->kind || backend->protocol != protocol)
+        return false;
+    if (target->kind == PC_TARGET_SERVICE)
+        return backend->service == target->service;
+    struct pc_slice place = target->kind == PC_TARGET_UNIX ? target->socket : target->host;
+    struct pc_slice own = {backend->place, strlen(backend->place)};
+    return target->kind == PC_TARGET_UNIX ? pc_slice_eq(own, place) : backend->port == port && pc_slice_ieq(own, place);
+}
+
+static struct pc_slice
+name_of(const struct pc_backend *backend)
+{
+    size_t room = strlen(backend->place) * 2 + 32;
+    char *text = malloc(room);
+    if (text == NULL)
+        pc_die(111, "out of memory");
+    int len = backend->kind == PC_TARGET_TCP
+                  ? snprintf(text, room, "%s:%u (%s:%u)", backend->place, (unsigned)backend->port, backend->place, (unsigned)backend->port)
+                  : snprintf(text, room, "%s", backend->place);
+    return (struct pc_slice){text, (size_t)len};
+}
+
+static struct pc_backend *
+make(const struct pc_target *target, struct pc_slice place, uint16_t port, enum pc_backend_protocol protocol)
+{
+    struct pc_backend *backend = calloc(1, sizeof *backend);
+    char *copy = malloc(place.len + 1);
+    if (backend == NULL || copy == NULL)
+        pc_die(111, "out of memory");
+    memcpy(copy, place.base, place.len);
+    copy[place.len] = '\0';
+    backend->kind = target->kind;
+    backend->protocol = (uint8_t)protocol;
+    backend->service = target->service;
+    backend->port = target->kind == PC_TARGET_TCP ? port : 0;
+    backend->place = copy;
+    backend->name = name_of(backend);
+    if (!is_known(backend))
+        backend->resolved_ns = 1; /* long ago */
+    return backend;
+}
+
+int
+pc_backend_find(struct pc_child *child, const struct pc_target *target, enum pc_backend_protocol protocol, uint16_t default_port,
+                bool may_block, struct pc_backend **ret_backend)
+{
+    uint16_t port = target->port != 0 ? target->port : default_port;
+    struct pc_slice place = target->kind == PC_TARGET_UNIX ? target->socket : target->host;
+    if (target->kind == PC_TARGET_SERVICE && target->service >= child->config->service_count)
+        return -PC_E_FORMAT;
+    if (target->kind == PC_TARGET_SERVICE)
+        place = child->config->services[target->service].socket;
+    (void)pthread_mutex_lock(&child->backends.lock);
+    struct pc_backend *backend = child->backends.first;
+    while (backend != NULL && !is_same(backend, target, port, protocol))
+        backend = backend->next;
+    if (backend == NULL && child->backends.count < PC_MAX_BACKENDS) {
+        backend = make(target, place, port, protocol);
+        backend->next = child->backends.first;
+        child->backends.first = backend;
+        child->backends.count++;
+    }
+    bool is_old = backend != NULL && backend->resolved_ns != 0 && pc_now_ns() - backend->resolved_ns > RESOLVED_MS * MS;
+    (void)pthread_mutex_unlock(&child->backends.lock);
+    if (backend == NULL)
+        return -PC_E_MEMORY;
+    int result = !is_old ? 0 : may_block ? look_up(child, backend) : -PC_E_AGAIN;
+    if (result == 0)
+        *ret_backend = backend;
+    return result;
+}
+
+struct pc_slice
+pc_backend_name(const struct pc_backend *backend)
+{
+    return backend->name;
+}
+
+bool
+pc_backend_is_service(const struct pc_backend *backend)
+{
+    return backend->kind == PC_TARGET_SERVICE;
+}
+
+bool
+pc_backend_is_held(struct pc_child *child, const struct pc_backend *backend, uint64_t now_ns, uint32_t hold_s)
+{
+    (void)pthread_mutex_lock(&child->backends.lock);
+    uint64_t failed_ns = backend->failed_ns;
+    (void)pthread_mutex_unlock(&child->backends.lock);
+    return failed_ns != 0 && now_ns < failed_ns + hold_s * 1000 * MS;
+}
+
+void
+pc_backend_note(struct pc_child *child, struct pc_backend *backend, uint64_t now_ns, bool has_failed)
+{
+    (void)pthread_mutex_lock(&child->backends.lock);
+    backend->failed_ns = has_failed ? now_ns : 0;
+    (void)pthread_mutex_unlock(&child->backends.lock);
+}
+
+/* ------------------------------------------------------------------ kept connections */
+
+/* With the lock held. */
+static void
+close_first(struct pc_child *child, struct pc_backend *backend, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        (void)close(backend->kept[i].fd); /* idle: nothing is under way */
+    memmove(backend->kept, backend->kept + count, (backend->kept_count - count) * sizeof *backend->kept);
+    backend->kept_count -= count;
+    (void)atomic_fetch_sub(&child->backends.kept, count);
+}
+
+void
+pc_backend_sweep(struct pc_child *child, uint64_t now_ns)
+{
+    (void)pthread_mutex_lock(&child->backends.lock);
+    for (struct pc_backend *backend = child->backends.first; backend != NULL; backend = backend->next) {
+        uint32_t old = 0;
+        while (old < backend->kept_count && now_ns - backend->kept[old].since_ns >= PC_KEPT_MS * MS)
+            old++;
+        if (old > 0)
+            close_first(child, backend, old);
+    }
+    (void)pthread_mutex_unlock(&child->backends.lock);
+}
+
+void
+pc_backend_free_all(struct pc_child *child)
+{
+    pc_backend_sweep(child, UINT64_MAX);
+    for (struct pc_backend *backend = child->backends.first, *next; backend != NULL; backend = next) {
+        next = backend->next;
+        free(backend->place);
+        free((char *)(uintptr_t)backend->name.base);
+        free(backend);
+    }
+    child->backends.first = NULL;
+}
+
+/* Nothing to read and no end: the other side still waits for a request. */
+static bool
+is_quiet(int fd)
+{
+    char byte;
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+}
+
+/* The latest that still lives; -1 = none. */
+static int
+take_kept(struct pc_child *child, struct pc_backend *backend)
+{
+    int fd = -1;
+    (void)pthread_mutex_lock(&child->backends.lock);
+    while (fd < 0 && backend->kept_count > 0) {
+        fd = backend->kept[--backend->kept_count].fd;
+        (void)atomic_fetch_sub(&child->backends.kept, 1);
+        if (is_quiet(fd))
+            break;
+        (void)close(fd); /* as above */
+        fd = -1;
+    }
+    (void)pthread_mutex_unlock(&child->backends.lock);
+    return fd;
+}
+
+void
+pc_dial_keep(struct pc_dial *dial, struct pc_gate *gate)
+{
+    struct pc_child *child = gate->child;
+    struct pc_backend *backend = dial->backend;
+    bool may_keep = dial->state == PC_DIAL_OPEN && !atomic_load_explicit(&child->is_draining, memory_order_relaxed)
+                    && epoll_ctl(child->epoll_fd, EPOLL_CTL_DEL, dial->fd, NULL) == 0;
+    if (may_keep) {
+        (void)pthread_mutex_lock(&child->backends.lock);
+        may_keep = backend->kept_count < PC_KEPT_PER_BACKEND && atomic_load(&child->backends.kept) < PC_MAX_KEPT;
+        if (may_keep) {
+            backend->kept[backend->kept_count].fd = dial->fd;
+            backend->kept[backend->kept_count++].since_ns = pc_now_ns();
+            (void)atomic_fetch_add(&child->backends.kept, 1);
+            dial->fd = -1;
+        }
+        (void)pthread_mutex_unlock(&child->backends.lock);
+    }
+    pc_dial_end(dial);
+}
+
+/* ------------------------------------------------------------------ connecting */
+
+static void
+close_one(int *fd)
+{
+    if (*fd >= 0)
+        (void)close(*fd); /* what was to be said was said */
+    *fd = -1;
+}
+
+void
+pc_dial_end(struct pc_dial *dial)
+{
+    if (dial->state == PC_DIAL_NONE)
+        return;
+    close_one(&dial->fd);
+    close_one(&dial->wake_fd);
+    dial->state = PC_DIAL_NONE;
+}
+
+static int
+fail(struct pc_dial *dial, int error, const char *why)
+{
+    close_one(&dial->fd);
+    close_one(&dial->wake_fd);
+    dial->state = PC_DIAL_FAILED;
+    dial->error = error;
+    (void)snprintf(dial->answer, sizeof dial->answer, "%s", why); /* cut if it is longer */
+    return -PC_E_CLOSED;
+}
+
+static int
+fail_by_system(struct pc_dial *dial, int error)
+{
+    char text[128];
+    return fail(dial, error, strerror_r(error, text, sizeof text));
+}
+
+const char *
+pc_dial_why(const struct pc_dial *dial)
+{
+    return dial->answer;
+}
+
+static int
+open_now(struct pc_dial *dial)
+{
+    dial->state = PC_DIAL_OPEN;
+    return 0;
+}
+
+/* Whether the service's runner may have to start it first. */
+static bool
+may_sleep(const struct pc_dial *dial, int error)
+{
+    return dial->backend->kind == PC_TARGET_SERVICE && !dial->has_woken && (error == ENOENT || error == ECONNREFUSED);
+}
+
+static int
+wake(struct pc_dial *dial, const struct pc_gate *gate)
+{
+    static const struct pc_job_text nothing = {0};
+    int pair[2];
+    if (gate->child->job_fd < 0)
+        return fail(dial, 0, "this identity has no runner to start the service");
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+        return fail_by_system(dial, errno);
+    const struct pc_job job = {.kind = PC_JOB_WAKE, .id = pc_job_next_id(gate->child), .service = dial->backend->service};
+    int sent = pc_job_send(gate->child, &job, &nothing, &pair[1], 1);
+    (void)close(pair[1]); /* the runner has it, or nobody */
+    if (sent == 0 && pc_gate_watch(gate, pair[0], EPOLLIN) == 0) {
+        dial->wake_fd = pair[0];
+        dial->heard = 0;
+        dial->has_woken = true;
+        dial->state = PC_DIAL_WAKING;
+        return -PC_E_AGAIN;
+    }
+    (void)close(pair[0]); /* nobody answers on it */
+    if (sent == -PC_E_AGAIN)
+        return -PC_E_MEMORY;
+    return fail(dial, 0, "the job box is closed: nobody can start the service");
+}
+
+static int connect_next(struct pc_dial *dial, const struct pc_gate *gate);
+
+/* The address that was tried does not answer. */
+static int
+try_another(struct pc_dial *dial, const struct pc_gate *gate, int error)
+{
+    close_one(&dial->fd);
+    if (may_sleep(dial, error))
+        return wake(dial, gate);
+    if (dial->backend->kind != PC_TARGET_TCP && error == EAGAIN && dial->state == PC_DIAL_NONE)
+        return -PC_E_MEMORY; /* its queue is full */
+    dial->address++;
+    (void)pthread_mutex_lock(&gate->child->backends.lock);
+    bool has_more = dial->address < dial->backend->address_count;
+    (void)pthread_mutex_unlock(&gate->child->backends.lock);
+    return has_more ? connect_next(dial, gate) : fail_by_system(dial, error);
+}
+
+static int
+connect_next(struct pc_dial *dial, const struct pc_gate *gate)
+{
+    static const int yes = 1;
+    (void)pthread_mutex_lock(&gate->child->backends.lock);
+    union address to = dial->backend->addresses[dial->address];
+    (void)pthread_mutex_unlock(&gate->child->backends.lock);
+    dial->fd = socket(to.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (dial->fd < 0)
+        return fail_by_system(dial, errno);
+    if (to.any.sa_family != AF_UNIX)
+        (void)setsockopt(dial->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes); /* cannot fail on a TCP socket */
+    int result = connect(dial->fd, &to.any, size_of(&to));
+    if (result < 0 && errno != EINPROGRESS)
+        return try_another(dial, gate, errno);
+    if (pc_gate_watch(gate, dial->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP) != 0)
+        return fail_by_system(dial, errno);
+    if (result == 0)
+        return open_now(dial);
+    dial->state = PC_DIAL_CONNECTING;
+    return -PC_E_AGAIN;
+}
+
+int
+pc_dial_begin(struct pc_dial *dial, const struct pc_gate *gate, bool is_fresh)
+{
+    dial->state = PC_DIAL_NONE;
+    dial->wake_fd = -1;
+    dial->address = 0;
+    dial->fd = is_fresh ? -1 : take_kept(gate->child, dial->backend);
+    dial->is_kept = dial->fd >= 0;
+    if (!dial->is_kept)
+        return connect_next(dial, gate);
+    if (pc_gate_watch(gate, dial->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP) != 0)
+        return fail_by_system(dial, errno);
+    return open_now(dial);
+}
+
+/* Whether connect(2) has succeeded: 0, an errno, or -1 = not known yet. */
+static int
+outcome(int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t peer_len = sizeof peer, error_len = sizeof(int);
+    int error = 0;
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &error_len) < 0)
+        return errno;
+    if (error != 0)
+        return error;
+    return getpeername(fd, (struct sockaddr *)&peer, &peer_len) == 0 ? 0 : -1;
+}
+
+/* The runner's line: "ok", or "error TEXT". */
+static int
+hear_runner(struct pc_dial *dial, const struct pc_gate *gate)
+{
+    ssize_t count;
+    while ((count = recv(dial->wake_fd, dial->answer + dial->heard, sizeof dial->answer - 1 - dial->heard, MSG_DONTWAIT)) > 0)
+        dial->heard += (uint32_t)count;
+    if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) && memchr(dial->answer, '\n', dial->heard) == NULL)
+        return -PC_E_AGAIN;
+    struct pc_slice line = before((struct pc_slice){dial->answer, dial->heard}, '\n');
+    if (line.len == 2 && memcmp(line.base, "ok", 2) == 0) {
+        close_one(&dial->wake_fd);
+        return connect_next(dial, gate);
+    }
+    char text[sizeof dial->answer];
+    struct pc_slice error = PC_S("error ");
+    if (pc_slice_starts(line, error))
+        line = behind(line, error.len);
+    if (line.len == 0)
+        return fail(dial, 0, "the runner ended before the service was there");
+    (void)snprintf(text, sizeof text, "%.*s", (int)line.len, line.base); /* cut if it is longer */
+    return fail(dial, 0, text);
+}
+
+int
+pc_dial_step(struct pc_dial *dial, const struct pc_gate *gate)
+{
+    switch ((enum pc_dial_state)dial->state) {
+    case PC_DIAL_OPEN:
+        return 0;
+    case PC_DIAL_WAKING:
+        return hear_runner(dial, gate);
+    case PC_DIAL_CONNECTING: {
+        int error = outcome(dial->fd);
+        return error == 0 ? open_now(dial) : error < 0 ? -PC_E_AGAIN : try_another(dial, gate, error);
+    }
+    default:
+        return -PC_E_CLOSED;
+    }
+}
+
+static ssize_t
+result_of(ssize_t count)
+{
+    if (count >= 0)
+        return count;
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? -PC_E_AGAIN : -PC_E_CLOSED;
+}
+
+ssize_t
+pc_dial_send(const struct pc_dial *dial, const char *buf, size_t len)
+{
+    return result_of(send(dial->fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL));
+}
+
+ssize_t
+pc_dial_recv(const struct pc_dial *dial, char *buf, size_t cap)
+{
+    return result_of(recv(dial->fd, buf, cap, MSG_DONTWAIT));
+}

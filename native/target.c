@@ -1,0 +1,94 @@
+/* target.c - the URLs of back ends, as the configuration has them: pure.
+ * Runs as:  child.   Sees: nothing of a request but what a pattern put into a path.   Holds: nothing.
+ * Trusts:   the host and socket, which the configuration alone says.   Distrusts: the path behind them.
+ * Before:   proxy.c   After: backend.c */
+#include <string.h>
+#include <sys/un.h>
+
+#include "gateway.h"
+
+#define SOCKET_ROOM sizeof ((struct sockaddr_un *)0)->sun_path
+
+static struct pc_slice
+behind(struct pc_slice s, size_t len)
+{
+    return (struct pc_slice){s.base + len, s.len - len};
+}
+
+static struct pc_slice
+before(struct pc_slice s, char end)
+{
+    const char *found = s.len > 0 ? memchr(s.base, end, s.len) : NULL;
+    return (struct pc_slice){s.base, found != NULL ? (size_t)(found - s.base) : s.len};
+}
+
+static int
+parse_service(struct pc_slice rest, struct pc_target *target)
+{
+    struct pc_slice number = before(rest, '/');
+    uint64_t index;
+    if (pc_parse_u64(number, &index) != 0 || index >= UINT32_MAX)
+        return -PC_E_BAD;
+    target->kind = PC_TARGET_SERVICE;
+    target->service = (uint32_t)index;
+    target->path = behind(rest, number.len);
+    return 0;
+}
+
+/* host, [address] or either with :port. An empty one is a mistake but where a socket says where to connect. */
+static int
+parse_authority(struct pc_target *target)
+{
+    struct pc_slice rest = target->authority;
+    uint64_t port = 0;
+    if (rest.len > 0 && rest.base[0] == '[') {
+        target->host = before(behind(rest, 1), ']');
+        if (target->host.len + 2 > rest.len)
+            return -PC_E_BAD;
+        rest = behind(rest, target->host.len + 2);
+    } else {
+        target->host = before(rest, ':');
+        rest = behind(rest, target->host.len);
+    }
+    if (target->kind == PC_TARGET_UNIX)
+        return 0;
+    bool has_port = rest.len > 0;
+    if (has_port && (rest.base[0] != ':' || pc_parse_u64(behind(rest, 1), &port) != 0 || port == 0 || port > UINT16_MAX))
+        return -PC_E_BAD;
+    target->port = (uint16_t)port;
+    if (target->host.len == 0 || target->host.len > PC_MAX_HOST_BYTES || memchr(target->host.base, '\0', target->host.len) != NULL)
+        return -PC_E_BAD;
+    return 0;
+}
+
+int
+pc_target_parse(struct pc_slice text, struct pc_target *ret_target)
+{
+    static const struct pc_slice service = {"service:", 8}, local = {"unix:", 5}, mark = {"://", 3};
+    struct pc_target target = {.kind = PC_TARGET_TCP};
+    if (pc_slice_starts(text, service)) {
+        int result = parse_service(behind(text, service.len), &target);
+        if (result == 0)
+            *ret_target = target;
+        return result;
+    }
+    if (pc_slice_starts(text, local)) {
+        target.kind = PC_TARGET_UNIX;
+        target.socket = before(behind(text, local.len), '|');
+        if (target.socket.len < 2 || target.socket.base[0] != '/' || target.socket.len >= SOCKET_ROOM
+            || local.len + target.socket.len >= text.len || memchr(target.socket.base, '\0', target.socket.len) != NULL)
+            return -PC_E_BAD;
+        text = behind(text, local.len + target.socket.len + 1);
+    }
+    target.scheme = before(text, ':');
+    text = behind(text, target.scheme.len);
+    if (target.scheme.len == 0 || !pc_slice_starts(text, mark))
+        return -PC_E_BAD;
+    text = behind(text, mark.len);
+    target.authority = before(text, '/');
+    target.path = behind(text, target.authority.len);
+    if (parse_authority(&target) != 0)
+        return -PC_E_BAD;
+    *ret_target = target;
+    return 0;
+}
