@@ -33,7 +33,12 @@ Require all granted
 </Directory>
 <Directory {home}/public/on>
 Options +ExecCGI
+DirectoryIndex none.html x.cgi
+ErrorDocument 404 /cgi-bin/env
 </Directory>
+<Location /cgi-bin/env/auth>
+CGIPassAuth On
+</Location>
 """
 MEGABYTE = 1 << 20
 
@@ -306,6 +311,25 @@ def test_scripts_run_only_where_they_may(lab: Lab) -> None:
     for words in ("AH02809: Options ExecCGI is off in this directory: ", "AH02811: script not found or unable to stat: ",
                   "AH02812: attempt to invoke directory as script: "):
         assert words in log
+
+
+def test_programs_as_index_and_as_error_document(lab: Lab) -> None:
+    """A directory's index may be a script; an ErrorDocument may, and knows what it stands for; the status stays."""
+    assert lab.get("alice.test", "/on/").body == b"hello\n"
+    with client(lab) as conn:
+        answer = conn.ask(get("alice.test", "/on/nothing?x=1"))
+        assert answer.status == 404
+        env = answer.json()["env"]
+        wanted = {"REDIRECT_STATUS": "404", "REDIRECT_URL": "/on/nothing", "REDIRECT_QUERY_STRING": "x=1", "REQUEST_METHOD": "GET"}
+        assert {name: env.get(name) for name in wanted} == wanted
+        assert conn.ask(post("/on/nothing", "Content-Length: 4") + b"body").status == 404
+
+
+def test_credentials_reach_a_program_only_if_it_is_said(lab: Lab) -> None:
+    """CGIPassAuth."""
+    fields = {"Authorization": "Basic eDp5"}
+    assert "HTTP_AUTHORIZATION" not in lab.get("alice.test", "/cgi-bin/env", fields=fields).json()["env"]
+    assert lab.get("alice.test", "/cgi-bin/env/auth", fields=fields).json()["env"]["HTTP_AUTHORIZATION"] == "Basic eDp5"
 
 
 def test_what_cannot_be_executed_is_500_and_its_reason_in_the_log(lab: Lab) -> None:
