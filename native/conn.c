@@ -181,6 +181,8 @@ pc_conn_release(struct pc_conn *conn)
                                                    memory_order_relaxed))
         return true;
     atomic_store_explicit(&conn->word, (word & ~(uint64_t)3) | PC_HOLD_OWNED, memory_order_release);
+    conn->was_drained = false; /* the event may have been of bytes */
+    conn->saw_end = true;      /* or of the end: read until it shows */
     return false;
 }
 

@@ -98,9 +98,7 @@ pc_loop_conn(struct pc_worker *worker, struct pc_conn *conn)
         }
         if (pc_conn_release(conn))
             return;
-        conn->was_drained = false; /* an event came meanwhile */
-        conn->saw_end = true;      /* it may have been the end: read until it shows */
-        count = 0;
+        count = 0; /* an event came meanwhile */
     }
 }
 
