@@ -177,7 +177,8 @@ has_left(struct pc_gate *gate)
     }
     if ((state.revents & (POLLHUP | POLLERR)) != 0)
         return true;
-    if (conn->io->body_done && !gate->has_asked_back && conn->io->head.minor == 1 && gate->interim.len == 0) {
+    bool may_ask = conn->phase == PC_PHASE_GATE && conn->io->body_done; /* within a response nothing else may be sent */
+    if (may_ask && !gate->has_asked_back && conn->io->head.minor == 1 && gate->interim.len == 0) {
         gate->has_asked_back = true;
         gate->interim = PC_S("HTTP/1.1 100 Continue\r\n\r\n");
     }
@@ -319,6 +320,8 @@ int
 pc_gate_pump(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_gate *gate = conn->gate;
+    if (has_left(gate))
+        return -PC_E_CLOSED;
     if (gate->ops->listen != NULL && gate->ops->listen(gate))
         (void)pc_conn_requeue(gate->child, conn); /* as above */
     int moved = move_up(worker, gate);

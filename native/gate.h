@@ -69,6 +69,7 @@ struct pc_gate {
     uint32_t down_at, down_len, down_cap;
     struct pc_reply *reply;   /* in the request's arena */
     uint32_t head_len;        /* 0 = the head is not whole yet */
+    uint32_t interim_heads;   /* of the program, in front of it */
     bool has_ended;           /* the program has closed its output */
     bool is_broken;           /* it ended before what it had promised, and that was said */
     bool has_heard;           /* bytes of it came since the last look */

@@ -12,6 +12,8 @@
 #include "gate.h"
 #include "serve.h"
 
+#define MAX_INTERIM_HEADS 64 /* a program that writes them without end would hold the thread that reads them */
+
 /* ------------------------------------------------------------------ the head */
 
 static struct pc_slice
@@ -75,6 +77,8 @@ pc_gate_hear_head(struct pc_worker *worker, struct pc_gate *gate)
     while (gate->head_len == 0) {
         int len = parse_head(gate);
         if (len > 0 && gate->reply->is_interim) {
+            if (++gate->interim_heads > MAX_INTERIM_HEADS)
+                return refuse_head(gate, "too many interim responses from script");
             skip_interim(gate, (uint32_t)len);
             continue;
         }
@@ -279,7 +283,7 @@ next_bytes(struct pc_req *req, struct pc_slice *ret_bytes)
             return (int)count;
         gate->down_len = (uint32_t)count;
         gate->has_ended = count == 0;
-        gate->has_heard = true;
+        gate->has_heard = !gate->keeps_quiet; /* who writes what nobody hears gets no more time for it */
         if (gate->keeps_quiet && takes_too_long(gate, (size_t)count))
             return -PC_E_AGAIN;
     }

@@ -184,9 +184,10 @@ hear_output(struct pc_gate *gate, char *buf, size_t cap)
 static int
 parse_output(struct pc_gate *gate, struct pc_reply *reply, const char *buf, size_t len)
 {
-    if (cgi_of(gate)->is_nph)
-        return pc_reply_parse_nph(reply, buf, len, pc_serve_method(gate->req) == PC_HEAD);
-    return pc_reply_parse_cgi(reply, buf, len);
+    if (!cgi_of(gate)->is_nph)
+        return pc_reply_parse_cgi(reply, buf, len);
+    int parsed = pc_reply_parse_nph(reply, buf, len, pc_serve_method(gate->req) == PC_HEAD);
+    return parsed > 0 && reply->framing == PC_REPLY_TUNNEL ? -PC_E_BAD : parsed; /* a pipe is no way back and forth */
 }
 
 /* ------------------------------------------------------------------ its error output */
