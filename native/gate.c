@@ -21,6 +21,7 @@
 
 static const struct pc_gate_ops *const protocols[PC_GATES] = {
     [PC_GATE_CGI] = &pc_gate_cgi,
+    [PC_GATE_FCGI] = &pc_gate_fcgi,
 };
 
 int

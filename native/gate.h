@@ -80,7 +80,7 @@ struct pc_gate {
     struct pc_chunked chunked;
 };
 
-extern const struct pc_gate_ops pc_gate_cgi;
+extern const struct pc_gate_ops pc_gate_cgi, pc_gate_fcgi;
 
 /* ------------------------------------------------------------------ for request.c, loop.c, conn.c, respond.c */
 

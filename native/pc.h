@@ -506,6 +506,8 @@ struct pc_req {
     bool aborted; /* the client went away before the last byte: %X */
     bool is_decided;               /* PC_ASK_POLICY was answered */
     uint8_t gate;                  /* enum pc_gate_kind: what answers when pc_serve said PC_SERVE_GATE; filename is its program */
+    struct pc_slice back_end;      /* PC_GATE_FCGI, PC_GATE_HTTP: the target, as PC_T_PROXY_TO says its forms, expanded; pc_target_parse */
+    const struct pc_pass *pass;    /* whose target that is; NULL = a handler's: then filename is its script */
     bool by_script_alias;          /* ScriptAlias made filename: it is a program, and ExecCGI need not be said */
     bool is_without_body;          /* an internal redirect: a GET, and the body was for what it stands for */
     struct pc_pair *kept_env; uint32_t kept_env_count; /* REDIRECT_* of internal redirects: served again, it begins with these */

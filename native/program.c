@@ -1,9 +1,10 @@
 /* program.c - who makes the content of a path: the file itself, Python, or a program; and whether that program may run.
  * Runs as:  child, as the identity that owns the host.   Sees: one request.
  * Trusts:   the host's configuration.   Distrusts: the name of the file: what is a program by any of its extensions is one.
- * Before:   serve.c, file.c   After: gate.c, for what is one */
+ * Before:   serve.c, file.c   After: target.c; gate.c, for what is one */
 #include <string.h>
 
+#include "gateway.h"
 #include "serve.h"
 
 struct maker_row {
@@ -19,16 +20,23 @@ static const struct maker_row makers[] = {
     {{"whoami", 6}, false, PC_MAKER_PYTHON},
     {{"cgi-script", 10}, false, PC_MAKER_CGI},
     {{"application/x-httpd-cgi", 23}, false, PC_MAKER_CGI},
-    {{"proxy:", 6}, true, PC_MAKER_PROGRAM},
+    {{"proxy:", 6}, true, PC_MAKER_BACK_END},
+    {{"service:", 8}, true, PC_MAKER_BACK_END},
     {{"proxy-server", 12}, false, PC_MAKER_PROGRAM},
-    {{"service:", 8}, true, PC_MAKER_PROGRAM},
-    {{"application/x-httpd-", 20}, true, PC_MAKER_PROGRAM}, /* php, php-source, lsphp, alt-php84, ... */
-    {{"application/x-lsphp", 19}, true, PC_MAKER_PROGRAM},
+    {{"application/x-httpd-php-source", 30}, true, PC_MAKER_PROGRAM},
+    {{"application/x-httpd-php", 23}, true, PC_MAKER_PHP}, /* and what panels call it: php5, alt-php84, ea-php82, lsphp */
+    {{"application/x-httpd-alt-php", 27}, true, PC_MAKER_PHP},
+    {{"application/x-httpd-ea-php", 26}, true, PC_MAKER_PHP},
+    {{"application/x-httpd-lsphp", 25}, true, PC_MAKER_PHP},
+    {{"application/x-lsphp", 19}, true, PC_MAKER_PHP},
+    {{"application/x-httpd-", 20}, true, PC_MAKER_PROGRAM},
+    {{"x-httpd-php-source", 18}, true, PC_MAKER_PROGRAM},
+    {{"x-httpd-php", 11}, true, PC_MAKER_PHP},
     {{"x-httpd-", 8}, true, PC_MAKER_PROGRAM},
-    {{"fcgi", 4}, true, PC_MAKER_PROGRAM}, /* fcgid-script, fcgi-script */
-    {{"fastcgi", 7}, true, PC_MAKER_PROGRAM},
-    {{"php", 3}, true, PC_MAKER_PROGRAM},
-    {{"lsphp", 5}, true, PC_MAKER_PROGRAM},
+    {{"fcgi", 4}, true, PC_MAKER_FCGID}, /* fcgid-script, fcgi-script */
+    {{"fastcgi", 7}, true, PC_MAKER_FCGID},
+    {{"php", 3}, true, PC_MAKER_PHP},
+    {{"lsphp", 5}, true, PC_MAKER_PHP},
     {{"wsgi-script", 11}, false, PC_MAKER_PROGRAM},
     {{"uwsgi-handler", 13}, false, PC_MAKER_PROGRAM},
     {{"perl-script", 11}, false, PC_MAKER_PROGRAM},
@@ -63,11 +71,33 @@ pc_program_handler(const struct pc_req *req)
     return req->by_script_alias ? PC_S("cgi-script") : PC_S("");
 }
 
+const struct pc_action *
+pc_program_action(const struct pc_req *req, struct pc_slice name)
+{
+    const char *end = name.len > 0 ? memchr(name.base, ';', name.len) : NULL; /* of a media type, its parameters */
+    if (end != NULL)
+        name.len = (size_t)(end - name.base);
+    if (!req->host->has_programs || name.len == 0)
+        return NULL;
+    for (uint32_t i = req->layer_count; i-- > 0;) {
+        for (uint32_t j = req->layers[i]->action_count; j-- > 0;) {
+            const struct pc_action *action = &req->layers[i]->actions[j];
+            if (pc_slice_ieq(action->name, name)) /* the program itself is not its own input */
+                return pc_slice_starts(req->path, action->path) ? NULL : action;
+        }
+    }
+    return NULL;
+}
+
 enum pc_maker
 pc_program_maker(struct pc_req *req, struct pc_slice media_type)
 {
     enum pc_maker maker = PC_MAKER_FILE;
     struct pc_slice handler = pc_program_handler(req);
+    if (pc_program_action(req, handler.len > 0 ? handler : media_type) != NULL) {
+        req->handler = handler.len > 0 ? handler : media_type;
+        return PC_MAKER_ACTION;
+    }
     if (handler.len > 0) {
         req->handler = handler;
         (void)pc_program_find(handler, &maker); /* unknown: the file, which serve.c has said */
@@ -81,45 +111,132 @@ pc_program_maker(struct pc_req *req, struct pc_slice media_type)
     return maker;
 }
 
-/* ------------------------------------------------------------------ CGI */
+/* ------------------------------------------------------------------ what is there, or is not */
 
 static enum pc_serve
-refuse(struct pc_req *req, uint32_t status, const char *text)
+refuse(struct pc_req *req, uint32_t status, const char *module, const char *text)
 {
-    pc_errlog_req(req, PC_ERROR, "cgi", "%s: %.*s", text, (int)req->filename.len, req->filename.base);
+    pc_errlog_req(req, PC_ERROR, module, "%s: %.*s", text, (int)req->filename.len, req->filename.base);
     return pc_serve_fail(req, status);
 }
 
-/* Whether the handler of what should be at req->filename executes it. */
-static bool
-is_script(const struct pc_req *req)
+/* Who would make what should be at req->filename, by its handler. */
+static enum pc_maker
+expected_maker(struct pc_req *req)
 {
     enum pc_maker maker = PC_MAKER_FILE;
-    return req->host->has_programs && pc_program_find(pc_program_handler(req), &maker) && maker == PC_MAKER_CGI;
+    struct pc_slice handler = req->host->has_programs ? pc_program_handler(req) : (struct pc_slice){0};
+    if (handler.len == 0)
+        return PC_MAKER_FILE;
+    if (pc_program_action(req, handler) != NULL) {
+        req->handler = handler;
+        return PC_MAKER_ACTION;
+    }
+    (void)pc_program_find(handler, &maker); /* unknown: the file */
+    return maker;
 }
 
 enum pc_serve
 pc_program_refuse_directory(struct pc_req *req)
 {
-    return is_script(req) ? refuse(req, 403, "AH02812: attempt to invoke directory as script") : PC_SERVE_ON;
+    switch (expected_maker(req)) {
+    case PC_MAKER_CGI:
+        return refuse(req, 403, "cgi", "AH02812: attempt to invoke directory as script");
+    case PC_MAKER_BACK_END:
+    case PC_MAKER_PHP:
+        return refuse(req, 403, "proxy_fcgi", "attempt to invoke directory as script");
+    default:
+        return PC_SERVE_ON;
+    }
 }
 
 enum pc_serve
 pc_program_refuse_missing(struct pc_req *req)
 {
-    return is_script(req) ? refuse(req, 404, "AH02811: script not found or unable to stat") : PC_SERVE_ON;
+    switch (expected_maker(req)) {
+    case PC_MAKER_CGI:
+        return refuse(req, 404, "cgi", "AH02811: script not found or unable to stat");
+    case PC_MAKER_BACK_END: /* an application without files is what ProxyPass is for */
+    case PC_MAKER_PHP:
+        return refuse(req, 404, "proxy_fcgi", "script not found or unable to stat");
+    case PC_MAKER_ACTION:
+        if (pc_program_action(req, req->handler)->is_virtual)
+            return pc_program_serve(req, PC_MAKER_ACTION);
+        return refuse(req, 404, "actions", "AH00652: File does not exist");
+    default:
+        return PC_SERVE_ON;
+    }
+}
+
+/* ------------------------------------------------------------------ each of them */
+
+static enum pc_serve
+serve_cgi(struct pc_req *req)
+{
+    if ((req->options & PC_OPT_EXECCGI) == 0 && !req->by_script_alias)
+        return refuse(req, 403, "cgi", "AH02809: Options ExecCGI is off in this directory");
+    req->gate = PC_GATE_CGI;
+    return PC_SERVE_GATE;
+}
+
+/* target: as PC_T_PROXY_TO has it. */
+static enum pc_serve
+serve_back_end(struct pc_req *req, struct pc_slice text)
+{
+    struct pc_target target;
+    if (pc_target_parse(text, &target) != 0 || (target.kind == PC_TARGET_SERVICE && target.service >= req->config->service_count))
+        return refuse(req, 500, "proxy", "the handler names no back end");
+    bool is_fcgi = target.kind == PC_TARGET_SERVICE ? req->config->services[target.service].kind == PC_SERVICE_FCGI
+                                                    : pc_slice_eq(target.scheme, PC_S("fcgi"));
+    if (!is_fcgi)
+        return refuse(req, 503, "proxy", "AH01144: No protocol handler was valid for the handler's back end");
+    req->back_end = text;
+    req->pass = NULL;
+    req->gate = PC_GATE_FCGI;
+    return PC_SERVE_GATE;
+}
+
+static enum pc_serve
+serve_php(struct pc_req *req)
+{
+    if (req->host->php_service == PC_NO_SERVICE)
+        return refuse(req, 503, "core", "AH01627: no PHP runs here, PHPPool in the virtual host starts one");
+    return serve_back_end(req, pc_arena_print(req->arena, "service:%u", (unsigned)req->host->php_service));
+}
+
+/* The request becomes one for the action's program, with the whole path behind its own. */
+static enum pc_serve
+serve_action(struct pc_req *req)
+{
+    const struct pc_action *action = pc_program_action(req, req->handler);
+    struct pc_slice path = pc_map_escape(req, req->path), query = req->query;
+    pc_env_set(req, PC_S("HANDLER"), req->handler); /* REDIRECT_HANDLER for the program */
+    return pc_serve_go_along(req, pc_arena_print(req->arena, "%.*s%.*s%s%.*s", (int)action->path.len, action->path.base, (int)path.len,
+                                                 path.base, query.base != NULL ? "?" : "", (int)query.len,
+                                                 query.base != NULL ? query.base : ""));
 }
 
 enum pc_serve
 pc_program_serve(struct pc_req *req, enum pc_maker maker)
 {
-    if (maker != PC_MAKER_CGI) {
+    switch (maker) {
+    case PC_MAKER_CGI:
+        return serve_cgi(req);
+    case PC_MAKER_BACK_END: {
+        struct pc_slice text = req->handler, prefix = PC_S("proxy:");
+        if (pc_slice_starts(text, prefix))
+            text = (struct pc_slice){text.base + prefix.len, text.len - prefix.len};
+        return serve_back_end(req, text);
+    }
+    case PC_MAKER_PHP:
+        return serve_php(req);
+    case PC_MAKER_ACTION:
+        return serve_action(req);
+    case PC_MAKER_FCGID:
+        return refuse(req, 503, "fcgid", "AH01627: FcgidWrapper starts no program here, PHPPool in the virtual host starts PHP");
+    default:
         pc_errlog_req(req, PC_ERROR, "core", "AH01627: no handler runs programs of \"%.*s\": %.*s", (int)req->handler.len,
                       req->handler.base, (int)req->filename.len, req->filename.base);
         return pc_serve_fail(req, 503);
     }
-    if ((req->options & PC_OPT_EXECCGI) == 0 && !req->by_script_alias)
-        return refuse(req, 403, "AH02809: Options ExecCGI is off in this directory");
-    req->gate = PC_GATE_CGI;
-    return PC_SERVE_GATE;
 }

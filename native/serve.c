@@ -239,6 +239,12 @@ pc_serve_go_to(struct pc_req *req, struct pc_slice target)
 }
 
 enum pc_serve
+pc_serve_go_along(struct pc_req *req, struct pc_slice target)
+{
+    return change_path(req, target, PC_S("200")) == 0 ? PC_SERVE_AGAIN : pc_serve_fail(req, 500);
+}
+
+enum pc_serve
 pc_serve_fail(struct pc_req *req, uint32_t status)
 {
     pc_serve_reset(req);
@@ -331,6 +337,9 @@ choose_maker(struct pc_req *req)
     req->handler = name;
     if (name.len == 0)
         return PC_SERVE_ON;
+    const struct pc_action *action = pc_program_action(req, name);
+    if (action != NULL)
+        return action->is_virtual ? pc_program_serve(req, PC_MAKER_ACTION) : PC_SERVE_ON;
     if (!pc_program_find(name, &maker)) {
         pc_errlog_req(req, PC_WARN, "core", "AH00523: handler \"%.*s\" not found for: %.*s", (int)name.len, name.base,
                       (int)req->filename.len, req->filename.base);

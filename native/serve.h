@@ -86,6 +86,10 @@ enum pc_maker {
     PC_MAKER_FILE,
     PC_MAKER_PYTHON,
     PC_MAKER_CGI,
+    PC_MAKER_BACK_END, /* "proxy:URL", "service:K" */
+    PC_MAKER_PHP,      /* the host's PHP service */
+    PC_MAKER_ACTION,   /* the request becomes one for a program that Action names */
+    PC_MAKER_FCGID,
     PC_MAKER_PROGRAM, /* one that we cannot run: 503, for sending its text would publish passwords */
 };
 
@@ -93,6 +97,8 @@ enum pc_maker {
 struct pc_slice pc_program_handler(const struct pc_req *req);
 /* What a handler or a media type of that name does. False: there is no such handler; *ret_maker is untouched. */
 bool pc_program_find(struct pc_slice name, enum pc_maker *ret_maker);
+/* The Action of a handler or media type, but not for its own program; NULL = none. */
+const struct pc_action *pc_program_action(const struct pc_req *req, struct pc_slice name);
 /* Who makes what is in req->filename: its handler, else its media type. */
 enum pc_maker pc_program_maker(struct pc_req *req, struct pc_slice media_type);
 /* The file is there, and `maker` is no PC_MAKER_FILE: PC_SERVE_GATE, or the error why not. */
@@ -115,6 +121,8 @@ void pc_serve_reset(struct pc_req *req);
 void pc_serve_finish(struct pc_req *req);
 /* The request becomes a GET for `target` (path and query); pc_serve does the rest. 0 or -PC_E_*. */
 int pc_serve_go_to(struct pc_req *req, struct pc_slice target);
+/* The request becomes one for `target` with its method and body: PC_SERVE_AGAIN, or an error. */
+enum pc_serve pc_serve_go_along(struct pc_req *req, struct pc_slice target);
 uint64_t pc_serve_body_limit(const struct pc_req *req); /* LimitRequestBody, 0 = none */
 bool pc_serve_passes_auth(const struct pc_req *req);    /* CGIPassAuth */
 /* The ServerSignature line as HTML, empty when off. */

@@ -413,13 +413,21 @@ def test_serve_never_sends_a_program_by_its_type(start: Start, media_type: str) 
 # ---------------------------------------------------------------- handlers and questions
 
 
-@pytest.mark.parametrize("handler", ["proxy:unix:/run/x|fcgi://localhost", "fcgid-script", "php", "php8.2-fcgi",
+@pytest.mark.parametrize("handler", ["proxy:scgi://127.0.0.1:1", "fcgid-script", "php", "php8.2-fcgi",
                                      "application/x-httpd-php"])
 def test_serve_never_sends_a_program_by_its_handler(start: Start, handler: str) -> None:
     """A handler that cannot run is 503, not the source."""
     answer = start(record.text("HANDLER", handler)).get("/a.txt")
     assert answer.status == 503
     assert b"0123" not in answer.body
+
+
+@pytest.mark.parametrize("handler", ["proxy:unix:/run/x|fcgi://localhost", "proxy:fcgi://127.0.0.1:9000/"])
+def test_serve_leaves_a_script_to_its_back_end(start: Start, handler: str) -> None:
+    """What is there goes to the gate; what is not is 404 before anybody is asked."""
+    server = start(record.text("HANDLER", handler))
+    assert [server.get(path).served for path in ("/a.txt", "/a.txt/more")] == [ns.GATE] * 2
+    assert [server.get(path).status for path in ("/none.php", "/none/x.php")] == [404, 404]
 
 
 EXEC = ns.options("ExecCGI", "FollowSymLinks")

@@ -1,0 +1,526 @@
+/* gate_fcgi.c - FastCGI: a request for php-fpm or another responder that listens on a socket, one connection for each.
+ * Runs as:  child, as the identity that owns the host.   Sees: the responder's output and error output, in records.
+ * Holds:    a connection, which ends with the request. It is not kept (FCGI_KEEP_CONN): a responder gives a kept connection a whole
+ *           process, so that an idle one of ours takes one of a pool's few away from the identity's other children, while a new
+ *           one on a Unix socket costs some microseconds. And its end is what tells the responder that nobody waits any more.
+ * Distrusts: the responder: a record that breaks a rule ends the answer; what it says goes into the log in lines, bounded.
+ * Before:   gate.c, program.c   After: backend.c, fcgi.c, reply.c */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend.h"
+#include "serve.h"
+
+#define MS 1000000ull
+#define REQUEST_ID 1
+#define DEFAULT_PORT 8000    /* httpd's for fcgi:// */
+#define WAKE_MS 30000        /* for a service to start */
+#define SILENT_BYTES 262144  /* of records without output in a row, before others have their turn */
+#define LINE_BYTES 2048      /* of error output; a longer line becomes several */
+#define STDIN_BYTES (PC_FCGI_HEAD_BYTES + PC_GATE_UP_BYTES + 8)
+#define MAX_MORE 64          /* ProxyFCGISetEnvIf, PHP_VALUE */
+#define VALUE_BYTES 8192     /* of one of them */
+
+struct fcgi {
+    struct pc_gate gate; /* first: a struct pc_gate * is a struct fcgi * */
+    struct pc_dial dial;
+    struct pc_slice path;           /* of the target */
+    struct pc_fcgi_reader reader;
+    bool is_begun, is_open;
+    bool is_deaf;        /* it takes nothing more */
+    bool has_last;       /* the empty STDIN record is written */
+    bool has_end;        /* END_REQUEST came */
+    char *out;           /* records under way */
+    size_t out_at, out_len, out_cap;
+    char *in;            /* PC_GATE_DOWN_BYTES */
+    size_t in_at, in_len;
+    struct pc_slice held; /* of `in`: output that nobody has taken yet */
+    uint64_t said_bytes;
+    uint32_t line_len;
+    char line[LINE_BYTES];
+};
+
+static struct fcgi *
+fcgi_of(struct pc_gate *gate)
+{
+    return (struct fcgi *)(void *)gate;
+}
+
+/* ------------------------------------------------------------------ what goes wrong */
+
+static struct pc_slice
+name_of(const struct fcgi *fcgi)
+{
+    return fcgi->dial.backend != NULL ? pc_backend_name(fcgi->dial.backend) : fcgi->gate.req->back_end;
+}
+
+static int
+say_unreachable(const struct fcgi *fcgi, const char *why)
+{
+    struct pc_slice name = name_of(fcgi);
+    pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi", "AH01079: failed to make connection to backend: %.*s: %s", (int)name.len,
+                  name.base, why);
+    return 503;
+}
+
+/* The answer ends here: `status` instead of it if its head is not out yet, else it is cut. */
+static ssize_t
+break_off(struct fcgi *fcgi, uint32_t status, const char *why)
+{
+    struct pc_slice name = name_of(fcgi);
+    if (fcgi->gate.failed_status == 0)
+        pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi", "AH01075: Error dispatching request to %.*s: %s", (int)name.len, name.base,
+                      why);
+    fcgi->gate.failed_status = status;
+    return -PC_E_CLOSED;
+}
+
+/* Silent for too long. */
+static int
+say_late(struct pc_gate *gate)
+{
+    struct fcgi *fcgi = fcgi_of(gate);
+    if (!fcgi->is_open)
+        return say_unreachable(fcgi, fcgi->dial.state == PC_DIAL_WAKING ? "the service does not start" : "Connection timed out");
+    (void)break_off(fcgi, 504, "(polling) the timeout specified has expired");
+    return 504;
+}
+
+/* ------------------------------------------------------------------ variables */
+
+struct more {
+    struct pc_pair list[MAX_MORE];
+    uint32_t count;
+};
+
+static void
+add_more(struct more *more, struct pc_slice name, struct pc_slice value)
+{
+    if (more->count < MAX_MORE)
+        more->list[more->count++] = (struct pc_pair){name, value};
+}
+
+/* "name=value" in lines, least specific first: PHP believes the last. Only the configuration says php_admin_value. */
+static void
+add_php(const struct pc_req *req, bool is_admin, struct more *more)
+{
+    size_t len = 0;
+    for (uint32_t i = 0; i < req->layer_count; i++)
+        for (uint32_t j = 0; j < req->layers[i]->php_value_count; j++)
+            len += req->layers[i]->php_values[j].name.len + req->layers[i]->php_values[j].value.len + 2;
+    char *text = pc_arena_alloc(req->arena, len + 1);
+    size_t used = 0;
+    for (uint32_t i = 0; i < req->layer_count; i++) {
+        for (uint32_t j = 0; j < req->layers[i]->php_value_count; j++) {
+            const struct pc_php_value *one = &req->layers[i]->php_values[j];
+            bool is_line = one->value.len == 0 || memchr(one->value.base, '\n', one->value.len) == NULL;
+            if (one->is_admin != is_admin || !is_line)
+                continue;
+            memcpy(text + used, one->name.base, one->name.len); /* UNSAFE: all of them were added up */
+            text[used + one->name.len] = '=';
+            used += one->name.len + 1;
+            if (one->value.len > 0)
+                memcpy(text + used, one->value.base, one->value.len);
+            used += one->value.len;
+            text[used++] = '\n';
+        }
+    }
+    if (used > 0)
+        add_more(more, is_admin ? PC_S("PHP_ADMIN_VALUE") : PC_S("PHP_VALUE"), (struct pc_slice){text, used - 1});
+}
+
+/* ProxyFCGISetEnvIf, the most specific first: a name is taken once. */
+static void
+add_configured(const struct pc_req *req, struct more *more)
+{
+    for (uint32_t i = req->layer_count; i-- > 0;) {
+        for (uint32_t j = req->layers[i]->fcgi_env_count; j-- > 0;) {
+            const struct pc_fcgi_env *one = &req->layers[i]->fcgi_env[j];
+            struct pc_slice value = {0};
+            if (one->value.base != NULL) {
+                char *text = pc_arena_alloc(req->arena, VALUE_BYTES);
+                value = (struct pc_slice){text, pc_format_write(req, one->value, false, text, VALUE_BYTES)};
+            }
+            add_more(more, one->name, value);
+        }
+    }
+}
+
+/* Where the request has no file of ours, the target's path says which script it is for. */
+static struct pc_slice
+decoded_path(const struct pc_req *req, struct pc_slice path)
+{
+    char *out = pc_arena_alloc(req->arena, path.len + 1);
+    int len = path.len > 0 ? pc_uri_decode_path(path, out, path.len + 1) : 0;
+    return len > 0 ? (struct pc_slice){out, (size_t)len} : path;
+}
+
+static int
+write_params(const struct fcgi *fcgi, struct pc_fcgi_writer *writer)
+{
+    struct pc_req *req = fcgi->gate.req;
+    const struct pc_io *io = fcgi->gate.conn->io;
+    struct more more = {0};
+    bool has_none = req->is_without_body || req->error_status != 0;
+    add_configured(req, &more);
+    add_php(req, true, &more);
+    add_php(req, false, &more);
+    struct pc_cgienv_facts facts = {
+        .kind = PC_CGIENV_FCGI, .path_info = req->path_info, .signature = pc_serve_signature(req), .more = more.list,
+        .more_count = more.count,
+    };
+    if (req->pass != NULL)
+        facts.script_filename = decoded_path(req, fcgi->path);
+    if (has_none)
+        facts.method = pc_serve_method(req) == PC_HEAD ? PC_S("HEAD") : PC_S("GET");
+    facts.body_len = io->body_chunked || has_none ? UINT64_MAX : io->head.has_length ? io->head.content_length : 0;
+    pc_fcgi_begin(writer, false);
+    int result = pc_cgienv_each(req, &facts, pc_fcgi_param_sink, writer);
+    return result != 0 ? result : pc_fcgi_end_params(writer);
+}
+
+/* ------------------------------------------------------------------ out */
+
+/* As many bytes of `out` as the socket takes. 0 all, -PC_E_AGAIN. What it refuses is dropped: its answer may say why. */
+static int
+flush(struct fcgi *fcgi)
+{
+    while (!fcgi->is_deaf && fcgi->out_at < fcgi->out_len) {
+        ssize_t sent = pc_dial_send(&fcgi->dial, fcgi->out + fcgi->out_at, fcgi->out_len - fcgi->out_at);
+        if (sent == -PC_E_AGAIN)
+            return -PC_E_AGAIN;
+        if (sent < 0)
+            fcgi->is_deaf = true;
+        else
+            fcgi->out_at += (size_t)sent;
+    }
+    fcgi->out_at = fcgi->out_len = 0;
+    return 0;
+}
+
+/* Behind what lies in `out`, which has room for it. */
+static void
+put_input(struct fcgi *fcgi, const char *bytes, size_t len)
+{
+    char *to = fcgi->out + fcgi->out_len;
+    size_t padding = pc_fcgi_head(to, PC_FCGI_STDIN, REQUEST_ID, len);
+    to += PC_FCGI_HEAD_BYTES;
+    if (len > 0)
+        memcpy(to, bytes, len); /* UNSAFE: len is PC_GATE_UP_BYTES at most, and `out` was empty */
+    memset(to + len, 0, padding);
+    fcgi->out_len += PC_FCGI_HEAD_BYTES + len + padding;
+}
+
+/* The head of the request as records, in memory until they are sent. 0 or -PC_E_HEAD_LARGE. */
+static int
+make_request(struct pc_worker *worker, struct fcgi *fcgi)
+{
+    struct pc_fcgi_writer writer = {.out = worker->out, .cap = PC_OUT_BYTES, .request_id = REQUEST_ID};
+    int written = write_params(fcgi, &writer);
+    if (written != 0)
+        return written;
+    fcgi->out_cap = writer.len + PC_FCGI_HEAD_BYTES > STDIN_BYTES ? writer.len + PC_FCGI_HEAD_BYTES : STDIN_BYTES;
+    fcgi->out = malloc(fcgi->out_cap);
+    fcgi->in = malloc(PC_GATE_DOWN_BYTES);
+    if (fcgi->out == NULL || fcgi->in == NULL)
+        pc_die(111, "out of memory");
+    memcpy(fcgi->out, writer.out, writer.len);
+    fcgi->out_len = writer.len;
+    if (!fcgi->gate.wants_body) {
+        put_input(fcgi, NULL, 0);
+        fcgi->has_last = true;
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------ the start */
+
+/* Times, in ms: those of the pass, of ProxyTimeout, of the host. */
+static uint64_t
+silence_of(const struct pc_req *req)
+{
+    if (req->pass != NULL && req->pass->timeout_ms > 0)
+        return req->pass->timeout_ms;
+    for (uint32_t i = req->layer_count; i-- > 0;)
+        if (req->layers[i]->proxy_timeout_ms > 0)
+            return req->layers[i]->proxy_timeout_ms;
+    return req->host->timeout_ms;
+}
+
+static uint64_t
+patience_of(const struct fcgi *fcgi)
+{
+    const struct pc_req *req = fcgi->gate.req;
+    if (pc_backend_is_service(fcgi->dial.backend))
+        return WAKE_MS;
+    return req->pass != NULL && req->pass->connect_ms > 0 ? req->pass->connect_ms : silence_of(req);
+}
+
+/* Its back end is there: from here on it has as much time for its answer as it is allowed to be silent. */
+static void
+note_open(struct fcgi *fcgi)
+{
+    fcgi->is_open = true;
+    fcgi->gate.due_ns = 0;
+    fcgi->gate.timeout_ms = silence_of(fcgi->gate.req);
+    fcgi->gate.progress_ns = pc_now_ns();
+}
+
+/* 0, -PC_E_AGAIN, -PC_E_CLOSED: said, and failed_status set. */
+static int
+open_up(struct fcgi *fcgi)
+{
+    if (fcgi->is_open)
+        return 0;
+    int step = fcgi->gate.failed_status != 0 ? -PC_E_CLOSED : pc_dial_step(&fcgi->dial, &fcgi->gate);
+    if (step == 0)
+        note_open(fcgi);
+    else if (step != -PC_E_AGAIN && fcgi->gate.failed_status == 0)
+        fcgi->gate.failed_status = (uint32_t)say_unreachable(fcgi, pc_dial_why(&fcgi->dial));
+    return step == 0 || step == -PC_E_AGAIN ? step : -PC_E_CLOSED;
+}
+
+static int
+find(struct pc_worker *worker, struct fcgi *fcgi)
+{
+    struct pc_req *req = fcgi->gate.req;
+    struct pc_target target;
+    if (pc_target_parse(req->back_end, &target) != 0)
+        return say_unreachable(fcgi, "no URL of a back end");
+    fcgi->path = target.path;
+    int found = pc_backend_find(worker->child, &target, PC_BACKEND_FCGI, DEFAULT_PORT, worker->may_block, &fcgi->dial.backend);
+    if (found == -PC_E_AGAIN)
+        return -PC_E_SYS; /* to be called again in a thread that may wait */
+    if (found != 0)
+        return say_unreachable(fcgi, found == -PC_E_NOT_FOUND ? "DNS lookup failure" : "there is no such back end");
+    return 0;
+}
+
+/* A responder reads as many bytes as CONTENT_LENGTH says. proxy-sendcl: this one needs to be told; a chunked body cannot tell. */
+static bool
+lacks_length(const struct fcgi *fcgi)
+{
+    return fcgi->gate.wants_body && fcgi->gate.conn->io->body_chunked && pc_env_get(fcgi->gate.req, PC_S("proxy-sendcl")).base != NULL;
+}
+
+static int
+prepare(struct pc_worker *worker, struct fcgi *fcgi)
+{
+    int status = find(worker, fcgi);
+    if (status != 0)
+        return status;
+    if (lacks_length(fcgi)) {
+        pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi", "proxy-sendcl is set, and a chunked request body has no length");
+        return 411;
+    }
+    if (make_request(worker, fcgi) != 0) {
+        pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi", "the variables of the request are more than %d bytes", PC_OUT_BYTES);
+        return 431;
+    }
+    fcgi->reader.request_id = REQUEST_ID;
+    fcgi->is_begun = true;
+    return 0;
+}
+
+static int
+start(struct pc_worker *worker, struct pc_conn *conn)
+{
+    struct fcgi *fcgi = fcgi_of(conn->gate);
+    int status = fcgi->is_begun ? 0 : prepare(worker, fcgi);
+    if (status != 0)
+        return status;
+    int begun = pc_dial_begin(&fcgi->dial, &fcgi->gate, true);
+    if (begun == -PC_E_MEMORY)
+        return -PC_E_AGAIN;
+    if (begun == -PC_E_CLOSED)
+        return say_unreachable(fcgi, pc_dial_why(&fcgi->dial));
+    if (begun == 0)
+        note_open(fcgi);
+    else
+        fcgi->gate.due_ns = worker->now_ns + patience_of(fcgi) * MS;
+    return 0;
+}
+
+/* ------------------------------------------------------------------ the request's body */
+
+static ssize_t
+send_input(struct pc_gate *gate, const char *buf, size_t len)
+{
+    struct fcgi *fcgi = fcgi_of(gate);
+    int opened = open_up(fcgi);
+    if (opened == -PC_E_AGAIN || (opened == 0 && flush(fcgi) == -PC_E_AGAIN))
+        return -PC_E_AGAIN;
+    if (opened != 0 || fcgi->is_deaf || fcgi->has_end)
+        return -PC_E_CLOSED;
+    put_input(fcgi, buf, len < PC_GATE_UP_BYTES ? len : PC_GATE_UP_BYTES);
+    (void)flush(fcgi); /* what is left goes before the next piece */
+    return len < PC_GATE_UP_BYTES ? (ssize_t)len : PC_GATE_UP_BYTES;
+}
+
+static int
+end_input(struct pc_gate *gate)
+{
+    struct fcgi *fcgi = fcgi_of(gate);
+    int opened = open_up(fcgi);
+    if (opened != 0)
+        return opened == -PC_E_AGAIN ? -PC_E_AGAIN : 0;
+    if (!fcgi->has_last) {
+        if (flush(fcgi) == -PC_E_AGAIN)
+            return -PC_E_AGAIN;
+        put_input(fcgi, NULL, 0);
+        fcgi->has_last = true;
+    }
+    return flush(fcgi);
+}
+
+/* ------------------------------------------------------------------ its error output */
+
+static void
+say_line(struct fcgi *fcgi, size_t len)
+{
+    while (len > 0 && (fcgi->line[len - 1] == '\r' || fcgi->line[len - 1] == '\n'))
+        len--;
+    if (len > 0)
+        pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi", "AH01071: Got error '%.*s'", (int)len, fcgi->line);
+    fcgi->line_len = 0;
+}
+
+static void
+hear_words(struct fcgi *fcgi, struct pc_slice bytes)
+{
+    bool was_quiet = fcgi->said_bytes < PC_MAX_STDERR_BYTES;
+    fcgi->said_bytes += bytes.len;
+    if (fcgi->said_bytes >= PC_MAX_STDERR_BYTES) {
+        fcgi->line_len = 0;
+        if (was_quiet)
+            pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi", "more than %d bytes of errors, the rest is not logged",
+                          PC_MAX_STDERR_BYTES);
+        return;
+    }
+    while (bytes.len > 0) {
+        const char *end = memchr(bytes.base, '\n', bytes.len);
+        size_t now = end != NULL ? (size_t)(end + 1 - bytes.base) : bytes.len;
+        if (now > LINE_BYTES - fcgi->line_len)
+            now = LINE_BYTES - fcgi->line_len;
+        memcpy(fcgi->line + fcgi->line_len, bytes.base, now); /* UNSAFE: compared with the room */
+        fcgi->line_len += (uint32_t)now;
+        bytes.base += now;
+        bytes.len -= now;
+        if (fcgi->line_len == LINE_BYTES || fcgi->line[fcgi->line_len - 1] == '\n')
+            say_line(fcgi, fcgi->line_len);
+    }
+}
+
+/* ------------------------------------------------------------------ its answer */
+
+static const char *
+refusal_of(uint8_t protocol)
+{
+    static const char *const texts[] = {"", "it takes one request at a time", "it is overloaded", "it is no responder"};
+    return protocol < sizeof texts / sizeof texts[0] ? texts[protocol] : "END_REQUEST with an unknown status";
+}
+
+/* One step through `in`. >0 it went on, 0 more bytes are needed, <0. */
+static int
+step(struct fcgi *fcgi)
+{
+    struct pc_fcgi_event event = {0};
+    int used = pc_fcgi_decode(&fcgi->reader, fcgi->in + fcgi->in_at, fcgi->in_len - fcgi->in_at, &event);
+    if (used < 0)
+        return (int)break_off(fcgi, 502, "AH01072: Got bogus record");
+    fcgi->in_at += (size_t)used;
+    if (event.what == PC_FCGI_OUT)
+        fcgi->held = event.bytes;
+    else if (event.what == PC_FCGI_ERR)
+        hear_words(fcgi, event.bytes);
+    else if (event.what == PC_FCGI_END)
+        fcgi->has_end = true;
+    if (fcgi->has_end && event.protocol != PC_FCGI_COMPLETE)
+        return (int)break_off(fcgi, 503, refusal_of(event.protocol));
+    return used;
+}
+
+/* More bytes into `in`, none of which is held. >0, -PC_E_AGAIN, -PC_E_CLOSED. */
+static ssize_t
+refill(struct fcgi *fcgi)
+{
+    memmove(fcgi->in, fcgi->in + fcgi->in_at, fcgi->in_len - fcgi->in_at);
+    fcgi->in_len -= fcgi->in_at;
+    fcgi->in_at = 0;
+    ssize_t count = pc_dial_recv(&fcgi->dial, fcgi->in + fcgi->in_len, PC_GATE_DOWN_BYTES - fcgi->in_len);
+    if (count == -PC_E_AGAIN)
+        return count;
+    if (count <= 0)
+        return break_off(fcgi, 502, "AH01067: Failed to read FastCGI header: it closed the connection before the end of its answer");
+    fcgi->in_len += (size_t)count;
+    return count;
+}
+
+static ssize_t
+take_held(struct fcgi *fcgi, char *buf, size_t cap)
+{
+    size_t len = fcgi->held.len < cap ? fcgi->held.len : cap;
+    memcpy(buf, fcgi->held.base, len); /* UNSAFE: compared with both */
+    fcgi->held.base += len;
+    fcgi->held.len -= len;
+    return (ssize_t)len;
+}
+
+static ssize_t
+hear_output(struct pc_gate *gate, char *buf, size_t cap)
+{
+    struct fcgi *fcgi = fcgi_of(gate);
+    size_t silent = 0;
+    int opened = open_up(fcgi);
+    if (opened != 0)
+        return opened;
+    (void)flush(fcgi); /* the other direction, which goes on by itself once the body is here */
+    while (fcgi->held.len == 0 && !fcgi->has_end) {
+        int stepped = gate->failed_status != 0 ? -PC_E_CLOSED : step(fcgi);
+        ssize_t count = stepped == 0 ? refill(fcgi) : stepped;
+        if (count < 0)
+            return count;
+        silent += stepped == 0 ? (size_t)count : 0;
+        if (silent >= SILENT_BYTES && fcgi->held.len == 0) { /* others have waited long enough */
+            (void)pc_conn_requeue(gate->child, gate->conn); /* fails only if the socket is gone: the deadline ends it */
+            return -PC_E_AGAIN;
+        }
+    }
+    if (fcgi->held.len > 0)
+        return take_held(fcgi, buf, cap);
+    return gate->failed_status != 0 ? -PC_E_CLOSED : 0;
+}
+
+static int
+parse_output(struct pc_gate *gate, struct pc_reply *reply, const char *buf, size_t len)
+{
+    (void)gate;
+    return pc_reply_parse_cgi(reply, buf, len);
+}
+
+/* ------------------------------------------------------------------ the end */
+
+static void
+end(struct pc_gate *gate, bool is_cut)
+{
+    struct fcgi *fcgi = fcgi_of(gate);
+    (void)is_cut; /* the connection's end says it */
+    say_line(fcgi, fcgi->line_len);
+    pc_dial_end(&fcgi->dial);
+    free(fcgi->out);
+    free(fcgi->in);
+}
+
+const struct pc_gate_ops pc_gate_fcgi = {
+    .module = "proxy_fcgi",
+    .size = sizeof(struct fcgi),
+    .start = start,
+    .send = send_input,
+    .send_end = end_input,
+    .recv = hear_output,
+    .parse = parse_output,
+    .late = say_late,
+    .busy = "the back end's queue, or the job box, is full",
+    .end = end,
+};
