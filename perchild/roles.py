@@ -50,6 +50,7 @@ PLAN = "plan memfd"
 DOCUMENT = "document root or file"
 SERVICE = "service's socket"  # listening, a path of the tenant's
 PIPE = "service's output"
+WAKER = "wait for a service"
 NOTIFY = "service manager's socket"
 ENVIRON = "starter's environment"
 STDERR = "standard error of the start"
@@ -160,6 +161,8 @@ ROLES: tuple[Role, ...] = (
              Fds(EPOLL, 1, 1, "what it waits for"),
              Fds(SIGNALFD, 1, 1, "TERM, USR1 and CHLD, as events"),
              Fds(SERVICE, 0, None, "one for each service that inherits its socket"),
+             Fds(WAKER, 0, None, "children that wait for a service"),
+             Fds(LOG, 0, None, "error logs of its hosts, if they are the tenant's own files"),
              Fds(PIPE, 0, None, "one for each service that runs: what it prints goes to the error log"),
          )),
     _child(UNASSIGNED, USER_GROUP, "as many as the MPM says", *_ACCEPTING, Fds(MUTEX, 0, 1, "AcceptMutex flock, fcntl, pthread")),

@@ -22,6 +22,7 @@ from perchild import native
 from perchild.runner.jobs import Jobs, signal_group
 from perchild.runner.log import Log
 from perchild.runner.loop import READ, Loop
+from perchild.runner.services import Services
 from perchild.wire import job as wire
 from perchild.wire.runner import RunnerFile, decode_runner
 
@@ -45,6 +46,9 @@ class Runner:
         self._room = bytearray(wire.MAX_BYTES + 1)
         self._signal_fd = native.watch_runner_signals()
         self.jobs = Jobs(self.loop, self.log, facts)
+        self.services = Services(self.loop, self.log, facts)
+        if facts.nice < 0:
+            self.log.say("warn", f"NiceValue {facts.nice} needs root: programs run with 0")
         self._is_draining = self._is_ending = self._is_over = False
         self._active_s = self.loop.now_s()
         self.loop.watch(self._signal_fd, READ, self._on_signal)
@@ -91,10 +95,7 @@ class Runner:
         elif job.kind == wire.CANCEL:
             self.jobs.cancel(job.id)
         else:
-            self._wake(job, fds[0])
-
-    def _wake(self, job: wire.Job, fd: int) -> None:
-        answer(fd, f"error there is no service {job.service}")
+            self.services.wake(job.service, os.dup(fds[0]))
 
     # ------------------------------------------------------------ signals and children
 
@@ -114,21 +115,22 @@ class Runner:
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
             while True:
-                pid, _status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     return
                 self._active_s = self.loop.now_s()
-                self.jobs.note_exit(pid)
+                if not self.jobs.note_exit(pid):
+                    self.services.note_exit(pid, status)
 
     # ------------------------------------------------------------ the end
 
     def _is_quiet(self) -> bool:
-        return self.jobs.count == 0
+        return self.jobs.count == 0 and self.services.count == 0
 
     def _look(self) -> None:
         """End if nothing was to be done for a while. A job that comes meanwhile lies in the box, for a successor."""
         left_s = self._active_s + self._idle_s - self.loop.now_s()
-        if self._is_quiet() and left_s <= 0:
+        if self._is_quiet() and left_s <= 0 and self.services.try_close():
             self._is_over = True
             return
         self.loop.after(max(left_s, self._idle_s / 4 if not self._is_quiet() else 0.0, MIN_LOOK_S), self._look)
@@ -136,10 +138,12 @@ class Runner:
     def _drain(self) -> None:
         self._is_draining = True
         self.loop.forget(self._here.box_fd)
+        self.services.leave(is_forced=False)
 
     def _end_now(self) -> None:
         self._drain()
         self._is_ending = True
+        self.services.leave(is_forced=True)
         self.jobs.end_all()
 
 
@@ -149,12 +153,6 @@ def _descriptors(control: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     return tuple(fds)
-
-
-def answer(fd: int, line: str) -> None:
-    """Write the answer of a WAKE; who asked may be gone. The descriptor stays the caller's."""
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
-        sock.send(line.replace("\n", " ").encode("utf-8", "backslashreplace")[:500] + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 def end_descendants() -> None:

@@ -76,7 +76,11 @@ class Case:
         self.facts = RunnerFile(user="case", uid=uid, gid=uid, home=str(self.base), roots=(str(self.root),), idle_s=600, new_privs=may_gain)
         self.facts = replace(self.facts, **facts)  # type: ignore[arg-type]
         self._has_namespaces = has_namespaces
+        self.prepare()
         self._start(groups)
+
+    def prepare(self) -> None:
+        """Before the start; here nothing."""
 
     def _start(self, groups: tuple[int, ...]) -> None:
         reader, self.box = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -98,6 +102,8 @@ class Case:
         path.chmod(mode)
         os.chown(path, self.uid, self.uid)
         return path
+
+    replaced = staticmethod(replace)
 
     def program(self, name: str, text: str | bytes, *, mode: int = 0o700) -> Path:
         """Write a program into the root (or at an absolute path)."""

@@ -1,0 +1,107 @@
+"""What a service prints, line by line, into the error log: of its host if the tenant may write to that, else of the server.
+
+A program never gets a log's descriptor, with which it could write any line, or none. Too many lines are counted instead.
+Runs as: runner.  Distrusts: every byte.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from perchild.runner.log import Log
+from perchild.runner.loop import HANGUP, READ, Loop
+
+MAX_LINE_BYTES = 2000
+READ_BYTES = 16384
+LINES_PER_S = 100  # on average
+BURST_LINES = 400
+
+
+def open_log(path: str, uid: int) -> int:
+    """Return a descriptor of the tenant's own log file for appending, -1 if it is none or not writable."""
+    if not path.startswith("/"):
+        return -1
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    state = os.fstat(fd)
+    if stat.S_ISREG(state.st_mode) and state.st_uid == uid and state.st_nlink == 1:
+        return fd
+    os.close(fd)
+    return -1
+
+
+class Output:
+    """The pipe of one service: `write_fd` is for the program, to be closed here once it has it."""
+
+    def __init__(self, loop: Loop, log: Log, name: str) -> None:
+        self._loop, self._log, self._name = loop, log, name
+        self._fd, self.write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(self.write_fd, True)
+        self._rest = b""
+        self._room, self._at_s, self._lost = float(BURST_LINES), loop.now_s(), 0
+        self.last_line = ""
+        loop.watch(self._fd, READ | HANGUP, self._on_event)
+
+    def close_write(self) -> None:
+        """Let the program alone hold it."""
+        if self.write_fd >= 0:
+            os.close(self.write_fd)
+            self.write_fd = -1
+
+    def close(self) -> None:
+        """Take what is there, and end. What else still holds the pipe gets EPIPE."""
+        if self._fd >= 0:
+            while self._read():
+                pass
+            self._end()
+        self.close_write()
+
+    def _on_event(self, _events: int) -> None:
+        if not self._read():
+            self._end()
+
+    def _read(self) -> bool:
+        """Take some; False at the end, and when there is nothing now but the program is gone."""
+        try:
+            raw = os.read(self._fd, READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not raw:
+            return False
+        *lines, self._rest = (self._rest + raw).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
+            lines.append(self._rest)
+            self._rest = b""
+        for line in lines:
+            self._say(line)
+        return True
+
+    def _end(self) -> None:
+        if self._rest:
+            self._say(self._rest)
+            self._rest = b""
+        if self._lost:
+            self._log.say("warn", f"{self._name}: {self._lost} lines were left out")
+        self._loop.forget(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+
+    def _say(self, raw: bytes) -> None:
+        now_s = self._loop.now_s()
+        self._room = min(BURST_LINES, self._room + (now_s - self._at_s) * LINES_PER_S)
+        self._at_s = now_s
+        line = raw.rstrip(b"\r").decode("utf-8", "backslashreplace")
+        if not line:
+            return
+        self.last_line = line
+        if self._room < 1:
+            self._lost += 1
+            return
+        self._room -= 1
+        if self._lost:
+            self._log.say("warn", f"{self._name}: {self._lost} lines were left out")
+            self._lost = 0
+        self._log.say("error", f"{self._name}: {line}")
