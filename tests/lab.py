@@ -204,8 +204,14 @@ class Lab:
         return ask_server(str(self.run), {"op": "status"})
 
     def children(self, uid: int | None = None) -> list[int]:
-        """Return pids of the server's children, of one uid if given."""
-        return [pid for pid in tree_of(self.pid)[1:] if (uid is None or uid_of(pid) == uid) and comm_of(pid) != "pc-nursery"]
+        """Return pids of the server's children, of one uid if given; runners and what they execute are none."""
+        programs = {one for pid in self.runners() for one in tree_of(pid)}
+        return [pid for pid in tree_of(self.pid)[1:]
+                if pid not in programs and (uid is None or uid_of(pid) == uid) and comm_of(pid) != "pc-nursery"]
+
+    def runners(self, uid: int | None = None) -> list[int]:
+        """Return pids of the runners, of one uid if given."""
+        return [pid for pid in tree_of(self.pid)[1:] if comm_of(pid).startswith("pr:") and (uid is None or uid_of(pid) == uid)]
 
     @property
     def nursery(self) -> int:

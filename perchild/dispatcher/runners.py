@@ -32,17 +32,13 @@ MAX_STALE = 4096  # names removed from a tenant's directory
 
 
 def make_programs(server: Server, member: Member) -> None:
-    """Give an identity that has a runner's file what it takes: a box, and a directory for its services' sockets."""
+    """Give an identity that has a runner's file a box."""
     identity = member.identity
     if not identity.runner:
         return
     if member.programs is None:
         box = inbox.make_inbox(limits.value("JOB_SNDBUF_BYTES"))
         member.programs = Programs(box, identity.runner, new_privs=identity.new_privs)
-    try:
-        _make_directory(server, member)
-    except OSError as error:
-        server.events.say("error", "", f"the directory of {identity.name}'s services cannot be made: {error}", identity=identity.number)
 
 
 def update_programs(server: Server, member: Member, *, is_forced: bool) -> None:
@@ -86,6 +82,10 @@ def _on_box(server: Server, member: Member, _events: int) -> None:
 
 def _start_runner(server: Server, member: Member, programs: Programs) -> None:
     name = member.identity.name
+    try:
+        _make_directory(server, member)
+    except OSError as error:  # programs need none
+        server.events.say("error", "", f"the directory of {name}'s services cannot be made: {error}", identity=member.identity.number)
     try:
         pid = _fork_surely(server, member, programs)
         runner = Runner(pid, server.sys.open_pidfd(pid), server.sys.now_s())

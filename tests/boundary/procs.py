@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from perchild import roles
+from perchild import limits, roles
 from perchild.wire import page as wire_page
 from tests.lab import Lab
 
@@ -103,7 +103,7 @@ _ANONYMOUS = {
 
 def look_at_fds(lab: Lab, pid: int) -> list[Fd]:
     """Return what each descriptor of one of the lab's processes is."""
-    reads, found = inbox_reads(lab), []
+    reads, found = read_ends(lab), []
     for number, target in sorted(descriptors(pid).items()):
         with closed_meanwhile():
             inode = inode_of(target) if target.startswith("socket:") else 0
@@ -121,24 +121,25 @@ def closed_meanwhile() -> Iterator[None]:
             raise
 
 
-def inbox_reads(lab: Lab) -> set[int]:
-    """Return the inodes of all inboxes' read ends: what the write ends that the dispatcher keeps are connected to."""
+def read_ends(lab: Lab) -> dict[int, str]:
+    """Return the inodes and kinds of the read ends of all inboxes and job boxes: where the dispatcher's write ends lead to."""
     other = peers()
-    found = set()
+    found = {}
     for number, target in descriptors(lab.pid).items():
         if target.startswith("socket:") and inode_of(target) in other:
             with closed_meanwhile(), borrowed(lab.pid, number) as sock:
                 if sock.type == socket.SOCK_SEQPACKET and is_write_end(sock):
-                    found.add(other[inode_of(target)])
+                    is_box = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) > limits.value("INBOX_SNDBUF_BYTES")
+                    found[other[inode_of(target)]] = roles.JOB if is_box else roles.INBOX
     return found
 
 
-def _kind_of(lab: Lab, pid: int, number: int, target: str, reads: set[int]) -> str:
+def _kind_of(lab: Lab, pid: int, number: int, target: str, reads: dict[int, str]) -> str:
     if target in _ANONYMOUS:
         return _ANONYMOUS[target]
     if target.startswith("socket:"):
         with borrowed(pid, number) as sock:
-            return roles.INBOX if inode_of(target) in reads else _kind_of_socket(sock)
+            return reads.get(inode_of(target)) or _kind_of_socket(sock)
     return _kind_of_file(lab, number, target)
 
 
@@ -147,7 +148,10 @@ def _kind_of_socket(sock: socket.socket) -> str:
     if domain in {socket.AF_INET, socket.AF_INET6}:
         return roles.LISTENER if sock.getsockopt(socket.SOL_SOCKET, SO_ACCEPTCONN) else roles.CONNECTION
     if (domain, kind) == (socket.AF_UNIX, socket.SOCK_SEQPACKET):
-        return roles.INBOX_WRITE if is_write_end(sock) else roles.CONTROL
+        if not is_write_end(sock):
+            return roles.CONTROL
+        is_box = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) > limits.value("INBOX_SNDBUF_BYTES")
+        return roles.JOB_WRITE if is_box else roles.INBOX_WRITE
     if (domain, kind) == (socket.AF_UNIX, socket.SOCK_DGRAM):
         return roles.NOTIFY
     if (domain, kind) == (socket.AF_UNIX, socket.SOCK_STREAM):
