@@ -177,7 +177,7 @@ def make_member(server: Server, identity: Identity) -> Member:
     member = Member(identity, inbox.make_inbox(), sign_identity(server.plan, identity))
     server.members[identity.number] = member
     server.numbers[identity_key(identity.uid, identity.gid, identity.groups)] = identity.number
-    make_programs(server, member)
+    make_programs(member)
     settle_runner(server, member)
     return member
 

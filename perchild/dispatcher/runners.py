@@ -31,7 +31,7 @@ MAX_NOFILE = 65536  # a runner's and, as the hard limit, its programs'
 MAX_STALE = 4096  # names removed from a tenant's directory
 
 
-def make_programs(server: Server, member: Member) -> None:
+def make_programs(member: Member) -> None:
     """Give an identity that has a runner's file a box."""
     identity = member.identity
     if not identity.runner:
@@ -43,7 +43,7 @@ def make_programs(server: Server, member: Member) -> None:
 
 def update_programs(server: Server, member: Member, *, is_forced: bool) -> None:
     """Do what a new plan asks for: is_forced (a restart) ends the runner; a changed file makes a successor come on demand."""
-    make_programs(server, member)
+    make_programs(member)
     programs, identity = member.programs, member.identity
     if programs is None:
         return
