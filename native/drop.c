@@ -603,6 +603,8 @@ static const struct pc_drop_condition {
     {"socket", {0, SCMP_CMP_EQ, 8, 0}, true, true},
     {"socket", {0, SCMP_CMP_EQ, 9, 0}, true, true},
     {"socket", {0, SCMP_CMP_GT, AF_INET6, 0}, true, false},
+    {"socket", {0, SCMP_CMP_EQ, 11, 0}, false, true},
+    {"socket", {0, SCMP_CMP_MASKED_EQ, ~3ull, 12}, false, true}, /* 12 to 15 */
     {"socket", {0, SCMP_CMP_GT, AF_NETLINK, 0}, false, true}, /* getifaddrs(3) asks by netlink */
     {"ioctl", {1, SCMP_CMP_MASKED_EQ, 0xffffffffu, TIOCSTI}, true, true}, /* typing for the operator */
     {"ioctl", {1, SCMP_CMP_MASKED_EQ, 0xffffffffu, TIOCLINUX}, true, true},
@@ -622,6 +624,22 @@ pc_drop_add_denial(scmp_filter_ctx filter, const struct pc_drop_denial *row)
     return seccomp_rule_add(filter, SCMP_ACT_ERRNO((uint16_t)row->error), number, 0);
 }
 
+/* Returns 0 or a negative errno. 32-bit programs make sockets by socketcall(2), whose arguments are in memory, where no filter looks. */
+static int
+pc_drop_add_conditions(scmp_filter_ctx filter, bool is_runner, bool is_i386)
+{
+    int result = 0;
+
+    for (size_t i = 0; result == 0 && i < sizeof pc_drop_conditions / sizeof pc_drop_conditions[0]; i++) {
+        const struct pc_drop_condition *row = &pc_drop_conditions[i];
+        if (!(is_runner ? row->is_runners : row->is_childs) || (is_i386 && strcmp(row->name, "socket") == 0))
+            continue;
+        result = seccomp_rule_add_array(filter, SCMP_ACT_ERRNO(EPERM),
+                                        seccomp_syscall_resolve_name(row->name), 1, &row->when);
+    }
+    return result;
+}
+
 static int
 pc_drop_fill_filter(scmp_filter_ctx filter, bool is_runner)
 {
@@ -634,15 +652,7 @@ pc_drop_fill_filter(scmp_filter_ctx filter, bool is_runner)
     for (size_t i = 0; result == 0 && i < sizeof pc_drop_denied / sizeof pc_drop_denied[0]; i++)
         if (!is_runner || pc_drop_denied[i].is_runners)
             result = pc_drop_add_denial(filter, &pc_drop_denied[i]);
-    const size_t count = sizeof pc_drop_conditions / sizeof pc_drop_conditions[0];
-    for (size_t i = 0; result == 0 && i < count; i++) {
-        const struct pc_drop_condition *row = &pc_drop_conditions[i];
-        if (!(is_runner ? row->is_runners : row->is_childs))
-            continue;
-        result = seccomp_rule_add_array(filter, SCMP_ACT_ERRNO(EPERM),
-                                        seccomp_syscall_resolve_name(row->name), 1, &row->when);
-    }
-    return result;
+    return result == 0 ? pc_drop_add_conditions(filter, is_runner, false) : result;
 }
 
 /* libseccomp 2.5 writes to a descriptor only. Returns 0 or -1 with errno. */
@@ -706,6 +716,8 @@ pc_drop_add_i386(scmp_filter_ctx filter)
         if (pc_drop_denied[i].is_runners && /* a number that libseccomp does not know it cannot translate */
             seccomp_syscall_resolve_name(pc_drop_denied[i].name) != __NR_SCMP_ERROR)
             result = pc_drop_add_denial(other, &pc_drop_denied[i]);
+    if (result == 0)
+        result = pc_drop_add_conditions(other, true, true);
     if (result == 0)
         result = seccomp_merge(filter, other); /* which is freed by it */
     else

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,102 +24,7 @@ from tests.lab import PYTHON, Lab, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
-# A program of alice's: reads a list of attacks from its argument, prints what each came to (an errno's name, or "ok").
-ATTACKER = r"""
-import ctypes, errno, json, os, socket, sys
-libc = ctypes.CDLL(None, use_errno=True)
-SYS_PTRACE, SYS_READV, SYS_WRITEV, SYS_KCMP, SYS_IOPRIO_SET, SYS_PRLIMIT = {
-    "x86_64": (101, 310, 311, 312, 251, 302), "aarch64": (117, 270, 271, 272, 30, 261)}[os.uname().machine]
-def call(number, *arguments):
-    result = libc.syscall(ctypes.c_long(number), *[ctypes.c_void_p(one) if isinstance(one, int) else one for one in arguments])
-    if result < 0:
-        raise OSError(ctypes.get_errno(), "")
-    return result
-def opened(path, flags=os.O_RDONLY):
-    fd = os.open(path, flags | os.O_NONBLOCK)
-    try:
-        return len(os.read(fd, 10)) if flags == os.O_RDONLY else 0
-    finally:
-        os.close(fd)
-def connected(path, kind):
-    with socket.socket(socket.AF_UNIX, kind) as sock:
-        sock.connect(path)
-def vector(pid, number):
-    class Vec(ctypes.Structure):
-        _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
-    room = ctypes.create_string_buffer(64)
-    local, remote = Vec(ctypes.addressof(room), 8), Vec(ADDRESS.get(str(pid), 4096), 8)
-    return call(number, pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
-def pidfd(pid, then):
-    fd = os.pidfd_open(pid)
-    try:
-        return then(fd)
-    finally:
-        os.close(fd)
-def limit(pid):
-    room = ctypes.create_string_buffer(16)
-    return call(SYS_PRLIMIT, pid, 7, 0, ctypes.byref(room))
-def bound(port, reuse):
-    with socket.socket() as sock:
-        if reuse:
-            sock.setsockopt(socket.SOL_SOCKET, 15, 1)
-        sock.bind(("127.0.0.1", port))
-PTRACE_ATTACH, PTRACE_SEIZE = 16, 0x4206
-DOES = {
-    "signal": lambda pid: os.kill(pid, 0),
-    "terminate": lambda pid: os.kill(pid, 15),
-    "stop": lambda pid: os.kill(pid, 19),
-    "pidfd signal": lambda pid: pidfd(pid, lambda fd: call(424, fd, 9, 0, 0)),
-    "ptrace attach": lambda pid: call(SYS_PTRACE, PTRACE_ATTACH, pid, 0, 0),
-    "ptrace seize": lambda pid: call(SYS_PTRACE, PTRACE_SEIZE, pid, 0, 0),
-    "process_vm_readv": lambda pid: vector(pid, SYS_READV),
-    "process_vm_writev": lambda pid: vector(pid, SYS_WRITEV),
-    "pidfd_getfd": lambda pid: pidfd(pid, lambda fd: call(438, fd, 3, 0)),
-    "process_madvise": lambda pid: pidfd(pid, lambda fd: call(440, fd, 0, 0, 20, 0)),
-    "kcmp": lambda pid: call(SYS_KCMP, pid, os.getpid(), 0, 0, 0),
-    "prlimit": limit,
-    "affinity": lambda pid: os.sched_setaffinity(pid, {0}),
-    "priority": lambda pid: os.setpriority(os.PRIO_PROCESS, pid, 19),
-    "ioprio": lambda pid: call(SYS_IOPRIO_SET, 1, pid, 3 << 13),
-    "scheduler": lambda pid: os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0)),
-    "list fd": lambda pid: os.listdir(f"/proc/{pid}/fd"),
-    "open fd": lambda pid: opened(f"/proc/{pid}/fd/2"),
-    "list map_files": lambda pid: os.listdir(f"/proc/{pid}/map_files"),
-    "mem": lambda pid: opened(f"/proc/{pid}/mem"),
-    "mem for writing": lambda pid: opened(f"/proc/{pid}/mem", os.O_WRONLY),
-    "maps": lambda pid: opened(f"/proc/{pid}/maps"),
-    "environ": lambda pid: opened(f"/proc/{pid}/environ"),
-    "auxv": lambda pid: opened(f"/proc/{pid}/auxv"),
-    "pagemap": lambda pid: opened(f"/proc/{pid}/pagemap"),
-    "cwd": lambda pid: os.readlink(f"/proc/{pid}/cwd"),
-    "root": lambda pid: os.listdir(f"/proc/{pid}/root"),
-    "exe": lambda pid: os.readlink(f"/proc/{pid}/exe"),
-    "oom_score_adj": lambda pid: opened(f"/proc/{pid}/oom_score_adj", os.O_WRONLY),
-    "read": opened,
-    "list": os.listdir,
-    "remove": os.unlink,
-    "rename": lambda path: os.rename(path, path + ".x"),
-    "create": lambda path: os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL)),
-    "append": lambda path: opened(path, os.O_WRONLY | os.O_APPEND),
-    "connect stream": lambda path: connected(path, socket.SOCK_STREAM),
-    "connect seqpacket": lambda path: connected(path, socket.SOCK_SEQPACKET),
-    "connect abstract": lambda path: connected("\0" + path, socket.SOCK_STREAM),
-    "bind": lambda port: bound(port, False),
-    "bind reuseport": lambda port: bound(port, True),
-    "setuid": lambda uid: os.setuid(uid),
-    "setgid": lambda gid: os.setgid(gid),
-}
-order = json.loads(sys.argv[1])
-ADDRESS = order["addresses"]
-results = []
-for name, target in order["attacks"]:
-    try:
-        DOES[name](target)
-        results.append("ok")
-    except OSError as error:
-        results.append(errno.errorcode.get(error.errno, str(error.errno)))
-print(json.dumps(results))
-"""
+ATTACKER = Path(__file__).with_name("attack.py").read_text()
 
 # What each attack on another identity's process comes to.
 ON_OTHERS = {
@@ -138,7 +44,7 @@ ON_HER_OWN = {name: ON_OTHERS[name] for name in (
 HER_OWN_BUSINESS = {"signal": "ok", "prlimit": "ok", "affinity": "ok", "priority": "ok"}
 
 
-def run_as(uid: int, attacks: list[tuple[str, Any]], addresses: dict[int, int] | None = None) -> list[str]:
+def run_as(uid: int, attacks: Sequence[tuple[Any, ...]], addresses: dict[int, int] | None = None) -> list[str]:
     """Run attacks in a process of that uid and gid alone; return what each came to."""
     order = json.dumps({"attacks": attacks, "addresses": addresses or {}})
     done = subprocess.run([PYTHON, "-I", "-c", ATTACKER, order], capture_output=True, text=True, timeout=60, check=False,
@@ -271,7 +177,7 @@ def test_alice_can_connect_to_no_socket_of_the_server(lab: Lab) -> None:
 
 def test_alice_cannot_take_the_port(lab: Lab) -> None:
     """The listening port is bound without SO_REUSEPORT: nobody can bind it again, with the option or without."""
-    attacks: list[tuple[str, Any]] = [("bind", lab.port), ("bind reuseport", lab.port)]
+    attacks: list[tuple[Any, ...]] = [("bind", lab.port, 0), ("bind", lab.port, socket.SO_REUSEPORT)]
     assert run_as(alice(lab), attacks) == ["EADDRINUSE"] * 2
 
 
