@@ -18,9 +18,9 @@ from functools import partial
 
 from perchild import limits
 from perchild.dispatcher import inbox, nursery, signals
-from perchild.dispatcher.children import DROP_STEPS, EXIT_DROP, FORK_PAUSE_S, name_signal
+from perchild.dispatcher.children import DROP_STEPS, EXIT_DROP, FORK_PAUSE_S, drain_child, name_signal
 from perchild.dispatcher.errors import DispatcherError
-from perchild.dispatcher.loop import READ
+from perchild.dispatcher.loop import HANGUP, READ
 from perchild.dispatcher.spawn import EXIT_BUG, open_record
 from perchild.dispatcher.state import DEATH_POINTS, YOUNG_S, Member, Programs, Runner, Server
 from perchild.wire.child import ForkLostError, RunnerSpec
@@ -37,8 +37,11 @@ def make_programs(member: Member) -> None:
     if not identity.runner:
         return
     if member.programs is None:
-        box = inbox.make_inbox(limits.value("JOB_SNDBUF_BYTES"))
-        member.programs = Programs(box, identity.runner, new_privs=identity.new_privs)
+        member.programs = Programs(_make_box(), identity.runner, new_privs=identity.new_privs)
+
+
+def _make_box() -> inbox.Inbox:
+    return inbox.make_inbox(limits.value("JOB_SNDBUF_BYTES"))
 
 
 def update_programs(server: Server, member: Member, *, is_forced: bool) -> None:
@@ -58,25 +61,43 @@ def update_programs(server: Server, member: Member, *, is_forced: bool) -> None:
 
 
 def settle_runner(server: Server, member: Member) -> None:
-    """Watch the box while nobody reads it."""
+    """Watch the box for jobs while nobody reads it, and always for being shut down by a holder."""
     programs = member.programs
     if programs is None:
         return
     is_waiting = programs.runner is None and programs.retry_s is None and server.stopping != signals.STOP
-    if is_waiting:
-        server.loop.watch(programs.box.read_fd, READ, partial(_on_box, server, member))
+    mask = (READ if is_waiting else 0) | (0 if server.stopping else HANGUP)
+    if mask:
+        server.loop.watch(programs.box.read_fd, mask, partial(_on_box, server, member))
     else:
         server.loop.forget(programs.box.read_fd)
 
 
-def _on_box(server: Server, member: Member, _events: int) -> None:
+def _on_box(server: Server, member: Member, events: int) -> None:
     programs = member.programs
+    if programs is not None and events & ~READ:
+        server.loop.forget(programs.box.read_fd)
+        if not server.stopping:
+            _repair_box(server, member, programs)
+        return
     if programs is None or programs.runner is not None:
         return
     now_s = server.sys.now_s()
     programs.retry_s = programs.damping.blocked_until_s(now_s)
     if programs.retry_s is None:
         _start_runner(server, member, programs)
+    settle_runner(server, member)
+
+
+def _repair_box(server: Server, member: Member, programs: Programs) -> None:
+    """Replace a box that a holder of it shut down: a new one for new children and a new runner; the old ones finish what they have."""
+    server.events.say("error", "", f"the job box of {member.identity.name} was shut down by a process that holds it: replaced",
+                      identity=member.identity.number)
+    old, programs.box = programs.box, _make_box()
+    inbox.close_inbox(old)
+    _let_finish(server, programs)
+    for child in list(member.children.values()):
+        drain_child(server, child)
     settle_runner(server, member)
 
 

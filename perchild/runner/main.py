@@ -21,7 +21,7 @@ from typing import NoReturn
 from perchild import native
 from perchild.runner.jobs import Jobs, signal_group
 from perchild.runner.log import Log
-from perchild.runner.loop import READ, Loop
+from perchild.runner.loop import HANGUP, READ, Loop
 from perchild.runner.services import Services
 from perchild.wire import job as wire
 from perchild.wire.runner import RunnerFile, decode_runner
@@ -52,7 +52,7 @@ class Runner:
         self._is_draining = self._is_ending = self._is_over = False
         self._active_s = self.loop.now_s()
         self.loop.watch(self._signal_fd, READ, self._on_signal)
-        self.loop.watch(here.box_fd, READ, self._on_box)
+        self.loop.watch(here.box_fd, READ | HANGUP, self._on_box)
         self.loop.after(self._idle_s, self._look)
 
     def run(self) -> None:
@@ -66,7 +66,7 @@ class Runner:
 
     # ------------------------------------------------------------ jobs
 
-    def _on_box(self, _events: int) -> None:
+    def _on_box(self, events: int) -> None:
         self._active_s = self.loop.now_s()
         for _ in range(JOBS_AT_ONCE):
             try:
@@ -74,8 +74,8 @@ class Runner:
                     [self._room], CONTROL_BYTES, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
             except (BlockingIOError, InterruptedError):
                 return
-            if not length and not control:  # the dispatcher and every child are gone
-                self._end_now()
+            if not length and not control and events & HANGUP:  # a holder has shut it down: the dispatcher makes another
+                self._drain()
                 return
             fds = _descriptors(control)
             try:

@@ -20,7 +20,8 @@ from perchild import roles
 from perchild.wire import control
 from perchild.wire import page as wire_page
 from tests.boundary import procs
-from tests.lab import PYTHON, Lab, is_alive, read_response, wait_until
+from tests.lab import PYTHON, Lab, comm_of, is_alive, read_response, tree_of, uid_of, wait_until
+from tests.system.test_cgi import make_lab
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
@@ -177,3 +178,25 @@ def cpu_ticks(pid: int) -> int:
     with open(f"/proc/{pid}/stat") as stream:
         fields = stream.read().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+def job_box_of(child: int, runner: int) -> int:
+    """Return a child's descriptor number of the write end of its runner's job box."""
+    other = procs.peers()
+    ours = {procs.inode_of(target) for target in procs.descriptors(runner).values() if target.startswith("socket:")}
+    ends = {f"socket:[{other[inode]}]" for inode in ours & other.keys()}
+    return next(number for number, target in procs.descriptors(child).items() if target in ends)
+
+
+def test_a_job_box_shut_down_by_a_child_is_replaced() -> None:
+    """Neither does the dispatcher fork runner after runner for it, nor do the tenant's programs stay away."""
+    with make_lab() as lab:
+        lab.start()
+        assert lab.get("alice.test", "/cgi-bin/hello").body == b"hello\n"
+        pids = {comm_of(pid)[:3]: pid for pid in tree_of(lab.pid) if uid_of(pid) == lab.tenants["alice"].uid}
+        with procs.borrowed(pids["pc:"], job_box_of(pids["pc:"], pids["pr:"])) as box:
+            box.shutdown(socket.SHUT_WR)
+        wait_until(lambda: "the job box of #" in lab.error_log(), "the dispatcher replaces it")
+        wait_until(lambda: lab.get("alice.test", "/cgi-bin/hello").status == 200, "her programs run again")
+        assert lab.get("bob.test", "/cgi-bin/hello").body == b"hello\n"
+        assert lab.error_log().count("was shut down by a process that holds it") == 1
