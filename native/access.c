@@ -55,9 +55,9 @@ address_of(const struct sockaddr_storage *storage)
 }
 
 static bool
-is_in_network(const struct pc_req *req, struct pc_slice payload)
+is_in_network(const struct sockaddr_storage *address, struct pc_slice payload)
 {
-    struct address client = address_of(&req->client);
+    struct address client = address_of(address);
     const uint8_t *rule = (const uint8_t *)payload.base;
     if (payload.len < 2 || client.family != rule[0] || payload.len != (client.family == 4 ? 6u : 18u))
         return false;
@@ -65,6 +65,17 @@ is_in_network(const struct pc_req *req, struct pc_slice payload)
     if (whole > payload.len - 2 || memcmp(client.bytes, rule + 2, whole) != 0)
         return false;
     return rest == 0 || ((client.bytes[whole] ^ rule[2 + whole]) & (0xff00u >> rest & 0xff)) == 0;
+}
+
+bool
+pc_access_has(struct pc_slice leaves, const struct sockaddr_storage *address)
+{
+    struct pc_access_node leaf;
+    size_t at = 0;
+    while (pc_access_next(leaves, &at, &leaf) > 0)
+        if (leaf.kind == PC_ACC_IP && is_in_network(address, leaf.payload))
+            return true;
+    return false;
 }
 
 static bool
@@ -124,7 +135,7 @@ judge_leaf(const struct pc_req *req, const struct pc_access_node *node)
         fits = true;
         break;
     case PC_ACC_IP:
-        fits = is_in_network(req, node->payload);
+        fits = is_in_network(&req->client, node->payload);
         break;
     case PC_ACC_HOST:
         return judge_host(req, node->payload);

@@ -70,6 +70,7 @@ map_route(struct pc_child *child, int route_fd, struct pc_route_map **ret_map)
         const struct sockaddr_in *v4 = (const void *)listener; /* the port lies in the same place in both families */
         map->needs_local[i] = is_any_address(listener) && pc_route_needs_local(map->table, ntohs(v4->sin_port));
     }
+    map->has_fronts = pc_route_has_fronts(map->table, map->key);
     *ret_map = map;
     return 0;
 }
@@ -97,7 +98,13 @@ pc_child_set_route(struct pc_child *child, int route_fd)
     int error = map_route(child, route_fd, &map);
     if (error != 0)
         return error;
+    const struct pc_route_map *last = atomic_load(&child->route); /* only the main thread replaces it */
+    if (last != NULL)
+        memcpy(map->key_before, last->key, sizeof map->key_before);
+    else
+        memcpy(map->key_before, map->key, sizeof map->key_before);
     struct pc_route_map *before = atomic_exchange(&child->route, map);
+    atomic_store(&child->has_fronts, map->has_fronts);
     (void)pthread_mutex_lock(&child->retire_lock);
     if (before != NULL) {
         before->older = child->retired;
@@ -280,6 +287,9 @@ set_up(struct pc_child *child, const struct pc_child_options *options, const cha
         error = pc_route_check(child->config->own_route);
         if (error == 0)
             error = pc_route_check_values(child->config->own_route, child->config->host_count);
+        uint8_t no_key[PC_KEY_BYTES];
+        if (error == 0) /* one that listens looks at the server's table instead, which comes behind */
+            atomic_store(&child->has_fronts, pc_route_has_fronts(child->config->own_route, no_key));
     }
     if (error == 0) {
         *ret_why = "a listener has no address";

@@ -60,10 +60,18 @@ struct pc_route pc_route_find(struct pc_slice table, const struct sockaddr_stora
 /* Whether the answer on `port` depends on which local address it is (else the wildcard address does). */
 bool pc_route_needs_local(struct pc_slice table, uint16_t port);
 
+/* Whether connections to the local address begin with a PROXY protocol header (RemoteIPProxyProtocol). ret_peers: ACCESS leaves of
+ * who may send one; len 0 = everybody. */
+bool pc_route_front(struct pc_slice table, const struct sockaddr_storage *local, struct pc_slice *ret_peers);
+/* Whether any address has that. ret_key: of those who have this table; signs clients' addresses (hand.c); zero in an own table. */
+bool pc_route_has_fronts(struct pc_slice table, uint8_t ret_key[PC_KEY_BYTES]);
+
 /* A mapped server table; replaced while threads look things up, so they hold it by a hazard pointer. */
 struct pc_route_map {
     struct pc_slice table;
     bool needs_local[PC_MAX_LISTENERS];
+    bool has_fronts;
+    uint8_t key[PC_KEY_BYTES], key_before[PC_KEY_BYTES]; /* of fronts, and that of the table before this one */
     struct pc_route_map *older; /* retired, freed when no thread holds it */
 };
 
@@ -96,6 +104,12 @@ enum pc_phase {
     PC_PHASE_SEND,   /* sending the response */
     PC_PHASE_LINGER, /* answered and half-closed: reading until the client closes */
     PC_PHASES,
+};
+
+enum pc_front_state {
+    PC_FRONT_UNKNOWN, /* nobody has looked whether a PROXY protocol header comes first */
+    PC_FRONT_AWAITED,
+    PC_FRONT_TAKEN,   /* it was read, and `client` is what it said */
 };
 
 /* What a step leaves: go on with the (new) phase, wait for the socket, gone (freed or passed on), or a job for a thread that
@@ -138,6 +152,7 @@ struct pc_conn {
     int fd;
     uint8_t phase; /* enum pc_phase */
     uint8_t hops;
+    uint8_t front; /* enum pc_front_state */
     bool in_epoll, is_handed, is_parked, asks /* a job only Python can do */;
     uint64_t routed_name; /* hash of the last name that was found to be ours without being known by heart; 0 = none */
     bool is_received; /* its first request here is still to come: a name that is not ours was passed in error */
@@ -149,6 +164,7 @@ struct pc_conn {
     uint32_t wanted; /* PC_PHASE_WAIT: identity number */
     /* Aligned as a sockaddr_storage is, for they are read as one (pc_conn_local). */
     _Alignas(struct sockaddr_storage) union { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 v6; } client, local;
+    uint64_t front_tag; /* PC_FRONT_TAKEN: who listens has signed that `client` is this socket's */
     const struct pc_transport *transport;
     void *tls;
     uint64_t since_ns;       /* accepted, or the first byte of the head in work */
@@ -213,6 +229,7 @@ struct pc_child {
     int listener_fds[PC_MAX_LISTENERS];
     struct sockaddr_storage listener_addresses[PC_MAX_LISTENERS];
     _Atomic(struct pc_route_map *) route; /* NULL = does not accept */
+    _Atomic bool has_fronts; /* as in the route map: all that is asked for each connection */
     pthread_mutex_t retire_lock;
     struct pc_route_map *retired;
 
@@ -443,10 +460,13 @@ void pc_accept_resume(struct pc_child *child);
 enum pc_next pc_peek_step(struct pc_worker *worker, struct pc_conn *conn);
 /* Route `name` for this connection: own -> PC_PHASE_HEAD, another's -> handed over. */
 enum pc_next pc_peek_route(struct pc_worker *worker, struct pc_conn *conn, struct pc_slice name, struct pc_slice carried);
+/* The route map, or NULL; not freed until this worker lets go of it. */
+struct pc_route_map *pc_peek_hold_map(struct pc_worker *worker);
+void pc_peek_let_go(struct pc_worker *worker);
 
 /* hand.c: the hand-off; docs/protocol.md */
 #define PC_HAND_MAGIC 0x4F484350u /* "PCHO" */
-#define PC_HAND_VERSION 1
+#define PC_HAND_VERSION 2
 enum pc_hand_kind { PC_HAND_FRESH = 1, PC_HAND_CARRIED = 2 };
 
 struct pc_hand {
@@ -456,10 +476,18 @@ struct pc_hand {
     uint32_t carried_len; /* bytes behind this struct; 0 for PC_HAND_FRESH */
     uint32_t requests;    /* answered on this connection so far */
     uint32_t sender;      /* identity number, for the log only */
+    uint8_t client_family; /* 0: the socket's peer is the client; 4, 6: a front end said who it is, and tag that it did */
+    uint8_t zero;
+    uint16_t client_port;
+    uint8_t client[16];
+    uint64_t tag; /* pc_hand_sign, by who took the front end's header */
 };
+_Static_assert(sizeof(struct pc_hand) == 48, "struct pc_hand is what docs/protocol.md says, without gaps");
 
 /* Pure: whether a message of `len` bytes keeps the rules. Returns 0 or -PC_E_PEER. ret_carried points into raw. */
 int pc_hand_check_message(const char *raw, size_t len, struct pc_hand *ret_hand, struct pc_slice *ret_carried);
+/* The tag of conn's client and its socket, as the kernel numbers sockets: who has no key can neither make nor move one. */
+uint64_t pc_hand_sign(const uint8_t key[PC_KEY_BYTES], const struct pc_conn *conn);
 /* Send without waiting. 0, -PC_E_AGAIN (full), -PC_E_SYS. The caller closes its copy after 0. */
 int pc_hand_send(struct pc_child *child, uint32_t number, struct pc_conn *conn, struct pc_slice carried);
 /* Pass conn on, or hold it back when the inbox is full. conn is gone afterwards, or waits. */

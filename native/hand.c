@@ -25,6 +25,53 @@
 /* Descriptors that may be opened between two receptions: a file for each connection of a batch, and what threads open. */
 #define TIGHT_FDS 128
 
+/* ------------------------------------------------------------------ a client that a front end named */
+
+static void
+write_client(struct pc_hand *hand, const struct pc_conn *conn)
+{
+    bool is_v6 = conn->client.any.sa_family == AF_INET6;
+    hand->client_family = is_v6 ? 6 : 4;
+    hand->client_port = ntohs(is_v6 ? conn->client.v6.sin6_port : conn->client.v4.sin_port);
+    if (is_v6)
+        memcpy(hand->client, &conn->client.v6.sin6_addr, 16);
+    else
+        memcpy(hand->client, &conn->client.v4.sin_addr, 4);
+    hand->tag = conn->front_tag;
+}
+
+static void
+read_client(struct pc_conn *conn, const struct pc_hand *hand)
+{
+    memset(&conn->client, 0, sizeof conn->client);
+    if (hand->client_family == 6) {
+        conn->client.v6.sin6_family = AF_INET6;
+        conn->client.v6.sin6_port = htons(hand->client_port);
+        memcpy(&conn->client.v6.sin6_addr, hand->client, 16);
+    } else {
+        conn->client.v4.sin_family = AF_INET;
+        conn->client.v4.sin_port = htons(hand->client_port);
+        memcpy(&conn->client.v4.sin_addr, hand->client, 4);
+    }
+    conn->front = PC_FRONT_TAKEN;
+    conn->front_tag = hand->tag;
+}
+
+uint64_t
+pc_hand_sign(const uint8_t key[PC_KEY_BYTES], const struct pc_conn *conn)
+{
+    struct { uint64_t cookie; uint8_t family, zero; uint16_t port; uint32_t more_zero; uint8_t client[16]; } what = {0};
+    struct pc_hand hand = {0};
+    socklen_t len = sizeof what.cookie;
+    if (getsockopt(conn->fd, SOL_SOCKET, SO_COOKIE, &what.cookie, &len) < 0) /* no two sockets have the same, ever */
+        pc_die(111, "the kernel does not number sockets (SO_COOKIE)");
+    write_client(&hand, conn);
+    what.family = hand.client_family;
+    what.port = hand.client_port;
+    memcpy(what.client, hand.client, sizeof what.client);
+    return pc_siphash(key, &what, sizeof what);
+}
+
 /* ------------------------------------------------------------------ sending */
 
 int
@@ -39,6 +86,8 @@ pc_hand_send(struct pc_child *child, uint32_t number, struct pc_conn *conn, stru
         .requests = conn->requests,
         .sender = child->config->identity_no,
     };
+    if (conn->front == PC_FRONT_TAKEN)
+        write_client(&hand, conn);
     struct iovec parts[2] = {{&hand, sizeof hand}, {(void *)(uintptr_t)carried.base, carried.len}};
     union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control = {0};
     struct msghdr message = {
@@ -209,6 +258,19 @@ pc_hand_retry(struct pc_worker *worker)
 
 /* ------------------------------------------------------------------ receiving */
 
+/* Nothing behind an address's bytes, and nothing at all where there is none. */
+static bool
+is_client_well_formed(const struct pc_hand *hand)
+{
+    static const uint8_t zeros[16];
+    size_t used = hand->client_family == 6 ? 16 : hand->client_family;
+    if (hand->client_family != 0 && hand->client_family != 4 && hand->client_family != 6)
+        return false;
+    if (hand->zero != 0 || memcmp(hand->client + used, zeros, sizeof zeros - used) != 0)
+        return false;
+    return hand->client_family != 0 || (hand->client_port == 0 && hand->tag == 0);
+}
+
 int
 pc_hand_check_message(const char *raw, size_t len, struct pc_hand *ret_hand, struct pc_slice *ret_carried)
 {
@@ -216,6 +278,8 @@ pc_hand_check_message(const char *raw, size_t len, struct pc_hand *ret_hand, str
     if (len < sizeof hand)
         return -PC_E_PEER;
     memcpy(&hand, raw, sizeof hand);
+    if (!is_client_well_formed(&hand))
+        return -PC_E_PEER;
     bool is_fresh = hand.kind == PC_HAND_FRESH && hand.carried_len == 0;
     bool is_carried = hand.kind == PC_HAND_CARRIED && hand.carried_len > 0 && hand.carried_len <= PC_IN_MAX;
     if (hand.magic != PC_HAND_MAGIC || hand.version != PC_HAND_VERSION || (!is_fresh && !is_carried)
@@ -375,6 +439,34 @@ pc_hand_say_refused(struct pc_worker *worker)
               (unsigned)atomic_exchange(&child->refused_unsaid, 0));
 }
 
+/* A front end's word for who the client is counts where front ends are expected, and there it must not be missing, for the socket's peer
+ * is no client then. Who listens has the key, and believes only what another who listens has signed for this very socket; the
+ * others have their messages from those alone. Returns NULL, or why not. */
+static const char *
+take_client(struct pc_worker *worker, struct pc_conn *conn, const struct pc_hand *hand)
+{
+    const struct pc_route_map *map = pc_peek_hold_map(worker);
+    struct pc_slice peers = {0};
+    const char *why = NULL;
+    bool is_front = pc_route_front(map != NULL ? map->table : worker->child->config->own_route, pc_conn_local(conn), &peers);
+    if (is_front != (hand->client_family != 0))
+        why = is_front ? "no front end named its client" : "it names a client, but no front end is expected on its address";
+    if (why == NULL && is_front)
+        read_client(conn, hand);
+    if (why == NULL && is_front && map != NULL && hand->tag != pc_hand_sign(map->key, conn)
+        && hand->tag != pc_hand_sign(map->key_before, conn))
+        why = "nobody who listens has signed its client's address";
+    pc_peek_let_go(worker);
+    return why;
+}
+
+/* All that is asked of a hand-off where no front end is expected anywhere. */
+static bool
+may_name_client(const struct pc_worker *worker, const struct pc_hand *hand)
+{
+    return hand->client_family != 0 || atomic_load_explicit(&worker->child->has_fronts, memory_order_relaxed);
+}
+
 /* The connection that a checked message speaks of, or NULL. Owns fd from here on. */
 static struct pc_conn *
 adopt(struct pc_worker *worker, int fd, const struct pc_hand *hand)
@@ -386,6 +478,13 @@ adopt(struct pc_worker *worker, int fd, const struct pc_hand *hand)
         (void)close(fd);
         if (conn != NULL)
             pc_conn_forget(worker, conn);
+        return NULL;
+    }
+    const char *why = may_name_client(worker, hand) ? take_client(worker, conn, hand) : NULL;
+    if (why != NULL) {
+        count_refused(worker, why);
+        (void)close(fd);
+        pc_conn_forget(worker, conn);
         return NULL;
     }
     conn->is_handed = conn->is_received = true;

@@ -7,6 +7,7 @@
 #define PC_MAX_FIELDS 100 /* count: default of LimitRequestFields (httpd) */
 #define PC_MAX_FIELDS_HARD 256 /* count: what LimitRequestFields may be raised to */
 #define PC_MAX_HOST_BYTES 255 /* bytes: longest server name: RFC 1035 2.3.4 */
+#define PC_MAX_PROXYHDR_BYTES 536 /* bytes: PROXY protocol header: what one segment always carries (proxy-protocol.txt 2.2) */
 #define PC_MAX_PEEK_BYTES 16384 /* bytes: looked at before the connection's owner is known */
 #define PC_MAX_PATH_BYTES 4095 /* bytes: PATH_MAX less its NUL */
 #define PC_MAX_RANGES 5 /* count: ranges in one Range field; more are answered with the whole file */

@@ -83,6 +83,9 @@ uint32_t pc_crc32(const char *base, size_t len); /* zlib's */
 size_t pc_number(char *out, uint64_t number);
 /* Digits only, 1..19 of them, no sign, no blank. Returns 0 or -PC_E_BAD. */
 int pc_parse_u64(struct pc_slice s, uint64_t *ret_number);
+/* siphash.c: SipHash-2-4 */
+#define PC_KEY_BYTES 16
+uint64_t pc_siphash(const uint8_t key[PC_KEY_BYTES], const void *bytes, size_t len);
 uint64_t pc_now_ns(void);  /* CLOCK_MONOTONIC */
 int64_t pc_wall_us(void);  /* CLOCK_REALTIME, microseconds */
 _Noreturn void pc_bug(const char *what);             /* our mistake: aborts; never compiled out */
@@ -154,6 +157,16 @@ struct pc_hostname {
 /* Strict: letters, digits, '-', '_', '.', or a bracketed IPv6 literal, then an optional port 0..65535; nothing else.
  * Empty: len 0 and port 0, allowed (RFC 9110 7.2). Returns 0 or -PC_E_BAD. */
 int pc_host_parse(struct pc_slice raw, struct pc_hostname *ret_host);
+
+/* proxyhdr.c: what a front end says before a client's first byte (PROXY protocol, versions 1 and 2) */
+
+struct pc_proxyhdr {
+    bool has_client; /* false: LOCAL or UNKNOWN: the socket's peer is the client */
+    union { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 v6; } client;
+};
+
+/* Returns the header's length (at most PC_MAX_PROXYHDR_BYTES), 0, or -PC_E_BAD with ret_why: static text for the error log. */
+int pc_proxyhdr_parse(const char *buf, size_t len, struct pc_proxyhdr *ret_header, const char **ret_why);
 
 /* h1.c: the head of an HTTP/1.1 request (RFC 9112), stricter than most; works on peeked bytes, no allocation */
 
@@ -535,6 +548,8 @@ void pc_serve_error(struct pc_req *req, uint32_t status);
 void pc_map_layers(struct pc_req *req);     /* Location walk, Directory and Files walk: fills layers, options */
 /* access.c: Require and Order/Allow/Deny. Returns 0 allowed, -PC_E_FORBIDDEN, or 1 = Python must be asked for the name. */
 int pc_access_check(struct pc_req *req);
+/* Whether one of ACCESS leaves (ip) has the address. */
+bool pc_access_has(struct pc_slice leaves, const struct sockaddr_storage *address);
 /* file.c: openat2 below a held root; index files; conditional requests; ranges */
 int pc_file_open(struct pc_req *req, int root_fd, const char *relative, int *ret_fd, int *ret_errno);
 enum pc_serve pc_file_serve(struct pc_req *req);

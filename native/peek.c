@@ -1,9 +1,11 @@
 /* peek.c - look at the first bytes of a connection without taking them, and decide whose it is.
  * Runs as:  child that listens (User, or a tenant's uid under AcceptScope any).   Sees: a stranger's first bytes.
  * Holds:    the route table; no key, no tenant's record but its own.   Distrusts: every byte.
- * Before:   accept.c   After: route.c, then hand.c (another's) or request.c (ours) */
+ *           Where front ends send PROXY protocol headers (RemoteIPProxyProtocol) it also reads those, and those bytes only.
+ * Before:   accept.c   After: proxyhdr.c, route.c, then hand.c (another's) or request.c (ours) */
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "child.h"
@@ -16,10 +18,131 @@ has_ended(const struct pc_conn *conn)
     return poll(&state, 1, 0) > 0 && (state.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
+/* A map that cannot be freed while this worker's hazard points at it. */
+struct pc_route_map *
+pc_peek_hold_map(struct pc_worker *worker)
+{
+    struct pc_route_map *map = atomic_load(&worker->child->route);
+    for (;;) {
+        atomic_store(&worker->hazard, map);
+        struct pc_route_map *again = atomic_load(&worker->child->route);
+        if (again == map)
+            return map;
+        map = again;
+    }
+}
+
+void
+pc_peek_let_go(struct pc_worker *worker)
+{
+    atomic_store_explicit(&worker->hazard, NULL, memory_order_release);
+}
+
+static void
+learn_local_address(const struct pc_route_map *map, struct pc_conn *conn)
+{
+    if (conn->is_handed || !map->needs_local[conn->listener])
+        return;
+    socklen_t len = sizeof conn->local;
+    (void)getsockname(conn->fd, &conn->local.any, &len); /* a connected socket has one; else the listener's stays */
+}
+
+/* ------------------------------------------------------------------ a front end's header */
+
+static enum pc_next
+refuse_front(struct pc_worker *worker, struct pc_conn *conn, const char *why)
+{
+    pc_request_say(worker->child, conn, PC_ERROR, "remoteip", why);
+    pc_conn_close(worker, conn);
+    return PC_GONE;
+}
+
+/* Whether front ends send to the address that the connection came in on: then its header is awaited. False: this peer is none. */
+static bool
+find_front(struct pc_worker *worker, struct pc_conn *conn)
+{
+    const struct pc_route_map *map = pc_peek_hold_map(worker);
+    struct pc_slice peers = {0};
+    bool is_front = false, is_listed = true;
+    if (map != NULL) {
+        learn_local_address(map, conn);
+        is_front = pc_route_front(map->table, pc_conn_local(conn), &peers);
+        is_listed = peers.len == 0 || pc_access_has(peers, (const void *)&conn->client);
+    }
+    pc_peek_let_go(worker);
+    if (is_front)
+        conn->front = PC_FRONT_AWAITED;
+    return is_listed;
+}
+
+static void
+take_client(struct pc_worker *worker, struct pc_conn *conn, const struct pc_proxyhdr *header)
+{
+    if (header->has_client)
+        memcpy(&conn->client, &header->client, sizeof header->client); /* UNSAFE: the same union */
+    const struct pc_route_map *map = pc_peek_hold_map(worker);
+    if (map != NULL)
+        conn->front_tag = pc_hand_sign(map->key, conn);
+    pc_peek_let_go(worker);
+    conn->front = PC_FRONT_TAKEN;
+}
+
+/* Half a header, or nothing yet. */
+static enum pc_next
+await_front(struct pc_worker *worker, struct pc_conn *conn, bool has_bytes)
+{
+    if (has_bytes && has_ended(conn))
+        return refuse_front(worker, conn, "AH10634: RemoteIPProxyProtocol: connection closed before a complete header was received");
+    if (has_bytes)
+        pc_transport_acknowledge(conn);
+    return pc_conn_watch(worker->child, conn) == 0 ? PC_WAIT : pc_request_refuse(worker, conn, 503);
+}
+
+/* The header is looked at until it is whole; then just its bytes are read, by this process alone: what follows stays in the socket. */
+static enum pc_next
+read_front(struct pc_worker *worker, struct pc_conn *conn)
+{
+    ssize_t count = recv(conn->fd, worker->out, PC_MAX_PROXYHDR_BYTES, MSG_PEEK | MSG_DONTWAIT);
+    struct pc_proxyhdr header;
+    const char *why = NULL;
+    if (count < 0 && (errno == EAGAIN || errno == EINTR))
+        return await_front(worker, conn, false);
+    if (count <= 0) { /* somebody has looked whether the port is open */
+        pc_conn_close(worker, conn);
+        return PC_GONE;
+    }
+    int len = pc_proxyhdr_parse(worker->out, (size_t)count, &header, &why);
+    if (len < 0)
+        return refuse_front(worker, conn, why);
+    if (len == 0)
+        return await_front(worker, conn, true);
+    if (recv(conn->fd, worker->out, (size_t)len, MSG_DONTWAIT) != len) { /* reset a moment ago */
+        pc_conn_close(worker, conn);
+        return PC_GONE;
+    }
+    take_client(worker, conn, &header);
+    return PC_GO;
+}
+
+static enum pc_next
+front_step(struct pc_worker *worker, struct pc_conn *conn)
+{
+    if (conn->front == PC_FRONT_UNKNOWN && !find_front(worker, conn))
+        return refuse_front(worker, conn, "RemoteIPProxyProtocol: neither RemoteIPInternalProxy nor RemoteIPTrustedProxy lists this peer");
+    return conn->front == PC_FRONT_AWAITED ? read_front(worker, conn) : PC_GO;
+}
+
+/* ------------------------------------------------------------------ the name */
+
 /* Looking is not reading: the bytes stay in the socket for whoever owns the name. */
 enum pc_next
 pc_peek_step(struct pc_worker *worker, struct pc_conn *conn)
 {
+    if (atomic_load_explicit(&worker->child->has_fronts, memory_order_relaxed) && !conn->is_handed) {
+        enum pc_next next = front_step(worker, conn);
+        if (next != PC_GO)
+            return next;
+    }
     ssize_t count = recv(conn->fd, worker->out, PC_MAX_PEEK_BYTES, MSG_PEEK | MSG_DONTWAIT);
     if (count < 0 && (errno == EAGAIN || errno == EINTR))
         return pc_conn_watch(worker->child, conn) == 0 ? PC_WAIT : pc_request_refuse(worker, conn, 503);
@@ -46,29 +169,6 @@ pc_peek_step(struct pc_worker *worker, struct pc_conn *conn)
     return pc_peek_route(worker, conn, (struct pc_slice){name.name, name.len}, (struct pc_slice){0});
 }
 
-static void
-learn_local_address(const struct pc_route_map *map, struct pc_conn *conn)
-{
-    if (conn->is_handed || !map->needs_local[conn->listener])
-        return;
-    socklen_t len = sizeof conn->local;
-    (void)getsockname(conn->fd, &conn->local.any, &len); /* a connected socket has one; else the listener's stays */
-}
-
-/* A map that cannot be freed while this worker's hazard points at it. */
-static struct pc_route_map *
-hold_map(struct pc_worker *worker)
-{
-    struct pc_route_map *map = atomic_load(&worker->child->route);
-    for (;;) {
-        atomic_store(&worker->hazard, map);
-        struct pc_route_map *again = atomic_load(&worker->child->route);
-        if (again == map)
-            return map;
-        map = again;
-    }
-}
-
 static enum pc_next
 keep(struct pc_conn *conn)
 {
@@ -92,12 +192,12 @@ enum pc_next
 pc_peek_route(struct pc_worker *worker, struct pc_conn *conn, struct pc_slice name, struct pc_slice carried)
 {
     const struct pc_config *config = worker->child->config;
-    struct pc_route_map *map = hold_map(worker);
+    struct pc_route_map *map = pc_peek_hold_map(worker);
     if (map == NULL)
         return route_by_own_table(worker, conn, name);
     learn_local_address(map, conn);
     struct pc_route route = pc_route_find(map->table, pc_conn_local(conn), name);
-    atomic_store_explicit(&worker->hazard, NULL, memory_order_release);
+    pc_peek_let_go(worker);
     uint32_t number = route.how == PC_ROUTE_NONE ? 0 : route.value; /* 0: the unassigned identity, the main server's */
     if (number == config->identity_no)
         return keep(conn);

@@ -25,6 +25,16 @@ struct table_entry {
     char name[];
 } __attribute__((packed));
 
+/* Of an address with FLAG_FRONT: the offset of one stands behind its wildcards, 0 = none. */
+struct table_front {
+    uint8_t key[PC_KEY_BYTES];
+    uint32_t len;
+    char peers[];
+};
+
+#define FLAG_TLS 1u
+#define FLAG_FRONT 2u
+
 _Static_assert(sizeof(struct table_head) == 24 && sizeof(struct table_address) == 40, "wire/route.py");
 
 static const struct table_head *
@@ -62,6 +72,27 @@ entries_hold(struct pc_slice table, uint32_t at, uint32_t count, bool may_be_fre
     return true;
 }
 
+static const struct table_front *
+front_of(struct pc_slice table, const struct table_address *address)
+{
+    uint32_t at = ((const uint32_t *)(const void *)(table.base + address->wild_at))[address->wild_count];
+    return at != 0 ? (const void *)(table.base + at) : NULL;
+}
+
+/* Called once the wildcards are known to lie in the table. */
+static bool
+front_holds(struct pc_slice table, const struct table_address *address)
+{
+    if ((address->flags & FLAG_FRONT) == 0)
+        return true;
+    uint32_t end = address->wild_at + 4 * address->wild_count;
+    if (table.len - end < 4)
+        return false;
+    uint32_t at = *(const uint32_t *)(const void *)(table.base + end);
+    return at == 0 || (at % 4 == 0 && at <= table.len && table.len - at >= sizeof(struct table_front)
+                       && front_of(table, address)->len <= table.len - at - sizeof(struct table_front));
+}
+
 static bool
 buckets_have_room(struct pc_slice table, const struct table_address *address)
 {
@@ -85,7 +116,8 @@ pc_route_check(struct pc_slice table)
         const struct table_address *address = &addresses_of(table)[i];
         uint32_t count = address->bucket_count;
         if (count == 0 || (count & (count - 1)) != 0 || !entries_hold(table, address->bucket_at, count, true)
-            || !entries_hold(table, address->wild_at, address->wild_count, false) || !buckets_have_room(table, address))
+            || !entries_hold(table, address->wild_at, address->wild_count, false) || !front_holds(table, address)
+            || !buckets_have_room(table, address))
             return -PC_E_FORMAT;
     }
     return 0;
@@ -196,7 +228,7 @@ pc_route_find(struct pc_slice table, const struct sockaddr_storage *local, struc
     const struct table_address *address = find_for_connection(table, &key);
     if (address == NULL)
         return (struct pc_route){.value = PC_NO_HOST};
-    bool is_tls = (address->flags & 1) != 0;
+    bool is_tls = (address->flags & FLAG_TLS) != 0;
     const uint32_t *buckets = (const void *)(table.base + address->bucket_at);
     uint32_t crc = pc_crc32(name.base, name.len), mask = address->bucket_count - 1;
     for (uint32_t slot = crc & mask; name.len > 0 && buckets[slot] != 0; slot = (slot + 1) & mask) {
@@ -212,6 +244,33 @@ pc_route_find(struct pc_slice table, const struct sockaddr_storage *local, struc
     }
     enum pc_route_how how = address->fallback == PC_NO_HOST ? PC_ROUTE_NONE : PC_ROUTE_DEFAULT;
     return (struct pc_route){.value = address->fallback, .how = how, .is_tls = is_tls};
+}
+
+bool
+pc_route_front(struct pc_slice table, const struct sockaddr_storage *local, struct pc_slice *ret_peers)
+{
+    struct local_key key = key_of(local);
+    const struct table_address *address = find_for_connection(table, &key);
+    if (address == NULL || (address->flags & FLAG_FRONT) == 0)
+        return false;
+    const struct table_front *front = front_of(table, address);
+    *ret_peers = front != NULL ? (struct pc_slice){front->peers, front->len} : (struct pc_slice){0};
+    return true;
+}
+
+bool
+pc_route_has_fronts(struct pc_slice table, uint8_t ret_key[PC_KEY_BYTES])
+{
+    for (uint32_t i = 0; i < head_of(table)->address_count; i++) {
+        const struct table_address *address = &addresses_of(table)[i];
+        if ((address->flags & FLAG_FRONT) == 0)
+            continue;
+        const struct table_front *front = front_of(table, address);
+        if (front != NULL)
+            memcpy(ret_key, front->key, PC_KEY_BYTES);
+        return true;
+    }
+    return false;
 }
 
 bool

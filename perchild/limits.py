@@ -27,6 +27,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("MAX_FIELDS", 100, "count", "default of LimitRequestFields (httpd)"),
     Limit("MAX_FIELDS_HARD", 256, "count", "what LimitRequestFields may be raised to"),
     Limit("MAX_HOST_BYTES", 255, "bytes", "longest server name: RFC 1035 2.3.4"),
+    Limit("MAX_PROXYHDR_BYTES", 536, "bytes", "PROXY protocol header: what one segment always carries (proxy-protocol.txt 2.2)"),
     Limit("MAX_PEEK_BYTES", 16384, "bytes", "looked at before the connection's owner is known"),
     Limit("MAX_PATH_BYTES", 4095, "bytes", "PATH_MAX less its NUL"),
     Limit("MAX_RANGES", 5, "count", "ranges in one Range field; more are answered with the whole file"),

@@ -9,6 +9,7 @@ Before: load.py   After: the dispatcher reads wire.plan.Compiled
 from __future__ import annotations
 
 import hashlib
+import secrets
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -159,7 +160,7 @@ def _compile(work: Work, tree: Tree, mpm: str, loader: Loader) -> tuple[Compiled
         infos.append(_describe(draft, group.person, packer, main_file))
         routes.add(draft, group, len(group.hosts))
         group.hosts.append(packer.pack(draft, group, f"{infos[-1].file}:{infos[-1].line}"))
-    routes.finish(unassigned)
+    routes.finish(unassigned, work.groups.values())
     _check_roots(work, packer)
     listeners = _make_listeners(work)
     numbers = _make_numbers(work, mpm, fixed_count)
@@ -168,7 +169,7 @@ def _compile(work: Work, tree: Tree, mpm: str, loader: Loader) -> tuple[Compiled
         return None, None
     _warn_scope(work)
     plan, records = _make_plan(work, tree, mpm, packer, listeners, numbers, hashlib.sha256(types).hexdigest())
-    table = build_table(list(routes.addresses.values()), work.options.generation)
+    table = build_table(list(routes.addresses.values()), work.options.generation, secrets.token_bytes(16))
     model = _make_model(work, tree, mpm, plan, infos)
     return Compiled(plan, table, types, records), model
 

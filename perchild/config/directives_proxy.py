@@ -147,5 +147,6 @@ ROWS: tuple[Row, ...] = (
     custom("RemoteIPTrustedProxy", BOTH, "address|network|host ...", (1, MANY), _parse_addresses, "host", "remote_ip_trusted",
            "Front ends that are believed if they name a public address", store="extend"),
     one("RemoteIPProxyProtocol", BOTH, FLAG, "host", "proxy_protocol",
-        "Whether connections begin with a PROXY protocol header (version 1 or 2), taken from the front ends above only", default="Off"),
+        "Whether connections begin with a PROXY protocol header (version 1 or 2), which must be there. It counts for the whole address. Only "
+        "the front ends above may send one; where none is listed, any peer", default="Off"),
 )

@@ -1,11 +1,14 @@
 """Addresses and names of hosts -> the server's route table, and each record's own.
 
 The first host of an address is its default; the first mention of a name wins; the main server (host 0 of the unassigned identity)
-answers on every address that no <VirtualHost> covers.
-Runs as: compile (pure).  Source: httpd's vhost.c.
+answers on every address that no <VirtualHost> covers. Whether front ends send PROXY protocol headers belongs to an address too: they
+do so before any name is known.
+Runs as: compile (pure).  Source: httpd's vhost.c, mod_remoteip.c.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from perchild.config.collect import Draft
 from perchild.config.hosts import Group
@@ -24,6 +27,11 @@ class Routes:
         self.addresses: dict[Key, Address] = {}
         self._work = work
         self._sources: dict[tuple[Key, str], Node | None] = {}
+        self._fronts: dict[Key, tuple[bool, Node | None]] = {}
+        self._peers: dict[Key, dict[bytes, None]] = {}
+        self._main = work.collected.main.host
+        if "proxy_protocol" in self._main:
+            self._fronts[ANY] = (self._main["proxy_protocol"], None)
 
     def add(self, draft: Draft, group: Group, index: int) -> None:
         """Add a host: the one with `index` in the record of `group`."""
@@ -40,6 +48,7 @@ class Routes:
                 own.default = index
             for one in names:
                 self._add_name(key, one, (address, group.number), (own, index), draft.node)
+            self._add_front(key, draft)
 
     def _add_name(self, key: Key, name: str, of_server: tuple[Address, int], of_group: tuple[Address, int], node: Node | None) -> None:
         if "*" in name or "?" in name:
@@ -55,8 +64,36 @@ class Routes:
         if first is not node and first is not None:
             self._work.warn(node, f"{name} is already the name of the host of {first.file}:{first.line}: this one is not reached by it")
 
-    def finish(self, unassigned: Group) -> None:
-        """Add what answers where no host does: the main server."""
+    def _add_front(self, key: Key, draft: Draft) -> None:
+        """RemoteIPProxyProtocol of one host is that of its address: of all that say something the last one counts, as in httpd."""
+        peers = self._peers.setdefault(key, {})
+        for name in ("remote_ip_internal", "remote_ip_trusted"):
+            peers.update(dict.fromkeys(draft.host.get(name) or self._main.get(name) or ()))
+        if "proxy_protocol" not in draft.host:
+            return
+        is_on = draft.host["proxy_protocol"]
+        was_on, node = self._fronts.get(key, (is_on, None))
+        if was_on != is_on and node is not None:
+            self._work.warn(draft.node, f"RemoteIPProxyProtocol {'On' if is_on else 'Off'} here is for the whole address, and so overrides "
+                                        f"that of the host of {node.file}:{node.line}")
+        self._fronts[key] = (is_on, draft.node)
+
+    def _has_front(self, key: Key) -> bool:
+        """Whether connections to an address begin with a header: On for it or a wider one, and not Off for any of them."""
+        said = [is_on for one, (is_on, _) in self._fronts.items() if one[:2] in {key[:2], ANY[:2]} and one[2] in {key[2], 0}]
+        return bool(said) and all(said)
+
+    def finish(self, unassigned: Group, groups: Iterable[Group]) -> None:
+        """Add what answers where no host does: the main server. Tell the addresses of all groups whether front ends send to them."""
         if ANY not in self.addresses:
             self.addresses[ANY] = Address(*ANY, unassigned.number)
             unassigned.addresses.setdefault(ANY, Address(*ANY)).default = 0
+        if not any(is_on for is_on, _ in self._fronts.values()):
+            return
+        for key, address in self.addresses.items():
+            address.is_front = self._has_front(key)
+            listed = self._peers.get(key, dict.fromkeys((*self._main.get("remote_ip_internal", ()), *self._main.get("remote_ip_trusted", ()))))
+            address.peers = b"".join(listed)
+        for group in groups:
+            for key, own in group.addresses.items():
+                own.is_front = self.addresses[key].is_front

@@ -29,17 +29,18 @@ from tests.lab import Lab, read_response, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
-HEAD = struct.Struct("<IHBBIII")
-MAGIC, VERSION, FRESH, CARRIED = 0x4F484350, 1, 1, 2
+HEAD = struct.Struct("<IHBBIIIBBH16sQ")
+MAGIC, VERSION, FRESH, CARRIED = 0x4F484350, 2, 1, 2
 CARRIED_MAX = limits.value("MAX_HEAD_BYTES") + 8192
 HOPS_MAX = limits.value("MAX_HOPS")
 
 
 def message(kind: int = FRESH, carried: bytes = b"", *, hops: int = 1, magic: int = MAGIC, version: int = VERSION,
-            carried_len: int | None = None, requests: int = 0) -> bytes:
-    """Return a hand-off's bytes; a right one unless told otherwise."""
+            carried_len: int | None = None, requests: int = 0, client: tuple[int, int, bytes, int] = (0, 0, b"", 0), zero: int = 0) -> bytes:
+    """Return a hand-off's bytes; a right one unless told otherwise. client: family, port, address, tag."""
     length = len(carried) if carried_len is None else carried_len
-    return HEAD.pack(magic, version, kind, hops, length, requests, 0) + carried
+    family, port, address, tag = client
+    return HEAD.pack(magic, version, kind, hops, length, requests, 0, family, zero, port, address, tag) + carried
 
 
 @dataclass
@@ -236,7 +237,9 @@ BROKEN: dict[str, bytes] = {
     "wrong magic": message(magic=MAGIC + 1),
     "magic the other way round": message(magic=int.from_bytes(MAGIC.to_bytes(4, "little"), "big")),
     "version 0": message(version=0),
-    "version 2": message(version=2),
+    "version 1": message(version=1),
+    "version 3": message(version=3),
+    "as long as version 1": message(version=1)[:20],
     "kind 0": message(0),
     "kind 3": message(3),
     "kind 255": message(255),
@@ -250,6 +253,16 @@ BROKEN: dict[str, bytes] = {
     "carried_len says most of all": message(CARRIED, CARRIED_REQUEST, carried_len=0xFFFFFFFF),
     "carried_len without bytes": message(CARRIED, carried_len=20),
     "fresh with a length": message(FRESH, carried_len=20),
+    "a byte that must be zero": message(zero=1),
+    "a client of family 5": message(client=(5, 0, b"", 0)),
+    "a client of family 255": message(client=(255, 1, bytes(16), 1)),
+    "a client's port without a family": message(client=(0, 80, b"", 0)),
+    "a client's address without a family": message(client=(0, 0, b"\x7f\0\0\1", 0)),
+    "a client's tag without a family": message(client=(0, 0, b"", 1)),
+    "an IPv4 client with 16 bytes": message(client=(4, 80, b"\x7f\0\0\1" + bytes(11) + b"\1", 1)),
+    "a client where no front end is expected": message(client=(4, 80, b"\x7f\0\0\1", 1)),
+    "an IPv6 client where no front end is expected": message(client=(6, 80, bytes(15) + b"\1", 1)),
+    "a client with carried bytes where no front end is expected": message(CARRIED, CARRIED_REQUEST, client=(4, 80, b"\x7f\0\0\1", 1)),
     "too much carried": message(CARRIED, CARRIED_REQUEST.ljust(CARRIED_MAX + 1, b"x")),
 }
 
@@ -279,7 +292,7 @@ def test_random_messages_are_refused(attack: Attack) -> None:
     rng = random.Random(4711)
     with connection(attack, request("alice.test")) as (client, fd), attack.refusing(10_000):
         for _ in range(10_000):
-            size = rng.choice((0, 1, 19, 20, 21, 24, 64, 500))
+            size = rng.choice((0, 1, 19, 20, 47, 48, 49, 64, 500))
             attack.send(rng.randbytes(size), fd)
         client.setblocking(False)
         with pytest.raises(BlockingIOError):

@@ -140,7 +140,7 @@ def test_a_flooded_unassigned_inbox_delays_nobody(lab: Lab) -> None:
         for _ in range(10):
             try:
                 while sent < 20_000:
-                    inbox.send(struct.pack("<IHBBIII", 0, 0, 0, 0, 0, 0, 0), socket.MSG_DONTWAIT)
+                    inbox.send(struct.pack("<IHBBIIIBBH16sQ", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b"", 0), socket.MSG_DONTWAIT)
                     sent += 1
             except BlockingIOError:
                 pass

@@ -4,6 +4,7 @@
 /* sources: h1.c hand.c host.c listing.c log.c loop.c map.c mime.c page.c peek.c record.c regex.c request.c respond.c route.c serve.c settings.c */
 /* sources: tlv.c transport.c uri.c util.c wild.c */
 /* sources: why.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c target.c job.c program.c reply.c cgienv.c */
+/* sources: proxyhdr.c siphash.c */
 /* flags: -D_GNU_SOURCE */
 /* libs: -lpcre2-8 */
 /* seeds: hand */
@@ -26,6 +27,8 @@ check(const char *raw, size_t len)
     MUST(len >= sizeof hand && memcmp(&hand, copy, sizeof hand) == 0);
     MUST(hand.magic == PC_HAND_MAGIC && hand.version == PC_HAND_VERSION && hand.hops >= 1 && hand.hops <= PC_MAX_HOPS);
     MUST(carried.base == copy + sizeof hand && carried.len == len - sizeof hand && carried.len == hand.carried_len);
+    MUST((hand.client_family == 0 && hand.client_port == 0 && hand.tag == 0) || hand.client_family == 4 || hand.client_family == 6);
+    MUST(hand.client_family == 6 || (hand.zero == 0 && memcmp(hand.client + hand.client_family, "\0\0\0\0\0\0\0\0\0\0\0", 12) == 0));
     MUST(hand.kind == (carried.len > 0 ? PC_HAND_CARRIED : PC_HAND_FRESH) && carried.len <= PC_IN_MAX);
     free(copy);
 }

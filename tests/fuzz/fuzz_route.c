@@ -43,6 +43,18 @@ look_up(struct pc_slice table, const struct sockaddr_storage *local, const char 
     free(copy);
 }
 
+/* Peers lie in the table, to their last byte. */
+static void
+look_for_front(struct pc_slice table, const struct sockaddr_storage *local)
+{
+    uint8_t key[PC_KEY_BYTES];
+    struct pc_slice peers;
+    if (!pc_route_front(table, local, &peers))
+        return;
+    MUST(pc_route_has_fronts(table, key));
+    MUST(peers.len == 0 || (peers.base >= table.base && peers.base + peers.len <= table.base + table.len));
+}
+
 /* Names from everywhere in the table, so that buckets and wildcards are met, on its addresses and on others. */
 static void
 look_up_all(struct pc_slice table, int is_bounded)
@@ -62,6 +74,8 @@ look_up_all(struct pc_slice table, int is_bounded)
         look_up(table, &v4, table.base + at, len, is_bounded);
         look_up(table, &v6, table.base + at, len / 3, is_bounded);
         (void)pc_route_needs_local(table, port);
+        look_for_front(table, &v4);
+        look_for_front(table, &v6);
     }
 }
 
