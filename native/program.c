@@ -71,8 +71,9 @@ pc_program_handler(const struct pc_req *req)
     return req->by_script_alias ? PC_S("cgi-script") : PC_S("");
 }
 
-const struct pc_action *
-pc_program_action(const struct pc_req *req, struct pc_slice name)
+/* What Action says of a handler or media type, wherever the request is. */
+static const struct pc_action *
+find_action(const struct pc_req *req, struct pc_slice name)
 {
     const char *end = name.len > 0 ? memchr(name.base, ';', name.len) : NULL; /* of a media type, its parameters */
     if (end != NULL)
@@ -82,11 +83,21 @@ pc_program_action(const struct pc_req *req, struct pc_slice name)
     for (uint32_t i = req->layer_count; i-- > 0;) {
         for (uint32_t j = req->layers[i]->action_count; j-- > 0;) {
             const struct pc_action *action = &req->layers[i]->actions[j];
-            if (pc_slice_ieq(action->name, name)) /* the program itself is not its own input */
-                return pc_slice_starts(req->path, action->path) ? NULL : action;
+            if (pc_slice_ieq(action->name, name))
+                return action;
         }
     }
     return NULL;
+}
+
+const struct pc_action *
+pc_program_action(const struct pc_req *req, struct pc_slice name)
+{
+    const struct pc_action *action = find_action(req, name);
+    if (action == NULL || !pc_slice_starts(req->path, action->path))
+        return action;
+    size_t len = action->path.len; /* the program itself, with whatever is behind its path, is not its own input */
+    return req->path.len == len || action->path.base[len - 1] == '/' || req->path.base[len] == '/' ? NULL : action;
 }
 
 enum pc_maker
@@ -102,6 +113,9 @@ pc_program_maker(struct pc_req *req, struct pc_slice media_type)
         req->handler = handler;
         (void)pc_program_find(handler, &maker); /* unknown: the file, which serve.c has said */
     }
+    /* The program of an Action is of the kind that it is there to run: nobody runs it, but its text is a program's. */
+    if (maker == PC_MAKER_FILE && find_action(req, handler.len > 0 ? handler : media_type) != NULL)
+        maker = req->by_script_alias ? PC_MAKER_CGI : PC_MAKER_PROGRAM;
     /* A type that stands for a program is one even where the handler says that this is a file. */
     bool is_plain = media_type.len == 0 || media_type.base[0] == 't' || media_type.base[0] == 'i'; /* text/, image/: no row */
     if (maker == PC_MAKER_FILE && !is_plain && pc_program_find(media_type, &maker) && maker == PC_MAKER_CGI && handler.len > 0)

@@ -42,6 +42,8 @@ AddHandler fcgid-script fcgid
 Action wrapped /x.php
 Action virtual-one /x.php virtual
 AddHandler wrapped wrapped
+Action looped /program.looped
+AddHandler looped looped
 <Location /virtual>
 SetHandler virtual-one
 </Location>
@@ -65,7 +67,8 @@ class Site:
         self.serve: Callable[[Call], None] = plain
         self.lab = Lab(config, names=("alice", "bob"))
         self.alice, self.bob = self.lab.tenants["alice"], self.lab.tenants["bob"]
-        for name in ("x.php", "special.php", "sendcl.php", "x.tcp", "x.gone", "x.bobs", "x.refused", "x.php83", "x.fcgid", "x.wrapped"):
+        for name in ("x.php", "special.php", "sendcl.php", "x.tcp", "x.gone", "x.bobs", "x.refused", "x.php83", "x.fcgid", "x.wrapped",
+                     "x.php-notes.wrapped", "program.looped"):
             self.alice.write(name, SOURCE)
         (self.alice.docroot / "dir.php").mkdir()
         os.chown(self.alice.docroot / "dir.php", self.alice.uid, self.alice.uid)
@@ -395,3 +398,12 @@ def test_action_hands_a_file_to_its_program(site: Site) -> None:
     assert answer.body.startswith(b"body=5 ")
     assert site.get("/none.wrapped").status == 404
     assert variables(site.get("/virtual/what/ever"))["PATH_INFO"] == "/virtual/what/ever"
+
+
+def test_what_an_action_is_for_is_never_sent_as_text(site: Site) -> None:
+    """A name that only begins as the program's is its input like any other; a program of its own kind has nobody to run it."""
+    assert variables(site.get("/x.php-notes.wrapped"))["PATH_INFO"] == "/x.php-notes.wrapped"
+    for path in ("/program.looped", "/program.looped/more"):
+        answer = site.get(path)
+        assert answer.status >= 500
+        assert b"secret" not in answer.body
