@@ -6,7 +6,6 @@ Before: main.py  After: native/runexec.c
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -85,14 +84,12 @@ class Jobs:
     def note_exit(self, pid: int) -> bool:
         """Forget a program that has ended; False if it was none of ours. Its group, if told to end, is killed a little later."""
         job = self._jobs.pop(pid, None)
-        if job is None:
-            return False
-        self._pids.pop(job, None)
-        if pid in self._ending:
-            with contextlib.suppress(PermissionError):
-                if not signal_group(pid, 0):
-                    self._ending.discard(pid)  # nobody is left, and the number may become another's
-        return True
+        if job is not None:
+            self._pids.pop(job, None)
+        for group in self._ending - self._jobs.keys():
+            if not signal_group(group, 0):
+                self._ending.discard(group)  # nobody is left, and the number may become another's
+        return job is not None
 
     def end_all(self) -> None:
         """Tell every program to end."""
