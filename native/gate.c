@@ -22,6 +22,7 @@
 static const struct pc_gate_ops *const protocols[PC_GATES] = {
     [PC_GATE_CGI] = &pc_gate_cgi,
     [PC_GATE_FCGI] = &pc_gate_fcgi,
+    [PC_GATE_HTTP] = &pc_gate_http,
 };
 
 int
@@ -108,7 +109,7 @@ await_event(struct pc_worker *worker, struct pc_conn *conn)
 static bool
 awaits_client(const struct pc_gate *gate)
 {
-    return gate->is_started && gate->wants_body && !gate->conn->io->body_done && gate->blocked_ns == 0;
+    return gate->is_started && gate->wants_body && !gate->is_tunnel && !gate->conn->io->body_done && gate->blocked_ns == 0;
 }
 
 uint64_t
@@ -252,7 +253,9 @@ fill_up(struct pc_gate *gate)
                 return taken;
         } else {
             ssize_t count = receive_more(gate);
-            if (count <= 0)
+            if (count == 0 && gate->is_tunnel)
+                io->body_done = true; /* the client has said all it wanted to say; the other side may go on */
+            else if (count <= 0)
                 return count == 0 ? -PC_E_CLOSED : (int)count;
         }
         if (gate->body_limit > 0 && io->body_seen > gate->body_limit)

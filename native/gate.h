@@ -73,6 +73,8 @@ struct pc_gate {
     bool has_ended;           /* the program has closed its output */
     bool is_broken;           /* it ended before what it had promised, and that was said */
     bool has_heard;           /* bytes of it came since the last look */
+    bool is_framed;           /* the protocol's: its answers end by themselves, and are passed on as they are, not made conditional */
+    bool is_tunnel;           /* bytes both ways until both sides have ended, or are silent for too long */
     bool closes;              /* the connection ends behind the answer, whatever it says */
     bool is_over;             /* as many bytes as it promised are through */
     bool is_chunked, has_left, keeps_quiet /* what it sends is read and thrown away */;
@@ -80,7 +82,7 @@ struct pc_gate {
     struct pc_chunked chunked;
 };
 
-extern const struct pc_gate_ops pc_gate_cgi, pc_gate_fcgi;
+extern const struct pc_gate_ops pc_gate_cgi, pc_gate_fcgi, pc_gate_http;
 
 /* ------------------------------------------------------------------ for request.c, loop.c, conn.c, respond.c */
 

@@ -118,12 +118,26 @@ is_ours(const struct pc_reply_field *field)
     case PC_REPLY_CONTENT_LENGTH:
     case PC_REPLY_TRANSFER_ENCODING:
     case PC_REPLY_CONNECTION:
-    case PC_REPLY_DATE:
+    case PC_REPLY_DATE: /* httpd keeps a back end's: see keep_origin */
     case PC_REPLY_SERVER:
         return true;
     default:
         return field->is_hop;
     }
+}
+
+/* A back end knows best when it answered, and who it is; and another protocol's name goes along with a 101. */
+static bool
+keep_origin(const struct pc_gate *gate, const struct pc_reply_field *field, struct pc_slice value)
+{
+    struct pc_resp *resp = &gate->req->resp;
+    if (!gate->is_framed)
+        return false;
+    if (field->id == PC_REPLY_DATE)
+        resp->date = value;
+    if (field->id == PC_REPLY_SERVER)
+        resp->server = value;
+    return gate->is_tunnel && field->id == PC_REPLY_UPGRADE;
 }
 
 static void
@@ -135,7 +149,7 @@ put_fields(struct pc_gate *gate)
     const char *head = pc_arena_copy(req->arena, (struct pc_slice){gate->down, gate->head_len}).base;
     for (uint32_t i = 0; i < reply->field_count; i++) {
         const struct pc_reply_field *field = &reply->fields[i];
-        if (!is_ours(field))
+        if (keep_origin(gate, field, pc_slice_at(head, field->value)) || !is_ours(field))
             pc_resp_add(req, pc_slice_at(head, field->name), pc_slice_at(head, field->value));
     }
     req->resp.reason = pc_slice_at(head, reply->reason);
@@ -156,6 +170,30 @@ put_body(struct pc_gate *gate)
     gate->has_left = reply->has_length && !has_none;
     gate->left_bytes = reply->length;
     gate->is_chunked = reply->framing == PC_REPLY_CHUNKED;
+    if (gate->is_framed && has_none && !gate->is_tunnel) {
+        gate->keeps_quiet = false;
+        gate->is_over = true;
+    }
+    gate->is_over = gate->is_over || (gate->is_framed && gate->has_left && gate->left_bytes == 0);
+}
+
+/* From here on the connection is another protocol's: what comes goes on, in both directions. */
+static void
+open_tunnel(struct pc_gate *gate)
+{
+    struct pc_io *io = gate->conn->io;
+    if (gate->up == NULL && (gate->up = malloc(PC_GATE_UP_BYTES)) == NULL)
+        pc_die(111, "out of memory");
+    gate->wants_body = true;
+    gate->has_sent_end = false;
+    gate->has_invited = true;
+    gate->body_limit = 0;
+    gate->keeps_quiet = gate->has_left = false;
+    gate->closes = true;
+    io->body_done = io->body_chunked = false;
+    io->body_left = UINT64_MAX;
+    gate->req->resp.is_tunnel = true;
+    gate->req->resp.has_length = false;
 }
 
 /* Validators of the program's own make its answer conditional, as a file's do (httpd: ap_meets_conditions). 0 or 412. */
@@ -169,7 +207,7 @@ apply_conditions(struct pc_gate *gate)
     bool may_range = false;
     if (date.base != NULL && pc_date_parse(date, &now.modified_s) != 0)
         now.modified_s = -1;
-    bool is_got = (method == PC_GET || method == PC_HEAD) && req->resp.status == 200 && req->error_status == 0;
+    bool is_got = !gate->is_framed && (method == PC_GET || method == PC_HEAD) && req->resp.status == 200 && req->error_status == 0;
     if (!is_got || (now.etag.len == 0 && now.modified_s < 0))
         return 0;
     int status = pc_cond_check(pc_fields_head(req), req->raw, &now, &may_range);
@@ -199,6 +237,8 @@ pc_gate_answer(struct pc_gate *gate)
         req->resp.status = req->error_status;
     put_fields(gate);
     put_body(gate);
+    if (gate->is_tunnel)
+        open_tunnel(gate);
     int status = gate->ops->dress != NULL ? gate->ops->dress(gate) : 0;
     if (status == 0)
         status = apply_conditions(gate);

@@ -147,15 +147,6 @@ add_configured(const struct pc_req *req, struct more *more)
     }
 }
 
-/* Where the request has no file of ours, the target's path says which script it is for. */
-static struct pc_slice
-decoded_path(const struct pc_req *req, struct pc_slice path)
-{
-    char *out = pc_arena_alloc(req->arena, path.len + 1);
-    int len = path.len > 0 ? pc_uri_decode_path(path, out, path.len + 1) : 0;
-    return len > 0 ? (struct pc_slice){out, (size_t)len} : path;
-}
-
 static int
 write_params(const struct fcgi *fcgi, struct pc_fcgi_writer *writer)
 {
@@ -170,8 +161,8 @@ write_params(const struct fcgi *fcgi, struct pc_fcgi_writer *writer)
         .kind = PC_CGIENV_FCGI, .path_info = req->path_info, .signature = pc_serve_signature(req), .more = more.list,
         .more_count = more.count,
     };
-    if (req->pass != NULL)
-        facts.script_filename = decoded_path(req, fcgi->path);
+    if (req->pass != NULL) /* no file of ours: the target's path says which script it is for, decoded as the request's path is */
+        facts.script_filename = fcgi->path;
     if (has_none)
         facts.method = pc_serve_method(req) == PC_HEAD ? PC_S("HEAD") : PC_S("GET");
     facts.body_len = io->body_chunked || has_none ? UINT64_MAX : io->head.has_length ? io->head.content_length : 0;

@@ -221,5 +221,7 @@ struct pc_target {
 };
 /* Returns 0 or -PC_E_BAD. */
 int pc_target_parse(struct pc_slice text, struct pc_target *ret_target);
+/* Percent-encode a path as httpd does for a back end; worst 3x. Returns bytes written. */
+size_t pc_target_escape(struct pc_slice path, char *out);
 
 #endif

@@ -338,6 +338,8 @@ walk_sections(struct walk *walk)
     const struct pc_host *host = walk->req->host;
     const struct pc_section *holders[PC_MAX_LAYERS];
     uint32_t holder_count = 0, i = 0;
+    while (walk->req->pass != NULL && i < host->section_count && host->sections[i].kind < PC_SECTION_LOCATION)
+        i++; /* a back end has no directories */
     for (; i < host->section_count && host->sections[i].kind < PC_SECTION_LOCATION; i++) {
         const struct pc_section *section = &host->sections[i];
         if (!fits(walk, section))

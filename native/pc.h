@@ -365,7 +365,7 @@ enum pc_pass_kind { PC_PASS_PREFIX, PC_PASS_MATCH };
 struct pc_pass {
     uint32_t kind;
     struct pc_slice from, to, upgrade; /* upgrade base NULL = none */
-    uint32_t timeout_ms, connect_ms, retry_s; /* 0 = default */
+    uint32_t timeout_ms, connect_ms, retry_s_plus_1; /* 0 = default; retry 0 tries again at once */
     bool single_use; /* no second request on one connection */
     struct pc_regex *regex;
 };
@@ -473,6 +473,8 @@ struct pc_resp {
     uint8_t body; /* enum pc_body_kind */
     bool has_length; /* length is known (always but for producers) */
     bool close;      /* end the connection behind this response */
+    bool is_tunnel;  /* 101: what follows is another protocol's, in both directions until both have ended */
+    struct pc_slice date, server; /* a back end's instead of ours; len 0 = ours */
     uint64_t length;
     struct pc_slice memory;
     int fd;             /* owned by the request; closed by respond.c at the end */

@@ -233,6 +233,8 @@ serve_action(struct pc_req *req)
 enum pc_serve
 pc_program_serve(struct pc_req *req, enum pc_maker maker)
 {
+    if (pc_proxy_is_http_handler(req->handler))
+        return pc_proxy_serve_handler(req);
     switch (maker) {
     case PC_MAKER_CGI:
         return serve_cgi(req);

@@ -153,7 +153,7 @@ load_limits(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct p
 
 _Static_assert(offsetof(struct pc_host, body_rate) - offsetof(struct pc_host, timeout_ms) == 28, "TIMES fills eight in a row");
 _Static_assert(offsetof(struct pc_host, error_level) - offsetof(struct pc_host, error_log) == 4, "ERROR_LOG fills two");
-_Static_assert(offsetof(struct pc_pass, retry_s) - offsetof(struct pc_pass, timeout_ms) == 8, "PROXY_TIMES fills three");
+_Static_assert(offsetof(struct pc_pass, retry_s_plus_1) - offsetof(struct pc_pass, timeout_ms) == 8, "PROXY_TIMES fills three");
 _Static_assert(sizeof(struct pc_h1_limits) == 12, "LIMITS fills three");
 _Static_assert(offsetof(struct pc_config, idle_s) - offsetof(struct pc_config, start_threads) == 20, "SCALE fills six");
 _Static_assert(offsetof(struct pc_config, gid) - offsetof(struct pc_config, identity_no) == 8, "IDENTITY fills three");

@@ -50,7 +50,7 @@
 #define PC_T_PROXY_KIND 85 /* u32: 0 prefix, 1 pattern */
 #define PC_T_PROXY_FROM 86 /* str: URL path prefix, or PCRE2 pattern */
 #define PC_T_PROXY_TO 87 /* str: "!" = not here; http://host[:port]/path, ws://..., unix:/path|http://host/path, fcgi://host[:port]/dir, unix:/path|fcgi://host/dir, service:K/path; $0..$9 for a pattern */
-#define PC_T_PROXY_TIMES 88 /* u32s: timeout ms, connect timeout ms, retry s; 0 = default */
+#define PC_T_PROXY_TIMES 88 /* u32s: timeout ms, connect timeout ms, retry s plus 1; 0 = default */
 #define PC_T_PROXY_UPGRADE 89 /* str: protocol a client may upgrade to (websocket, ANY); absent: none */
 #define PC_T_PROXY_SINGLE_USE 90 /* u32: 1: a connection to the back end is used for one request only (disablereuse) */
 #define PC_T_OPTIONS 100 /* u32s: absolute 0|1, added bits, removed bits (OPTION_BITS) */

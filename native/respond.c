@@ -43,7 +43,7 @@ put_field(struct writer *out, struct pc_slice name, struct pc_slice value)
 static size_t
 head_size(const struct pc_req *req)
 {
-    size_t size = HEAD_ROOM + req->config->server.len + req->resp.reason.len;
+    size_t size = HEAD_ROOM + req->config->server.len + req->resp.reason.len + req->resp.date.len + req->resp.server.len;
     for (uint32_t i = 0; i < req->resp.field_count; i++)
         size += req->resp.fields[i].name.len + req->resp.fields[i].value.len + 4;
     return size;
@@ -64,14 +64,16 @@ static bool
 has_no_body(const struct pc_req *req)
 {
     uint32_t status = req->resp.status;
-    return req->head->method_id == PC_HEAD || status == 304 || status == 204 || status < 200;
+    return !req->resp.is_tunnel && (req->head->method_id == PC_HEAD || status == 304 || status == 204 || status < 200);
 }
 
 static void
 put_connection(struct writer *out, const struct pc_io *io)
 {
     const struct pc_req *req = &io->req;
-    if (!io->keep) {
+    if (req->resp.is_tunnel) {
+        put(out, PC_S("Connection: Upgrade\r\n"));
+    } else if (!io->keep) {
         put(out, PC_S("Connection: close\r\n"));
     } else if (req->head->minor == 0) { /* HTTP/1.1 keeps without a word */
         char number[20];
@@ -110,10 +112,11 @@ write_head(struct pc_worker *worker, const struct pc_io *io, char *buf)
     const char *phrase = pc_status_phrase(resp->status);
     put(&out, resp->reason.len > 0 ? resp->reason : (struct pc_slice){phrase, strlen(phrase)});
     put(&out, PC_S("\r\nDate: "));
-    put(&out, date_now(worker, req->start_wall_us));
+    put(&out, resp->date.len > 0 ? resp->date : date_now(worker, req->start_wall_us));
     put(&out, PC_S("\r\n"));
-    if (req->config->server.len > 0)
-        put_field(&out, PC_S("Server"), req->config->server);
+    struct pc_slice server = resp->server.len > 0 ? resp->server : req->config->server;
+    if (server.len > 0)
+        put_field(&out, PC_S("Server"), server);
     for (uint32_t i = 0; i < resp->field_count; i++)
         put_field(&out, resp->fields[i].name, resp->fields[i].value);
     put_framing(&out, io);
@@ -227,7 +230,7 @@ pc_respond_start(struct pc_worker *worker, struct pc_conn *conn)
     struct pc_io *io = conn->io;
     struct pc_resp *resp = &io->req.resp;
     io->keep = may_keep(worker->child, conn);
-    io->chunk_out = !resp->has_length && io->head.minor == 1 && !has_no_body(&io->req);
+    io->chunk_out = !resp->has_length && io->head.minor == 1 && !has_no_body(&io->req) && !resp->is_tunnel;
     io->keep = io->keep && (resp->has_length || io->chunk_out || has_no_body(&io->req));
     io->producer_done = resp->body != PC_BODY_PRODUCER;
     size_t size = head_size(&io->req);

@@ -99,6 +99,8 @@ pc_serve_reset(struct pc_req *req)
     resp->body = PC_BODY_NONE;
     resp->has_length = true;
     resp->close = false;
+    resp->is_tunnel = false;
+    resp->date = resp->server = (struct pc_slice){0};
     resp->length = 0;
     resp->memory = (struct pc_slice){0};
     resp->fd = -1;
@@ -340,6 +342,8 @@ choose_maker(struct pc_req *req)
     const struct pc_action *action = pc_program_action(req, name);
     if (action != NULL)
         return action->is_virtual ? pc_program_serve(req, PC_MAKER_ACTION) : PC_SERVE_ON;
+    if (pc_proxy_is_http_handler(name)) /* it needs no file */
+        return pc_proxy_serve_handler(req);
     if (!pc_program_find(name, &maker)) {
         pc_errlog_req(req, PC_WARN, "core", "AH00523: handler \"%.*s\" not found for: %.*s", (int)name.len, name.base,
                       (int)req->filename.len, req->filename.base);
@@ -387,7 +391,7 @@ pc_serve_check(struct pc_req *req)
     }
     if (wants_policy(req))
         return ask(req, PC_ASK_POLICY);
-    return choose_maker(req);
+    return req->pass != NULL ? PC_SERVE_ON : choose_maker(req);
 }
 
 /* What is answered whatever the path says. */
@@ -411,6 +415,19 @@ check_method(struct pc_req *req)
     return PC_SERVED;
 }
 
+/* For a back end: what stands outside sections and in Location counts, for there is no file. */
+static enum pc_serve
+serve_passed(struct pc_req *req, int passed)
+{
+    if (passed < 0) {
+        pc_errlog_req(req, PC_ERROR, "proxy", "a ProxyPassMatch reached its match limit: %.*s", (int)req->path.len, req->path.base);
+        return pc_serve_fail(req, 500);
+    }
+    req->by_script_alias = false;
+    enum pc_serve served = pc_serve_check(req);
+    return served == PC_SERVE_ON ? pc_proxy_serve(req) : served;
+}
+
 static enum pc_serve
 serve_once(struct pc_req *req)
 {
@@ -419,7 +436,11 @@ serve_once(struct pc_req *req)
     req->layers[0] = &req->host->base;
     req->layer_count = 1;
     req->path_info = (struct pc_slice){0};
+    req->pass = NULL;
     enum pc_serve served = check_method(req);
+    int passed = served == PC_SERVE_ON ? pc_proxy_find(req) : 0; /* as in httpd: before Redirect and Alias */
+    if (passed != 0)
+        return serve_passed(req, passed);
     if (served == PC_SERVE_ON)
         served = apply_redirects(req, &req->host->base);
     if (served != PC_SERVE_ON)

@@ -107,6 +107,16 @@ enum pc_serve pc_program_serve(struct pc_req *req, enum pc_maker maker);
 enum pc_serve pc_program_refuse_directory(struct pc_req *req);
 enum pc_serve pc_program_refuse_missing(struct pc_req *req);
 
+/* ------------------------------------------------------------------ proxy.c */
+
+/* The first pass that fits req->path: 1 (then pass, back_end and filename are set), 0 none, or "!", <0 a pattern gave up. */
+int pc_proxy_find(struct pc_req *req);
+/* Nothing stands in the way: the protocol of req->back_end's gate, or why there is none. */
+enum pc_serve pc_proxy_serve(struct pc_req *req);
+/* Whether it is a "proxy:" whose URL is http: then the back end has the request, whether there is a file or not. */
+bool pc_proxy_is_http_handler(struct pc_slice handler);
+enum pc_serve pc_proxy_serve_handler(struct pc_req *req); /* of req->handler */
+
 /* ------------------------------------------------------------------ serve.c */
 
 /* Layers, access, limits, environment, redirections of sections, policy, handler: all that stands between a place and its

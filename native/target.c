@@ -92,3 +92,23 @@ pc_target_parse(struct pc_slice text, struct pc_target *ret_target)
     *ret_target = target;
     return 0;
 }
+
+size_t
+pc_target_escape(struct pc_slice path, char *out)
+{
+    static const char plain[] = "~$-_.+!*'(),;:@&=/", digits[] = "0123456789ABCDEF";
+    size_t used = 0;
+    for (size_t i = 0; i < path.len; i++) {
+        uint8_t c = (uint8_t)path.base[i];
+        bool is_plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z')
+                        || memchr(plain, c, sizeof plain - 1) != NULL;
+        if (is_plain) {
+            out[used++] = path.base[i];
+            continue;
+        }
+        out[used++] = '%';
+        out[used++] = digits[c >> 4];
+        out[used++] = digits[c & 15];
+    }
+    return used;
+}

@@ -44,17 +44,18 @@ _BARE_WORDS = frozenset(("nocanon", "noquery", "interpolate"))
 
 
 class Parameters(NamedTuple):
-    """What key=value words say: ms, ms, s (0 = default), protocol to upgrade to ("" = none), whether connections are not kept."""
+    """What key=value words say: ms, ms, s + 1 (0 = default), protocol to upgrade to ("" = none), whether connections are not kept."""
 
     timeout_ms: int = 0
     connect_ms: int = 0
-    retry_s: int = 0
+    retry_s_plus_1: int = 0
     upgrade: str = ""
     is_single_use: bool = False
 
     def within(self, outer: Parameters) -> Parameters:
         """Return these, with those of `outer` (what <Proxy> says) where nothing is said here."""
-        return Parameters(self.timeout_ms or outer.timeout_ms, self.connect_ms or outer.connect_ms, self.retry_s or outer.retry_s,
+        return Parameters(self.timeout_ms or outer.timeout_ms, self.connect_ms or outer.connect_ms,
+                          self.retry_s_plus_1 or outer.retry_s_plus_1,
                           self.upgrade or outer.upgrade, self.is_single_use or outer.is_single_use)
 
 
@@ -71,7 +72,7 @@ def _set_parameter(now: Parameters, key: str, value: str, index: int, env: Env) 
     if key in {"connectiontimeout", "connecttimeout"}:
         return now._replace(connect_ms=parse_time_ms(value, index, 1, MAX_TIME_MS))
     if key == "retry":
-        return now._replace(retry_s=parse_number(value, index, 0, MAX_TIME_MS // 1000))
+        return now._replace(retry_s_plus_1=parse_number(value, index, 0, MAX_TIME_MS // 1000) + 1)
     if key == "upgrade":
         return now._replace(upgrade="" if value.lower() == "none" else value)
     if key in {"disablereuse", "enablereuse"}:

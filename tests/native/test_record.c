@@ -352,7 +352,7 @@ test_parse_fills_programs(void)
     CHECK(config->service_count == 1 && config->services[0].kind == PC_SERVICE_HTTP);
     CHECK(case_is(config->services[0].socket, "/run/x.sock") && config->services[0].socket.base[11] == '\0');
     CHECK(host->pass_count == 1 && host->passes[0].regex != NULL && case_is(host->passes[0].to, "service:0/$1"));
-    CHECK(host->passes[0].timeout_ms == 1 && host->passes[0].connect_ms == 2 && host->passes[0].retry_s == 3);
+    CHECK(host->passes[0].timeout_ms == 1 && host->passes[0].connect_ms == 2 && host->passes[0].retry_s_plus_1 == 3);
     CHECK(host->alias_count == 1 && host->aliases[0].regex != NULL && pc_alias_is_script(host->aliases[0].kind));
     CHECK(host->base.action_count == 1 && host->base.actions[0].is_virtual && case_is(host->base.actions[0].path, "/b"));
     CHECK(host->base.php_value_count == 1 && host->base.php_values[0].is_admin && case_is(host->base.php_values[0].value, "1"));

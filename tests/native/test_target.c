@@ -68,10 +68,27 @@ test_what_is_no_target_is_refused(void)
     }
 }
 
+static void
+test_paths_are_encoded_as_httpd_does(void)
+{
+    static const char *const rows[][2] = {
+        {"/a/b", "/a/b"}, {"/~$-_.+!*'(),;:@&=", "/~$-_.+!*'(),;:@&="}, {"/ ?#%\"<>", "/%20%3F%23%25%22%3C%3E"}, {"/\xc3\xbc", "/%C3%BC"},
+        {"/\r\n", "/%0D%0A"}, {"", ""},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct pc_slice path = CHECK_SLICE(rows[i][0]);
+        char *out = malloc(3 * path.len + 1);
+        CHECK_FOR(rows[i][0], is((struct pc_slice){out, pc_target_escape(path, out)}, rows[i][1]));
+        free(out);
+        free((void *)path.base);
+    }
+}
+
 int
 main(void)
 {
     RUN(test_targets_are_taken_apart);
     RUN(test_what_is_no_target_is_refused);
+    RUN(test_paths_are_encoded_as_httpd_does);
     return check_end();
 }

@@ -223,8 +223,16 @@ def test_parameters_of_a_pass_and_of_its_proxy_section(world: Any, by_tag: Any) 
     result = world.good("<Proxy http://b:1>\nProxySet timeout=5 retry=6\nOrder allow,deny\nAllow from all\n</Proxy>\n"
                         + ALICE.format("ProxyPass /p http://b:1/p timeout=500ms connectiontimeout=2 disablereuse=on upgrade=ANY\n"))
     assert dict(host_of(world, by_tag, result)["PROXY_PASS"][0]) == {
-        "PROXY_KIND": 0, "PROXY_FROM": "/p", "PROXY_TO": "http://b:1/p", "PROXY_TIMES": (500, 2000, 6), "PROXY_UPGRADE": "ANY",
+        "PROXY_KIND": 0, "PROXY_FROM": "/p", "PROXY_TO": "http://b:1/p", "PROXY_TIMES": (500, 2000, 7), "PROXY_UPGRADE": "ANY",
         "PROXY_SINGLE_USE": 1}
+
+
+def test_retry_0_is_not_the_default(world: Any, by_tag: Any) -> None:
+    """Seconds and 1, for 0 says that nothing was said; a pass that says 0 counts more than its <Proxy>."""
+    for text, times in (("retry=0", (0, 0, 1)), ("retry=1", (0, 0, 2))):
+        result = world.good("<Proxy http://b:1>\nProxySet retry=6\n</Proxy>\n" + ALICE.format(f"ProxyPass /p http://b:1/p {text}\n"))
+        assert dict(host_of(world, by_tag, result)["PROXY_PASS"][0])["PROXY_TIMES"] == times
+    assert "PROXY_TIMES" not in dict(host_of(world, by_tag, world.good(ALICE.format("ProxyPass /p http://b:1/p\n")))["PROXY_PASS"][0])
 
 
 def test_front_ends_are_told_to_the_child(world: Any, by_tag: Any) -> None:
