@@ -593,7 +593,7 @@ static const struct pc_drop_condition {
     {"clone", {0, SCMP_CMP_MASKED_EQ, CLONE_NEWPID, CLONE_NEWPID}, false, true},
     {"clone", {0, SCMP_CMP_MASKED_EQ, CLONE_NEWNET, CLONE_NEWNET}, false, true},
     {"personality", {0, SCMP_CMP_NE, 0xffffffffu, 0}, true, false}, /* asking is free */
-    {"prlimit64", {0, SCMP_CMP_NE, 0, 0}, true, false},             /* oneself only */
+    {"prlimit64", {0, SCMP_CMP_NE, 0, 0}, true, true},              /* oneself only, not one's server */
     {"socket", {0, SCMP_CMP_EQ, AF_UNSPEC, 0}, true, true}, /* but UNIX 1, INET 2, INET6 10 */
     {"socket", {0, SCMP_CMP_EQ, 3, 0}, true, true},
     {"socket", {0, SCMP_CMP_EQ, 4, 0}, true, true},

@@ -14,6 +14,9 @@ import platform
 import shutil
 import signal
 import socket
+import statistics
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +26,15 @@ import pytest
 
 from tests.boundary import procs
 from tests.boundary.test_tenants import ON_HER_OWN
-from tests.lab import Lab, Tenant, comm_of, is_alive, tree_of, uid_of
+from tests.lab import Lab, Tenant, comm_of, is_alive, tree_of, uid_of, wait_until
+from tests.system.wire import Client, client, get
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
 ATTACK = Path(__file__).with_name("attack.py")
 IS_X86 = platform.machine() == "x86_64"
 MEGABYTE = 1 << 20
-TIMEOUT_S = 3  # alice's: programs that do nothing are ended then
+TIMEOUT_S = 3  # dave's: programs that do nothing are ended then
 MAX_PROCESSES, MAX_MEMORY = 100, 512 * MEGABYTE
 LEAVERS = 300
 STARTERS = {"PERCHILD_SECRET": "operator", "LD_LIBRARY_PATH": "/operator", "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -47,7 +51,7 @@ SetEnv APP_SETTING kept
 SetEnv LD_PRELOAD /evil.so
 SetEnv GATEWAY_INTERFACE forged
 """
-LIMITS = f"Timeout {TIMEOUT_S}\nRLimitNPROC {MAX_PROCESSES} {MAX_PROCESSES}\nRLimitMEM {MAX_MEMORY} {MAX_MEMORY}\n"
+MORE = {"alice": f"RLimitNPROC {MAX_PROCESSES} {MAX_PROCESSES}\nRLimitMEM {MAX_MEMORY} {MAX_MEMORY}\n", "dave": f"Timeout {TIMEOUT_S}\n"}
 
 PROGRAMS = {
     "attack": "#!/usr/bin/python3 -I\n" + ATTACK.read_text(),
@@ -55,12 +59,13 @@ PROGRAMS = {
     "cat": "#!/bin/sh\nprintf 'X: y\\n\\n'\nexec cat\n",
     "say": "#!/usr/bin/python3 -I\nimport os\nfrom urllib.parse import unquote_to_bytes\n"
            "os.write(1, unquote_to_bytes(os.environ['QUERY_STRING']))\n",
-    "bomb": "#!/usr/bin/python3 -I\nimport os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass\n",
+    "bomb": "#!/usr/bin/python3 -I\nimport os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        os.sched_yield()\n",
     "hog": "#!/usr/bin/python3 -I\nheld = []\ntry:\n    while True:\n        held.append(bytearray(8 << 20))\n"
            "except MemoryError:\n    count = len(held)\n    held.clear()\n    print('X: y\\n\\n' + str(count * 8))\n",
     "deaf": "#!/bin/sh\nexec sleep 1000\n",
     "flood": "#!/usr/bin/python3 -I\nimport os\nwhile True:\n    os.write(2, b'flood ' * 10000 + b'\\n')\n",
-    "stubborn": "#!/bin/sh\ntrap '' TERM HUP INT\nprintf 'X: y\\n\\nbegun\\n'\nwhile :; do sleep 1; done\n",
+    "stubborn": "#!/usr/bin/python3 -I\nimport signal\nfor one in range(1, 65):\n    try:\n        signal.signal(one, signal.SIG_IGN)\n"
+                "    except (OSError, ValueError):\n        pass\nprint('X: y\\n\\nbegun', flush=True)\nwhile True:\n    signal.pause()\n",
     "forge": "#!/usr/bin/python3 -I\nimport os\nos.write(2, b'x\\n[Sat Jan 01 00:00:00.000000 2000] [core:error] [pid 1] forged\\n'\n"
              "         b'a\\rforged\\x1b[31m\\x9b forged \\x00forged \\xff\\n')\nos.write(1, b'X: y\\n\\nsaid')\n",
 }
@@ -83,21 +88,23 @@ def put_bait(lab: Lab) -> None:
     for name, mode in (("setuid", 0o4755), ("setgid", 0o2755)):
         shutil.copy("/usr/bin/id", lab.base / name)
         (lab.base / name).chmod(mode)
-    (lab.base / "bobs-open").write_text("BOBS\n")
-    os.chown(lab.base / "bobs-open", bob.uid, bob.uid)
+    (lab.base / "bobs-open").mkdir()
+    (lab.base / "bobs-open/own.html").write_text("BOBS\n")
+    for path in (lab.base / "bobs-open", lab.base / "bobs-open/own.html"):
+        os.chown(path, bob.uid, bob.uid)
     lab.tenants["alice"].write("owned/own.html", "mine\n")
+    lab.tenants["alice"].write("owned/deep/own.html", "mine\n")
     bob.write("secret.html", "BOBS\n")
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    """A server at work: alice attacks, bob is the neighbour, carol has no limits."""
-    with Lab("KeepAliveTimeout 20\n", names=("alice", "bob", "carol")) as one:
+    """A server at work: alice attacks, bob is the neighbour, carol has no limits, dave little time."""
+    with Lab("KeepAliveTimeout 20\nMaxKeepAliveRequests 0\n", names=("alice", "bob", "carol", "dave")) as one:
         for tenant in one.tenants.values():
             put_programs(tenant)
         put_bait(one)
-        more = {"alice": LIMITS}
-        one.config_tail = "".join(one.host_block(tenant, HOST.format(home=tenant.home) + more.get(name, ""))
+        one.config_tail = "".join(one.host_block(tenant, HOST.format(home=tenant.home) + MORE.get(name, ""))
                                   for name, tenant in one.tenants.items())
         one.has_vhosts = False
         one.start(environment=STARTERS)
@@ -163,12 +170,20 @@ def items(wanted: str, name: str, *arguments: Any) -> list[Item]:
     return [Item(name, one if isinstance(one, tuple) else (one,), wanted) for one in arguments]
 
 
+def attack(lab: Lab, attacks: list[tuple[Any, ...]], path: str = "/cgi-bin/attack", *, addresses: dict[str, int] | None = None,
+           fields: dict[str, str] | None = None) -> list[str]:
+    """Let alice's program make attempts; return what each came to."""
+    order = json.dumps({"attacks": attacks, "addresses": addresses or {}}).encode()
+    answer = lab.get("alice.test", path, method="POST", body=order, fields=fields, timeout_s=60)
+    assert answer.status == 200, lab.error_log()[-3000:]
+    results: list[str] = answer.json()
+    return results
+
+
 def run_table(lab: Lab, table: list[Item], **addresses: int) -> None:
     """Execute a table as one program of alice's; fail with the rows that came to something else."""
-    order = json.dumps({"attacks": [[one.name, *one.arguments] for one in table], "addresses": addresses}).encode()
-    answer = lab.get("alice.test", "/cgi-bin/attack", method="POST", body=order, timeout_s=60)
-    assert answer.status == 200, lab.error_log()[-3000:]
-    found = list(zip(table, answer.json(), strict=True))
+    results = attack(lab, [(one.name, *one.arguments) for one in table], addresses=addresses)
+    found = list(zip(table, results, strict=True))
     wrong = [f"{one.name} {one.arguments}: {result}, not {one.wanted}" for one, result in found if result != one.wanted]
     assert not wrong, "\n".join(["attempts that came to something else:", *wrong])
 
@@ -203,7 +218,8 @@ def protects_links() -> bool:
 
 OUT_OF_SIGHT = {  # in a PID namespace of its own: nobody has that number, and /proc shows no such directory
     "ESRCH": ("signal", "terminate", "stop", "kill", "pidfd open", "pidfd signal", "ptrace attach", "ptrace seize", "process_vm_readv",
-              "process_vm_writev", "pidfd_getfd", "process_madvise", "kcmp", "prlimit", "affinity", "priority", "ioprio", "scheduler"),
+              "process_vm_writev", "pidfd_getfd", "process_madvise", "kcmp", "affinity", "priority", "ioprio", "scheduler"),
+    "EPERM": ("prlimit",),  # of others' limits the filter speaks first
     "ENOENT": ("list fd", "open fd", "mem", "mem for writing", "maps", "environ", "auxv", "pagemap", "cmdline", "cwd", "root", "exe",
                "oom_score_adj", "list map_files"),
 }
@@ -229,7 +245,7 @@ def her_runner(_lab: Lab) -> list[Item]:
     """The runner is 1: it cannot be opened, nor ended; what one uid may do to its own processes concerns her alone."""
     table = [Item(name, (1,), wanted) for name, wanted in ON_HER_OWN.items()]
     table += items("ok", "terminate", 1) + items("ok", "stop", 1) + items("ok", "kill", 1) + items("ok", "pidfd signal", 1)
-    table += items("ok", "signal", 1) + items("ok", "affinity", 1) + items("ok", "ioprio", 1)
+    table += items("ok", "signal", 1) + items("ok", "affinity", 1) + items("ok", "ioprio", 1) + items("EPERM", "prlimit", 1)
     return [*table, Item("kill everybody", (), "ESRCH"), Item("processes by number", (300,), "")]
 
 
@@ -296,9 +312,219 @@ def test_each_attempt_comes_to_what_the_table_says(lab: Lab, group: str) -> None
 
 def test_no_socket_of_the_server_takes_a_connection(lab: Lab) -> None:
     """Whatever names /proc/net/unix shows, in the file system or abstract: none that answers is the server's or bob's."""
-    order = json.dumps({"attacks": [["reachable sockets"]]}).encode()
-    reached = set(lab.get("alice.test", "/cgi-bin/attack", method="POST", body=order, timeout_s=60).json()[0].split())
+    reached = set(attack(lab, [("reachable sockets",)])[0].split())
     own = {str(procs.inode_of(target)) for pid in (*tree_of(lab.pid), os.getpid()) if is_alive(pid)
            for target in procs.descriptors(pid).values() if target.startswith("socket:")}
     assert own
     assert not reached & own
+
+
+# ---------------------------------------------------------------- files that are not what they seem
+
+
+# What she makes: attempt, name, what it leads to; then the request, and the statuses that it may have.
+PLANTED: dict[str, tuple[str, str, str, str, set[int]]] = {
+    "link to bob's file": ("put symlink", "public/a.html", "{bob}/public/secret.html", "/a.html", {403, 404}),
+    "link to bob's directory": ("put symlink", "public/b", "{bob}/public", "/b/secret.html", {403, 404}),
+    "link to shadow": ("put symlink", "public/c.html", "/etc/shadow", "/c.html", {403, 404}),
+    "link to the log": ("put symlink", "public/d.html", "{log}/error.log", "/d.html", {403, 404}),
+    "link to the records": ("put symlink", "public/e", "{run}/records", "/e/", {403, 404}),
+    "link to the child's memory": ("put symlink", "public/f.html", "/proc/self/mem", "/f.html", {403, 404}),
+    "link to the child's mappings": ("put symlink", "public/g.html", "/proc/self/maps", "/g.html", {403, 404}),
+    "link to the child's environment": ("put symlink", "public/h.html", "/proc/self/environ", "/h.html", {403, 404}),
+    "link to the child's descriptors": ("put symlink", "public/i", "/proc/self/fd", "/i/2", {403, 404}),
+    "link to a descriptor of the child's": ("put symlink", "public/j.html", "/proc/self/fd/0", "/j.html", {403, 404}),
+    "link to the child's root": ("put symlink", "public/k", "/proc/self/root", "/k/etc/passwd", {403, 404}),
+    "link to the dispatcher's environment": ("put symlink", "public/l.html", "/proc/{pid}/environ", "/l.html", {403, 404}),
+    "link to an endless device": ("put symlink", "public/m.html", "/dev/zero", "/m.html", {403, 404}),
+    "link to itself": ("put symlink", "public/n.html", "n.html", "/n.html", {403, 404}),
+    "pipe": ("put pipe", "public/o.html", "", "/o.html", {403, 404}),
+    "socket": ("put socket", "public/p.html", "", "/p.html", {403, 404}),
+    "pipe as index": ("put pipe", "public/q/index.html", "", "/q/", {403, 404}),
+    "directory as index": ("put directory", "public/r/index.html", "", "/r/", {403, 404}),
+    "link as index": ("put symlink", "public/s/index.html", "{bob}/public/secret.html", "/s/", {403, 404}),
+    "program: link to a binary": ("put symlink", "cgi-bin/a", "/usr/bin/id", "/cgi-bin/a", {403, 500}),
+    "program: link to bob's": ("put symlink", "cgi-bin/b", "{bob}/cgi-bin/hello", "/cgi-bin/b", {403, 404, 500}),
+    "program: pipe": ("put pipe", "cgi-bin/c", "", "/cgi-bin/c", {403, 404, 500}),
+    "program: socket": ("put socket", "cgi-bin/d", "", "/cgi-bin/d", {403, 404, 500}),
+    "program: directory": ("put directory", "cgi-bin/e", "", "/cgi-bin/e", {301, 403, 404, 500}),
+    "program: link to a device": ("put symlink", "cgi-bin/f", "/dev/zero", "/cgi-bin/f", {403, 404, 500}),
+    "program: link to a program of the child's": ("put symlink", "cgi-bin/g", "/proc/self/exe", "/cgi-bin/g", {403, 404, 500}),
+}
+
+
+def test_what_she_puts_in_place_of_files(lab: Lab) -> None:
+    """Links to what she may not read, pipes, sockets, devices and directories: refused at once, and nobody waits."""
+    alice = lab.tenants["alice"]
+    places = {"bob": lab.tenants["bob"].home, "log": lab.log, "run": lab.run, "pid": lab.pid}
+    for directory in ("q", "r", "s"):
+        alice.write(f"{directory}/x", "")
+    attacks = [(make, str(alice.home / name), *([to.format(**places)] if to else [])) for make, name, to, _, _ in PLANTED.values()]
+    assert attack(lab, [*attacks, ("put device", str(alice.docroot / "device"))]) == ["ok"] * len(attacks) + ["EPERM"]
+    wrong = []
+    for what, (_, _, _, path, statuses) in PLANTED.items():
+        answer = lab.get("alice.test", path)
+        if answer.status not in statuses or any(word in answer.raw for word in (b"BOBS", b"hello\n", b"root:", b"uid=")):
+            wrong.append(f"{what}: {answer.raw[:200]!r}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(("own", "path", "target"), [
+    ("owned/own.html", "/owned/own.html", "bobs-open/own.html"), ("owned/deep", "/owned/deep/own.html", "bobs-open")])
+def test_what_she_swaps_is_hers_or_refused(lab: Lab, own: str, path: str, target: str) -> None:
+    """Where links need their owner's consent: while a file, or directory, and a link to bob's change places, bob's is never sent."""
+    alice = lab.tenants["alice"]
+    link = f"{alice.docroot}/owned/link"
+    assert attack(lab, [("put symlink", link, str(lab.base / target))]) == ["ok"]
+    assert lab.get("alice.test", "/owned/link" + path.removeprefix(f"/{own}")).status == 403
+    swaps: list[str] = []
+    swapper = threading.Thread(target=lambda: swaps.extend(attack(lab, [("swap", f"{alice.docroot}/{own}", link, 1.5)])))
+    swapper.start()
+    answers = []
+    with client(lab) as conn:
+        while swapper.is_alive():
+            answers.append(conn.ask(get("alice.test", path)))
+    swapper.join()
+    assert int(swaps[0]) >= 100
+    assert {(one.status, one.body if one.status == 200 else b"") for one in answers} <= {(200, b"mine\n"), (403, b""), (503, b"")}
+
+
+@pytest.mark.parametrize(("head", "status"), [
+    ("X-Sendfile: {bob}/public/secret.html", 200), ("X-Accel-Redirect: /../bob/public/secret.html", 200),
+    ("Location: /../../bob/public/secret.html", 500), ("Location: /%2e%2e/bob/public/secret.html", 500),
+    ("Location: file://{bob}/public/secret.html", 302)])
+def test_what_her_answers_ask_for(lab: Lab, head: str, status: int) -> None:
+    """Fields that other servers take for orders are passed on as fields; a redirect leaves no document root."""
+    text = head.format(bob=lab.tenants["bob"].home) + "\n\nown"
+    answer = lab.get("alice.test", "/cgi-bin/say?" + "".join(f"%{byte:02x}" for byte in text.encode()))
+    assert answer.status == status
+    assert b"BOBS" not in answer.raw
+
+
+# ---------------------------------------------------------------- environment, log
+
+
+def test_what_she_learns_from_her_environment(lab: Lab) -> None:
+    """Nothing of the operator's, nothing that a client or SetEnv may not say; the query is no argument."""
+    fields = {"Proxy": "http://evil", "X_Under": "1", "Authorization": "Basic eDp5", "LD-PRELOAD": "/evil.so", "X-Kept": "1", "X.Dot": "1"}
+    said = attack(lab, [("variables",), ("arguments",)], "/cgi-bin/attack?-d+allow_url_include%3d1", fields=fields)
+    variables = json.loads(said[0])
+    wanted = {"GATEWAY_INTERFACE": "CGI/1.1", "APP_SETTING": "kept", "HTTP_X_KEPT": "1", "HTTP_LD_PRELOAD": "/evil.so",
+              "SERVER_NAME": "alice.test", "QUERY_STRING": "-d+allow_url_include%3d1"}
+    assert {name: variables.get(name) for name in wanted} == wanted
+    refused = {"HTTP_PROXY", "HTTP_X_UNDER", "HTTP_X_DOT", "HTTP_AUTHORIZATION", "LD_PRELOAD", "NOTIFY_SOCKET", *STARTERS}
+    assert not refused & variables.keys()
+    assert not any(value in variables.values() for value in STARTERS.values())
+    assert json.loads(said[1]) == [str(lab.tenants["alice"].home / "cgi-bin/attack")]
+
+
+def test_she_forges_no_line_of_the_log(lab: Lab) -> None:
+    """Each line that her program says has the server's prefix, and no control character."""
+    assert lab.get("alice.test", "/cgi-bin/forge").body == b"said"
+    lines = wait_until(lambda: [line for line in lab.error_log().split("\n") if "forged" in line], "it is logged")
+    assert len(lines) == 2
+    for line in lines:
+        assert "AH01215: stderr from " in line.partition("forged")[0]
+        assert line.isprintable()
+
+
+# ---------------------------------------------------------------- resources
+
+
+class Neighbour:
+    """Bob, who is asked for a file and a program again and again: every answer must be right; how long each took is kept."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self.before_s = [self._ask() for _ in range(20)]
+        self.during_s: list[float] = []
+
+    def _ask(self) -> float:
+        started_s = time.monotonic()
+        assert self._lab.get("bob.test", "/index.html", timeout_s=30).body == b"bob\n"
+        assert self._lab.get("bob.test", "/cgi-bin/hello", timeout_s=30).body == b"hello\n"
+        return time.monotonic() - started_s
+
+    def ask_until(self, is_over: Callable[[], bool], what: str, timeout_s: float = 40) -> None:
+        """Ask at least ten times, and until something has happened."""
+        end_s, count = time.monotonic() + timeout_s, 0
+        while count < 10 or not is_over():
+            assert time.monotonic() < end_s, f"not within {timeout_s} s: {what}"
+            self.during_s.append(self._ask())
+            count += 1
+
+    def was_served(self) -> None:
+        """Half of the answers came about as fast as without the storm, and none was kept for long: generous, for machines are busy."""
+        assert statistics.median(self.during_s) <= 30 * statistics.median(self.before_s) + 1
+        assert max(self.during_s) <= 30 * max(self.before_s) + 10
+
+
+class Leaver:
+    """A client that asks and does not wait for its answer."""
+
+    def __init__(self, lab: Lab, host: str, path: str, *fields: str, body: bytes = b"") -> None:
+        self.client = Client(("127.0.0.1", lab.port))
+        self.client.send(get(host, path, *fields, method="POST" if fields else "GET") + body)
+
+    def leave(self) -> None:
+        """Close."""
+        self.client.sock.close()
+
+
+@contextlib.contextmanager
+def nothing_left(lab: Lab, *tenants: Tenant) -> Iterator[None]:
+    """Afterwards the tenants have the processes and descriptors that they had before: child, runner, and what these hold."""
+    pids = [process_of(lab, tenant, kind) for tenant in tenants for kind in ("pc:", "pr:")] + [lab.pid]
+    for tenant in tenants:
+        assert lab.get(tenant.host, "/index.html").status == 200
+        wait_until(lambda tenant=tenant: not programs_of(lab, tenant), f"nothing of {tenant.name} runs")
+    before = {pid: len(procs.descriptors(pid)) for pid in pids}
+    yield
+    for tenant in tenants:
+        wait_until(lambda tenant=tenant: not programs_of(lab, tenant), f"no program of {tenant.name} is left", 30)
+    for pid in pids:
+        wait_until(lambda pid=pid: len(procs.descriptors(pid)) <= before[pid], f"{comm_of(pid)}'s descriptors are as before", 30)
+
+
+def test_a_fork_bomb_is_her_own(lab: Lab) -> None:
+    """It grows to RLimitNPROC and no further; bob is served meanwhile, and when its client leaves all of it goes."""
+    alice, neighbour, sizes = lab.tenants["alice"], Neighbour(lab), []
+
+    def has_grown() -> bool:
+        sizes.append(len(programs_of(lab, alice)))
+        return len(sizes) > 3 and sizes[-1] == sizes[-3] > 10
+    with nothing_left(lab, alice):
+        bomb = Leaver(lab, "alice.test", "/cgi-bin/bomb")
+        neighbour.ask_until(has_grown, "the bomb has gone off")
+        bomb.leave()
+    assert max(sizes) <= MAX_PROCESSES
+    neighbour.was_served()
+
+
+def test_programs_that_misbehave_are_ended_and_bob_is_served(lab: Lab) -> None:
+    """One takes all memory that it gets, one never reads a large body, one floods the log, one ignores every signal; and meanwhile
+    hundreds of carol's clients leave in the middle of their bodies."""
+    alice, carol, dave = (lab.tenants[name] for name in ("alice", "carol", "dave"))
+    neighbour, answers = Neighbour(lab), {}
+
+    def ask(tenant: Tenant, name: str, body: bytes = b"") -> None:
+        answers[name] = lab.get(tenant.host, f"/cgi-bin/{name}", method="POST", body=body, timeout_s=60)
+    logged = len(lab.error_log())
+    with nothing_left(lab, alice, carol, dave):
+        stubborn = Leaver(lab, dave.host, "/cgi-bin/stubborn")
+        assert stubborn.client.fill()
+        stubborn.leave()
+        threads = [threading.Thread(target=ask, args=one) for one in ((alice, "hog"), (dave, "deaf", bytes(8 * MEGABYTE)), (dave, "flood"))]
+        for thread in threads:
+            thread.start()
+        leavers = [Leaver(lab, carol.host, "/cgi-bin/cat", "Content-Length: 100", body=b"some") for _ in range(LEAVERS)]
+        neighbour.ask_until(lambda: len(programs_of(lab, carol)) > LEAVERS // 10, "carol's programs run")
+        for one in leavers:
+            one.leave()
+        neighbour.ask_until(lambda: len(answers) == len(threads), "their clients have been answered")
+        for thread in threads:
+            thread.join()
+    assert {name: one.status for name, one in answers.items()} == {"hog": 200, "deaf": 504, "flood": 504}
+    assert 0 < int(answers["hog"].body) * MEGABYTE < MAX_MEMORY
+    assert len(lab.error_log()) - logged < 2 * MEGABYTE
+    neighbour.was_served()
