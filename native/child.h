@@ -374,6 +374,8 @@ struct pc_runner_options {
 };
 /* Fork into namespaces, or without where they are refused. flags: CLONE_PARENT or 0. Returns pid, 0 in the runner, -errno. */
 int pc_runner_fork(unsigned long flags, bool is_privileged);
+/* Let go of what runners share with who forks them, until their drop: in whatever becomes an identity. */
+void pc_runner_unshare(void);
 /* Behind that fork: mounts, drop. Python goes on, with pc_runner_here. */
 void pc_runner_become(const struct pc_drop *drop, const struct pc_runner_options *options);
 /* Both, without a nursery. Returns the pid, 0 in the runner, -PC_E_SYS. */

@@ -62,6 +62,14 @@ complain(const char *what, int error)
 }
 
 void
+pc_runner_unshare(void)
+{
+    if (is_said != NULL)
+        (void)munmap((void *)(uintptr_t)is_said, sizeof *is_said);
+    is_said = NULL;
+}
+
+void
 pc_runner_become(const struct pc_drop *drop, const struct pc_runner_options *options)
 {
     char title[16]; /* what ps -o comm shows */
@@ -71,9 +79,7 @@ pc_runner_become(const struct pc_drop *drop, const struct pc_runner_options *opt
         complain("no PID namespace can be made for runners", apart_error);
     else if ((apart_error = mount_own_proc()) != 0)
         complain("no /proc of its own can be mounted for a runner", apart_error);
-    if (is_said != NULL)
-        (void)munmap((void *)(uintptr_t)is_said, sizeof *is_said); /* nothing is shared with the identity */
-    is_said = NULL;
+    pc_runner_unshare();
     pc_drop_privileges(drop);
     if (!is_apart)
         (void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); /* what PID 1 would be: the parent of whoever loses theirs */

@@ -24,6 +24,7 @@ pc_spawn_become(const struct pc_drop *drop, const struct pc_child_options *optio
      * 0.6. Refused at worst, and then things are only slower. */
     struct sched_param none = {0};
     (void)sched_setscheduler(0, SCHED_BATCH, &none);
+    pc_runner_unshare();
     pc_drop_privileges(drop);
     struct pc_child *child = NULL;
     const char *why = "";

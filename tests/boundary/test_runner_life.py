@@ -17,7 +17,7 @@ import pytest
 
 from perchild import roles
 from tests.boundary import procs
-from tests.lab import Lab, Response, is_alive, tree_of, wait_until
+from tests.lab import Lab, Response, is_alive, tree_of, uid_of, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
@@ -146,6 +146,16 @@ def test_a_changed_file_brings_a_successor_and_the_old_one_finishes(lab: Lab) ->
     assert who(lab, "bob") != bob
     wait_until(lambda: not is_alive(bob), "the old one has ended")
     assert who(lab, "alice") == alice
+
+
+def test_tenants_share_no_memory_that_they_can_write_to(lab: Lab) -> None:
+    """Of what is mapped shared and writable each child has its page alone, also those that are forked behind the first runner."""
+    who(lab, "alice")
+    who(lab, "bob")
+    for pid in tree_of(lab.pid):
+        if uid_of(pid) in {tenant.uid for tenant in lab.tenants.values()}:
+            lines = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+            assert {line[5] for line in lines if line[1] == "rw-s"} <= {"/memfd:perchild-page"}
 
 
 def test_a_restart_ends_runners_by_force(lab: Lab) -> None:
