@@ -27,6 +27,7 @@ from perchild.wire.child import ForkLostError, RunnerSpec
 from perchild.wire.plan import tenant_directory
 
 KILL_AFTER_S = 4.0  # between TERM and KILL; a runner gives its programs 2 s
+GIVE_UP_S = 2.0  # from KILL until a stop goes on without it
 MAX_NOFILE = 65536  # a runner's and, as the hard limit, its programs'
 MAX_STALE = 4096  # names removed from a tenant's directory
 
@@ -213,10 +214,13 @@ def end_runners(server: Server, member: Member) -> None:
 
 
 def end_all_runners(server: Server) -> bool:
-    """End every runner of a server that stops; return whether none is left."""
+    """End every runner of a server that stops; return whether none is left that KILL may still end."""
+    left: list[Runner] = []
     for member in server.members.values():
         end_runners(server, member)
-    return not any(member.programs and member.programs.all for member in server.members.values())
+        left += member.programs.all.values() if member.programs else ()
+    latest_s = server.sys.now_s() - GIVE_UP_S
+    return all(runner.kill_s is not None and runner.kill_s < latest_s for runner in left)
 
 
 def look_at_runners(server: Server) -> None:

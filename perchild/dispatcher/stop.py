@@ -52,7 +52,7 @@ def advance_stop(server: Server) -> None:
     """Go on with a stop: called after every exit and every second."""
     if server.stopping == STOP:
         are_runners_gone = end_all_runners(server)
-        if (not server.children and are_runners_gone) or not server.reclaims:
+        if are_runners_gone and (not server.children or not server.reclaims):
             _end(server)
     elif server.stopping == GRACEFUL_STOP:
         _advance_graceful(server)

@@ -252,3 +252,12 @@ def test_no_program_outlives_the_server(lab: Lab, number: int) -> None:
         assert not os.path.exists(lab.run / "tenants") or os.listdir(lab.run / "tenants") == []
     wait_until(lambda: not any(is_alive(pid) for pid in pids), "all have ended")
     assert time.monotonic() - started < 8
+
+
+def test_a_stop_waits_for_runners_whose_programs_ignore_term(lab: Lab) -> None:
+    """Children end at once, the program is killed after two seconds: the server is still there, and removes what is left."""
+    lab.tenants["alice"].write("deaf.cgi", '#!/bin/sh\ntrap "" TERM\ntouch "$DOCUMENT_ROOT/begun"\nsleep 1234\n', 0o700)
+    thread, _ = in_background(lab, "alice", "/deaf.cgi")
+    lab.stop()
+    thread.join()
+    assert os.listdir(lab.run / "tenants") == []
