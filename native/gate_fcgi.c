@@ -1,11 +1,14 @@
 /* gate_fcgi.c - FastCGI: a request for php-fpm or another responder that listens on a socket, one connection for each.
  * Runs as:  child, as the identity that owns the host.   Sees: the responder's output and error output, in records.
- * Holds:    a connection, which ends with the request. It is not kept (FCGI_KEEP_CONN): a responder gives a kept connection a whole
- *           process, so that an idle one of ours takes one of a pool's few away from the identity's other children, while a new
- *           one on a Unix socket costs some microseconds. And its end is what tells the responder that nobody waits any more.
+ * Holds:    a connection, which ends with the request. It is not kept (FCGI_KEEP_CONN): php-fpm gives a kept connection a whole
+ *           worker, so that with two workers two idle connections of one child let all others wait for ever, while a new one costs
+ *           0.08 ms (php-fpm 8.2, Unix socket, an empty script: 0.15 ms by new connections, 0.07 ms by a kept one). And the end of
+ *           a connection is what tells the responder that nobody waits for its answer any more.
  * Distrusts: the responder: a record that breaks a rule ends the answer; what it says goes into the log in lines, bounded.
  * Before:   gate.c, program.c   After: backend.c, fcgi.c, reply.c */
-#include <errno.h>
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* memmem */
+#endif
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,6 +150,18 @@ add_configured(const struct pc_req *req, struct more *more)
     }
 }
 
+/* No file of ours: the target's path says which script the request is for, decoded as the request's path is. That script may be
+ * anywhere, so where its path ends is told by its name. */
+static void
+name_script(struct pc_slice path, struct pc_cgienv_facts *facts)
+{
+    static const char mark[] = ".php/";
+    const char *found = path.len > 0 ? memmem(path.base, path.len, mark, sizeof mark - 1) : NULL;
+    size_t len = found != NULL ? (size_t)(found - path.base) + sizeof mark - 2 : path.len;
+    facts->script_filename = (struct pc_slice){path.base, len};
+    facts->path_info = (struct pc_slice){path.base + len, path.len - len};
+}
+
 static int
 write_params(const struct fcgi *fcgi, struct pc_fcgi_writer *writer)
 {
@@ -161,8 +176,8 @@ write_params(const struct fcgi *fcgi, struct pc_fcgi_writer *writer)
         .kind = PC_CGIENV_FCGI, .path_info = req->path_info, .signature = pc_serve_signature(req), .more = more.list,
         .more_count = more.count,
     };
-    if (req->pass != NULL) /* no file of ours: the target's path says which script it is for, decoded as the request's path is */
-        facts.script_filename = fcgi->path;
+    if (req->pass != NULL)
+        name_script(fcgi->path, &facts);
     if (has_none)
         facts.method = pc_serve_method(req) == PC_HEAD ? PC_S("HEAD") : PC_S("GET");
     facts.body_len = io->body_chunked || has_none ? UINT64_MAX : io->head.has_length ? io->head.content_length : 0;

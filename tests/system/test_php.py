@@ -30,6 +30,7 @@ SetHandler "proxy:unix:{home}/fpm.sock|fcgi://localhost/"
 <Files other.php>
 SetHandler "proxy:unix:{other}/fpm.sock|fcgi://localhost/"
 </Files>
+ProxyPassMatch "^/pass/(.*[.]php(/.*)?)$" "unix:{home}/fpm.sock|fcgi://localhost{home}/public/$1"
 """
 POOL = "PHPPool on max_children=3\n"
 HOST = """
@@ -180,6 +181,15 @@ def test_an_answer_comes_as_it_is_written(site: Site) -> None:
     assert answer.body == b"abc"
 
 
+def test_a_script_may_be_named_by_the_url_of_its_back_end(own: Site) -> None:
+    """ProxyPassMatch: the path behind the host is the script, and what is behind the script its PATH_INFO."""
+    answer = own.lab.get("alice.test", "/pass/server.php/more?a=1")
+    said, root = answer.json(), own.lab.tenants["alice"].docroot
+    wanted = {"SCRIPT_FILENAME": f"{root}/server.php", "PATH_INFO": "/more", "QUERY_STRING": "a=1", "REQUEST_URI": "/pass/server.php/more?a=1"}
+    assert {name: said.get(name) for name in wanted} == wanted
+    assert own.lab.get("alice.test", "/pass/none.php").status == 404
+
+
 def test_a_tenant_cannot_use_anothers_pool(own: Site) -> None:
     """bob's socket is bob's, whatever alice's configuration says: 503, and no text."""
     for name in NAMES:
@@ -237,8 +247,9 @@ def test_a_pool_that_ends_is_started_again() -> None:
         lab.start()
         assert lab.get("alice.test", "/uid.php").status == 200
         [master] = masters(lab, alice.uid)
+        pids = tree_of(master)
         os.kill(master, signal.SIGKILL)
-        wait_until(lambda: not is_alive(master), "php-fpm ends")
+        wait_until(lambda: not any(map(is_alive, pids)), "php-fpm and its workers end")
         assert lab.get("alice.test", "/uid.php", timeout_s=30).body == f"{alice.uid} {alice.uid}".encode()
         lab.stop()
 
