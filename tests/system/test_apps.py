@@ -1,0 +1,221 @@
+"""Application servers and WSGI applications behind a real server: started at the first request, spoken to over their socket.
+
+Runs as: root, which starts the server; the applications run as their tenant.  Source: docs/protocol.md for WAKE; RFC 6455.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab import PYTHON, Lab, Tenant, tree_of, uid_of, wait_until
+from tests.system.wire import Client, client, get
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
+
+
+def has(*modules: str) -> bool:
+    """Whether the system's Python, which the applications run with, has these modules."""
+    return subprocess.run([PYTHON, "-c", "import " + ", ".join(modules)], check=False, capture_output=True).returncode == 0
+
+
+needs_gunicorn = pytest.mark.skipif(not has("gunicorn", "flask"), reason="apt-get install gunicorn python3-flask")
+needs_uvicorn = pytest.mark.skipif(not has("uvicorn", "websockets"), reason="apt-get install python3-uvicorn python3-websockets")
+needs_waitress = pytest.mark.skipif(not has("waitress"), reason="apt-get install python3-waitress")
+
+FLASK = """
+import os
+from flask import Flask, Response, redirect, request
+
+app = Flask(__name__)
+
+@app.route("/flask/who")
+def who():
+    return {"uid": os.getuid(), "host": request.host, "for": request.headers["X-Forwarded-For"], "url": request.url}
+
+@app.route("/flask/sum", methods=["POST", "PUT"])
+def total():
+    return {"bytes": len(request.get_data())}
+
+@app.route("/flask/stream")
+def stream():
+    return Response(b"%06d" % i for i in range(20000))
+
+@app.route("/flask/away")
+def away():
+    return redirect("/flask/who")
+"""
+ASGI = """
+import asyncio, os
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            kind = (await receive())["type"]
+            await send({"type": kind + ".complete"})
+            if kind == "lifespan.shutdown":
+                return
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"].upper()} if message.get("text") is not None else
+                       {"type": "websocket.send", "bytes": message["bytes"][::-1]})
+        return
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"%d %s " % (os.getuid(), scope["path"].encode()), "more_body": True})
+    await send({"type": "http.response.body", "body": b"%d" % len(body)})
+"""
+WSGI = """
+import os
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{os.getuid()}|{environ['SCRIPT_NAME']}|{environ['PATH_INFO']}|{environ['REMOTE_ADDR']}|{environ['HTTP_HOST']}".encode()]
+"""
+HOST = """
+ProxyPass /plain/not !
+AppServer /flask/ /usr/bin/gunicorn --chdir {home} --worker-tmp-dir /dev/shm flaskapp:app
+AppServer /asgi/ /usr/bin/python3 -m uvicorn --app-dir {home} --fd {{fd}} asgiapp:app
+AppServer /broken/ /usr/bin/python3 -c raise(SystemExit(3))
+WSGIScriptAlias /wsgi {home}/app.wsgi
+"""
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """One server; its host has all kinds of applications."""
+    with Lab("KeepAliveTimeout 20\n", names=("alice",)) as one:
+        tenant = one.tenants["alice"]
+        for name, text in (("flaskapp.py", FLASK), ("asgiapp.py", ASGI), ("app.wsgi", WSGI)):
+            put(tenant, name, text)
+        one.has_vhosts, one.config_tail = False, one.host_block(tenant, HOST.format(home=tenant.home))
+        yield one.start()
+
+
+def put(tenant: Tenant, name: str, text: str) -> None:
+    """Write a file of the tenant's home."""
+    path = tenant.home / name
+    path.write_text(text)
+    path.chmod(0o600)
+    os.chown(path, tenant.uid, tenant.uid)
+
+
+@needs_gunicorn
+def test_flask_behind_gunicorn(lab: Lab) -> None:
+    """It runs as the tenant, sees the client's host, takes bodies of either framing, streams, redirects."""
+    uid = lab.tenants["alice"].uid
+    with client(lab, timeout_s=30) as one:
+        found = one.ask(get("alice.test", "/flask/who?x=1"))
+        assert found.status == 200, lab.error_log()
+        assert found.json() == {"uid": uid, "host": "alice.test", "for": "127.0.0.1", "url": "http://alice.test/flask/who?x=1"}
+        body = b"x" * 200_000
+        assert one.ask(get("alice.test", "/flask/sum", f"Content-Length: {len(body)}", method="POST") + body).json() == {"bytes": len(body)}
+        chunk = b"%x\r\n%s\r\n" % (len(body), body)
+        assert one.ask(get("alice.test", "/flask/sum", "Transfer-Encoding: chunked", method="PUT") + chunk + b"0\r\n\r\n").json() == {
+            "bytes": len(body)}
+        assert one.ask(get("alice.test", "/flask/stream")).body == b"".join(b"%06d" % i for i in range(20000))
+        moved = one.ask(get("alice.test", "/flask/away"))
+        assert (moved.status, moved.fields["location"]) == (302, "/flask/who")
+        assert one.ask(get("alice.test", "/flask/none")).status == 404
+        assert one.ask(get("alice.test", "/")).body == b"alice\n"
+
+
+@needs_waitress
+def test_a_wsgi_application(lab: Lab) -> None:
+    """WSGIScriptAlias: SCRIPT_NAME is its mount, and the client's address and host are the client's."""
+    with client(lab, timeout_s=30) as one:
+        found = one.ask(get("alice.test", "/wsgi/a%20b?q"))
+        assert found.status == 200, lab.error_log()
+        assert found.body.decode() == f"{lab.tenants['alice'].uid}|/wsgi|/a b|127.0.0.1|alice.test"
+        assert one.ask(get("alice.test", "/wsgi")).body.decode().split("|")[1:3] == ["/wsgi", ""]
+
+
+def frame(data: bytes, opcode: int) -> bytes:
+    """Return one masked frame (RFC 6455 5.2)."""
+    size = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack(">H", len(data)) if len(data) < 65536 else (
+        b"\xff" + struct.pack(">Q", len(data)))
+    mask = os.urandom(4)
+    return bytes([0x80 | opcode]) + size + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
+
+
+def read_frame(one: Client) -> tuple[int, bytes]:
+    """Return opcode and data of one unmasked, unfragmented frame."""
+
+    def take(size: int) -> bytes:
+        while len(one.buffer) < size:
+            assert one.fill(), "the tunnel ended within a frame"
+        found = bytes(one.buffer[:size])
+        del one.buffer[:size]
+        return found
+
+    first, second = take(2)
+    size = second
+    if second == 126:
+        size = struct.unpack(">H", take(2))[0]
+    elif second == 127:
+        size = struct.unpack(">Q", take(8))[0]
+    return first & 15, take(size)
+
+
+@needs_uvicorn
+def test_an_asgi_application_and_its_websockets(lab: Lab) -> None:
+    """HTTP and WebSocket through the same application; frames of both kinds, small and large, and the closing handshake."""
+    with client(lab, timeout_s=30) as one:
+        found = one.ask(get("alice.test", "/asgi/x", "Content-Length: 3", method="POST") + b"abc")
+        assert found.body.decode() == f"{lab.tenants['alice'].uid} /asgi/x 3", lab.error_log()
+        key = base64.b64encode(os.urandom(16)).decode()
+        one.send(get("alice.test", "/asgi/ws", "Connection: keep-alive, Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+                     f"Sec-WebSocket-Key: {key}"))
+        head = one.read()
+        assert head is not None
+        assert head.status == 101
+        expected = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
+        assert head.fields["sec-websocket-accept"] == expected
+        for data in (b"hello", b"x" * 300, b"y" * 100_000):
+            one.send(frame(data, 1))
+            assert read_frame(one) == (1, data.upper())
+            one.send(frame(data, 2))
+            assert read_frame(one) == (2, data[::-1])
+        one.send(frame(struct.pack(">H", 1000), 8))
+        assert read_frame(one)[0] == 8
+        assert one.reads_end()
+    wait_until(lambda: '"GET /asgi/ws HTTP/1.1" 101 ' in (lab.log / "access.log").read_text(), "the log line")
+
+
+def test_an_application_that_does_not_start_is_503_and_says_why(lab: Lab) -> None:
+    """What the runner says of it is in the error log; a file of the same name is not what the client gets."""
+    with client(lab, timeout_s=30) as one:
+        assert one.ask(get("alice.test", "/broken/x")).status in {502, 503}
+        wait_until(lambda: one.ask(get("alice.test", "/broken/x")).status == 503, "it is known to be broken")
+    wait_until(lambda: "AH01114: HTTP: failed to make connection to backend" in lab.error_log(), "the log line")
+
+
+@needs_gunicorn
+def test_applications_run_as_the_tenant_and_end_with_the_server(lab: Lab) -> None:
+    """No process of theirs has another uid."""
+    with client(lab, timeout_s=30) as one:
+        assert one.ask(get("alice.test", "/flask/who")).status == 200
+    pids = [pid for pid in tree_of(lab.pid) if "gunicorn" in command_of(pid)]
+    assert pids
+    assert {uid_of(pid) for pid in pids} == {lab.tenants["alice"].uid}
+
+
+def command_of(pid: int) -> str:
+    """Return the command line of a process; empty if it has gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+        return file.read()
+    return ""
