@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 from contextlib import ExitStack, suppress
 from functools import partial
+from itertools import islice
 
 from perchild import limits
 from perchild.dispatcher import inbox, nursery, signals
@@ -249,7 +249,7 @@ def drop_programs(server: Server, member: Member) -> bool:
     server.loop.forget(programs.box.read_fd)
     inbox.close_inbox(programs.box)
     member.programs = None
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # what cannot be removed stays
         _remove_directory(server, member)
     return True
 
@@ -290,15 +290,20 @@ def _make_directory(server: Server, member: Member) -> None:
 
 
 def _remove_directory(server: Server, member: Member) -> None:
-    """Remove it with the sockets and files in it, by names in an open directory: no link is followed, no file opened."""
+    """Remove it with the sockets and files in it, by names in an open directory: no link is followed, no file opened.
+
+    It is the tenant's to write to, who may fill it or be at work in it: so no more is read than is removed, and nothing is certain.
+    """
     parent, name = _place_of(server, member)
     parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
         try:
-            for entry in os.listdir(fd)[:MAX_STALE]:
-                if not stat.S_ISDIR(os.stat(entry, dir_fd=fd, follow_symlinks=False).st_mode):
-                    os.unlink(entry, dir_fd=fd)
+            with os.scandir(fd) as entries:
+                names = [entry.name for entry in islice(entries, MAX_STALE)]
+            for one in names:
+                with suppress(OSError):  # a directory, or gone meanwhile
+                    os.unlink(one, dir_fd=fd)
         finally:
             os.close(fd)
         with suppress(OSError):  # what the tenant put there beside them stays
