@@ -464,3 +464,19 @@ def test_a_hundred_clients_that_leave_leave_nothing(lab: Lab) -> None:
     wait_until(lambda: not programs_of(lab, lab.tenants["alice"]), "their programs have ended", 30)
     wait_until(lambda: len(os.listdir(f"/proc/{child}/fd")) <= before, "their descriptors are closed")
     assert lab.get("alice.test", "/cgi-bin/hello").body == b"hello\n"
+
+
+def test_a_stop_is_over_when_the_programs_are() -> None:
+    """One that finishes what it does when it is asked to end has the time to, and nothing is left when the main process ends."""
+    with make_lab() as one:
+        alice = one.tenants["alice"]
+        program = alice.home / "cgi-bin" / "careful"
+        program.write_text('#!/bin/sh\ncd "$DOCUMENT_ROOT"\ntrap "sleep 1; echo x >ended; exit" TERM\necho $$ >pid\nsleep 1000 &\nwait\n')
+        program.chmod(0o700)
+        os.chown(program, alice.uid, alice.uid)
+        one.start()
+        with client(one) as asking:
+            asking.send(get("alice.test", "/cgi-bin/careful"))
+            wait_until((alice.docroot / "pid").exists, "it runs")
+            one.stop()
+        assert (alice.docroot / "ended").exists()
