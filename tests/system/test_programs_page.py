@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ch
 
 PAGE = (ROOT / "docs/programs.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```apache\n(.*?)```", PAGE, re.DOTALL)
-CGI, AMONG_FILES, PHP, OWN_FPM, LIMITS = BLOCKS
+CGI, AMONG_FILES, PHP, OWN_FPM, APP, WSGI, PROXY, LIMITS = BLOCKS
 ROWS = re.findall(r"^\| (\d+|any) \| `(.*?)`", PAGE, re.MULTILINE)
 WHO = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s' \"$(id -u) $(ulimit -t) $(ulimit -v)\"\n"
 HAS_PHP = any(name.startswith("php-fpm") for name in os.listdir("/usr/sbin"))
@@ -101,13 +101,69 @@ def test_a_php_fpm_of_ones_own_is_connected_to_by_the_user() -> None:
                 assert b"secret" not in response.raw
 
 
+PYTHON_APP = """import os
+def {name}(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{{os.getuid()}} {{environ['PATH_INFO']}}".encode()]
+"""
+
+
+@pytest.mark.skipif(not Path("/usr/bin/gunicorn").exists(), reason="needs gunicorn")
+def test_an_application_server_runs_as_the_user() -> None:
+    """Started by the first request; files of an Alias are not its business."""
+    def prepare(alice: Tenant) -> None:
+        put(alice, "app/app.py", PYTHON_APP.format(name="app"), 0o600)
+        alice.write("static/x.txt", "a file\n")
+
+    with make_lab(APP, prepare) as lab:
+        response = lab.get("alice.example", "/some/where", timeout_s=30)
+        assert (response.status, response.body.decode()) == (200, f"{lab.tenants['alice'].uid} /some/where")
+        assert lab.get("alice.example", "/static/x.txt").body == b"a file\n"
+
+
+def test_a_python_application_runs_as_the_user() -> None:
+    """Without a server of its own."""
+    with make_lab(WSGI, lambda alice: put(alice, "app/app.wsgi", PYTHON_APP.format(name="application"), 0o600) and None) as lab:
+        response = lab.get("alice.example", "/some/where", timeout_s=30)
+        assert (response.status, response.body.decode()) == (200, f"{lab.tenants['alice'].uid} /some/where")
+
+
+def test_a_proxied_back_end_is_connected_to_by_the_user() -> None:
+    """All but what is said to be here; Location comes back as the client's."""
+    def serve(listener: socket.socket, seen: list[int]) -> None:
+        with listener.accept()[0] as sock:
+            seen.append(int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[4:8], "little"))
+            sock.recv(65536)
+            sock.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://localhost/there\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    seen: list[int] = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        def prepare(alice: Tenant) -> None:
+            alice.write("static/x.txt", "a file\n")
+            path = alice.home / "app.sock"
+            listener.bind(str(path))
+            listener.listen()
+            os.chown(path, alice.uid, alice.uid)
+            path.chmod(0o600)
+
+        with make_lab(PROXY, prepare) as lab:
+            thread = threading.Thread(target=serve, args=(listener, seen))
+            thread.start()
+            response = lab.get("alice.example", "/here")
+            thread.join(10)
+            assert (response.status, response.fields["location"]) == (302, "http://alice.example/there")
+            assert seen == [lab.tenants["alice"].uid]
+            assert lab.get("alice.example", "/static/x.txt").body == b"a file\n"
+
+
 def test_sentences_of_the_table_are_logged() -> None:
     """Each cause makes its status and its sentence; a program's text is never sent."""
     alice_block = AMONG_FILES.replace("</VirtualHost>", "    Timeout 1\n    ScriptAlias /bin/ /home/alice/bin/\n    <Directory /home/alice/bin>\n"
                                       "    Require all granted\n    </Directory>\n    <Files gone.php>\n"
                                       '    SetHandler "proxy:unix:/home/alice/none.sock|fcgi://localhost"\n    </Files>\n'
                                       "    <Directory /home/alice/public_html/off>\n    Options -ExecCGI\n    </Directory>\n"
-                                      "    AddHandler application/x-httpd-php .php\n</VirtualHost>")
+                                      "    AddHandler application/x-httpd-php .php\n"
+                                      "    ProxyPass /app unix:/home/alice/none.sock|http://localhost/\n</VirtualHost>")
 
     def prepare(alice: Tenant) -> None:
         put(alice, "bin/ok", WHO)
@@ -121,7 +177,7 @@ def test_sentences_of_the_table_are_logged() -> None:
 
     paths = {"/bin/group": "it can be written to by group", "/open/x.cgi": "its directory can be written", "/bin/plain": "not executable by its user",
              "/bin/foreign": "does not belong to", "/bin/dos": "CR LF", "/bin/text": "Exec format error", "/off/x.cgi": "AH02809",
-             "/bin/none": "AH02811", "/bin/slow": "AH01220", "/x.php": "AH01627", "/gone.php": "AH01079", "/bin/says": "AH01215"}
+             "/bin/none": "AH02811", "/bin/slow": "AH01220", "/x.php": "AH01627", "/gone.php": "AH01079", "/app": "AH01114", "/bin/says": "AH01215"}
     with make_lab(alice_block, prepare) as lab:
         for path, words in paths.items():
             status, sentence = next((status, text) for status, text in ROWS if words in text)
