@@ -272,6 +272,8 @@ DOES: dict[str, Callable[..., Any]] = {
     # processes
     "signal": lambda pid: os.kill(pid, 0),
     "terminate": lambda pid: os.kill(pid, signal.SIGTERM),
+    "user signal": lambda pid: os.kill(pid, signal.SIGUSR1),
+    "child signal": lambda pid: os.kill(pid, signal.SIGCHLD),
     "stop": lambda pid: os.kill(pid, signal.SIGSTOP),
     "kill": lambda pid: os.kill(pid, signal.SIGKILL),
     "kill everybody": kill_everybody,

@@ -51,7 +51,8 @@ SetEnv APP_SETTING kept
 SetEnv LD_PRELOAD /evil.so
 SetEnv GATEWAY_INTERFACE forged
 """
-MORE = {"alice": f"RLimitNPROC {MAX_PROCESSES} {MAX_PROCESSES}\nRLimitMEM {MAX_MEMORY} {MAX_MEMORY}\n", "dave": f"Timeout {TIMEOUT_S}\n"}
+MORE = {"alice": f"RLimitMEM {MAX_MEMORY} {MAX_MEMORY}\n", "dave": f"Timeout {TIMEOUT_S}\n",
+        "erin": f"RLimitNPROC {MAX_PROCESSES} {MAX_PROCESSES}\n"}
 
 PROGRAMS = {
     "attack": "#!/usr/bin/python3 -I\n" + ATTACK.read_text(),
@@ -66,6 +67,9 @@ PROGRAMS = {
     "flood": "#!/usr/bin/python3 -I\nimport os\nwhile True:\n    os.write(2, b'flood ' * 10000 + b'\\n')\n",
     "stubborn": "#!/usr/bin/python3 -I\nimport signal\nfor one in range(1, 65):\n    try:\n        signal.signal(one, signal.SIG_IGN)\n"
                 "    except (OSError, ValueError):\n        pass\nprint('X: y\\n\\nbegun', flush=True)\nwhile True:\n    signal.pause()\n",
+    "loop": "#!/bin/sh\nprintf 'Location: /cgi-bin/loop\\n\\n'\n",
+    "wordy": "#!/usr/bin/python3 -I\nimport os\nwhile True:\n    os.write(1, b'X-Word: ' + b'w' * 1000 + b'\\n')\n",
+    "endless-line": "#!/usr/bin/python3 -I\nimport os\nwhile True:\n    os.write(1, b'X' * 4096)\n",
     "forge": "#!/usr/bin/python3 -I\nimport os\nos.write(2, b'x\\n[Sat Jan 01 00:00:00.000000 2000] [core:error] [pid 1] forged\\n'\n"
              "         b'a\\rforged\\x1b[31m\\x9b forged \\x00forged \\xff\\n')\nos.write(1, b'X: y\\n\\nsaid')\n",
 }
@@ -99,8 +103,8 @@ def put_bait(lab: Lab) -> None:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    """A server at work: alice attacks, bob is the neighbour, carol has no limits, dave little time."""
-    with Lab("KeepAliveTimeout 20\nMaxKeepAliveRequests 0\nAcceptMutex sysvsem\n", names=("alice", "bob", "carol", "dave")) as one:
+    """A server at work: alice attacks, bob is the neighbour, carol has no limits, dave little time, erin few processes."""
+    with Lab("KeepAliveTimeout 20\nMaxKeepAliveRequests 0\nAcceptMutex sysvsem\n", names=("alice", "bob", "carol", "dave", "erin")) as one:
         for tenant in one.tenants.values():
             put_programs(tenant)
         put_bait(one)
@@ -247,7 +251,7 @@ def her_runner(_lab: Lab) -> list[Item]:
     """The runner is 1: it cannot be opened, nor ended; what one uid may do to its own processes concerns her alone."""
     table = [Item(name, (1,), wanted) for name, wanted in ON_HER_OWN.items()]
     table += items("ok", "terminate", 1) + items("ok", "stop", 1) + items("ok", "kill", 1) + items("ok", "pidfd signal", 1)
-    table += items("ok", "signal", 1) + items("ok", "affinity", 1) + items("ok", "ioprio", 1) + items("EPERM", "prlimit", 1)
+    table += items("ok", "user signal", 1) + items("ok", "child signal", 1) + items("ok", "signal", 1) + items("ok", "affinity", 1) + items("ok", "ioprio", 1) + items("EPERM", "prlimit", 1)
     return [*table, Item("kill everybody", (), "ESRCH"), Item("processes by number", (300,), "")]
 
 
@@ -407,6 +411,13 @@ def test_what_her_answers_ask_for(lab: Lab, head: str, status: int) -> None:
     assert b"BOBS" not in answer.raw
 
 
+@pytest.mark.parametrize("name", ["loop", "wordy", "endless-line"])
+def test_answers_without_end_have_one(lab: Lab, name: str) -> None:
+    """A redirect to itself, a head that does not end: 500, and the program does."""
+    with nothing_left(lab, lab.tenants["alice"]):
+        assert lab.get("alice.test", f"/cgi-bin/{name}").status == 500
+
+
 # ---------------------------------------------------------------- environment, log
 
 
@@ -492,15 +503,15 @@ def nothing_left(lab: Lab, *tenants: Tenant) -> Iterator[None]:
         wait_until(lambda pid=pid: len(procs.descriptors(pid)) <= before[pid], f"{comm_of(pid)}'s descriptors are as before", 30)
 
 
-def test_a_fork_bomb_is_her_own(lab: Lab) -> None:
+def test_a_fork_bomb_is_its_owners_own(lab: Lab) -> None:
     """It grows to RLimitNPROC and no further; bob is served meanwhile, and when its client leaves all of it goes."""
-    alice, neighbour, sizes = lab.tenants["alice"], Neighbour(lab), []
+    erin, neighbour, sizes = lab.tenants["erin"], Neighbour(lab), []
 
     def has_grown() -> bool:
-        sizes.append(len(programs_of(lab, alice)))
+        sizes.append(len(programs_of(lab, erin)))
         return len(sizes) > 3 and sizes[-1] == sizes[-3] > 10
-    with nothing_left(lab, alice):
-        bomb = Leaver(lab, "alice.test", "/cgi-bin/bomb")
+    with nothing_left(lab, erin):
+        bomb = Leaver(lab, erin.host, "/cgi-bin/bomb")
         neighbour.ask_until(has_grown, "the bomb has gone off")
         bomb.leave()
     assert max(sizes) <= MAX_PROCESSES
