@@ -251,7 +251,8 @@ pc_backend_sweep(struct pc_child *child, uint64_t now_ns)
     (void)pthread_mutex_lock(&child->backends.lock);
     for (struct pc_backend *backend = child->backends.first; backend != NULL; backend = backend->next) {
         uint32_t old = 0;
-        while (old < backend->kept_count && now_ns - backend->kept[old].since_ns >= PC_KEPT_MS * MS)
+        /* One may have been kept since now_ns: no difference is taken. */
+        while (old < backend->kept_count && backend->kept[old].since_ns + PC_KEPT_MS * MS <= now_ns)
             old++;
         if (old > 0)
             close_first(child, backend, old);

@@ -270,6 +270,7 @@ take_buffered(struct pc_gate *gate, struct pc_slice *ret_bytes)
         gate->is_over = gate->chunked.is_done;
     } else if (gate->has_left) {
         ret_bytes->len = held.len < gate->left_bytes ? held.len : (size_t)gate->left_bytes;
+        gate->down_at = gate->down_len - (uint32_t)(held.len - ret_bytes->len); /* what is behind is none of it */
         gate->left_bytes -= ret_bytes->len;
         gate->is_over = gate->left_bytes == 0;
     }
