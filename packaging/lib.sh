@@ -5,6 +5,9 @@
 # What it takes to build and run, on Debian 12 and newer.
 # shellcheck disable=SC2034  # read by those who source this
 run_packages=(python3 python3-dev python3-cffi python3-structlog python3-sdnotify python3-setuptools gcc libc6-dev libpcre2-dev libseccomp-dev)
+# What the demo's programs need besides.
+# shellcheck disable=SC2034
+program_packages=(php-fpm python3-waitress)
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*"; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
@@ -30,6 +33,20 @@ install() { # install PACKAGE...: have Debian install what is missing; quick whe
 
 build() { # compile the extension into perchild/, if its sources are newer
     /usr/bin/python3 native/build.py || die "the extension was not built; see the compiler's words above"
+}
+
+without_services() { # without_services COMMAND...: run it; what it has Debian install is not started (policy-rc.d, invoke-rc.d(8))
+    local policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then
+        "$@" # whoever wrote that one decides
+        return
+    fi
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    "$@"
+    rm -f "$policy"
+    trap - EXIT
 }
 
 give_back() { # give_back PATH...: what root made in the tree belongs to the tree's owner

@@ -1,8 +1,8 @@
-"""`perchildd demo`: three tenants, one port, and a table that says under whom each of them was served.
+"""`perchildd demo`: three tenants, one port, and tables that say under whom each of them was served, and its programs run.
 
-Makes sites in a temporary directory, writes a configuration, starts the server on it, asks each site /whoami, prints the
-answers and waits for ctrl-C. Whatever ends it (the last site answered with --once, ctrl-C, TERM, an error), the server is
-ended and all that was made is removed.
+Makes sites in a temporary directory, writes a configuration, starts the server on it, asks each site /whoami and each of its
+programs (demo_programs), prints the answers and waits for ctrl-C. Whatever ends it (the last site answered with --once, ctrl-C,
+TERM, an error), the server is ended and all that was made is removed.
 Started by another user than root it makes a user namespace, in which it may use the uids that /etc/subuid gives to that user;
 where there are none, everything runs under the caller's one uid. It says which.
 Runs as: root, or any user; the server it starts drops privileges itself.  Before: cli.  After: the dispatcher, as a process.
@@ -24,12 +24,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from perchild.demo_page import render_index
+from perchild.demo_programs import Program, ProgramError, make_program, split_programs, uid_of
 
 TENANTS = ("alice", "bob", "carol")
 ADDRESS = "127.0.0.1"
@@ -101,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="perchildd demo", description="Three tenants of three uids, served through one port.")
-    parser.add_argument("--once", action="store_true", help="end when the table is printed")
+    parser.add_argument("--once", action="store_true", help="end when the tables are printed; status 1 if a program did not run")
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")
     return parser.parse_args(argv)
 
@@ -163,8 +165,8 @@ def _package_path() -> str:
 # --- what is made --------------------------------------------------------------------------------------------------------
 
 
-def make_sites(base: Path, mode: Mode) -> list[Site]:
-    """Make the three sites below `base`; their files belong to them, and nobody else may read them."""
+def make_sites(base: Path, mode: Mode, programs: Sequence[Program]) -> list[Site]:
+    """Make the three sites below `base`; their files and programs belong to them, and nobody else may read them."""
     ids = pick_ids(len(TENANTS)) if mode.is_apart else [os.geteuid()] * len(TENANTS)
     sites = []
     for name, number in zip(TENANTS, ids, strict=True):
@@ -173,16 +175,18 @@ def make_sites(base: Path, mode: Mode) -> list[Site]:
         for directory in (site.home, site.root, site.logs):
             directory.mkdir(mode=0o700)
         index = site.root / "index.html"
-        index.write_text(render_index(name), encoding="utf-8")
+        index.write_text(render_index(name, [(program.name, program.path) for program in programs]), encoding="utf-8")
         index.chmod(0o600)
         for path in (index, site.root, site.logs, site.home):
             os.chown(path, site.uid, site.gid)
+        for program in programs:
+            make_program(program, site.home, site.uid, site.gid)
         sites.append(site)
     return sites
 
 
-def write_configuration(base: Path, port: int, sites: Sequence[Site], mode: Mode) -> Path:
-    """Write perchildd.conf for `sites` into `base` and return its path."""
+def write_configuration(base: Path, port: int, sites: Sequence[Site], mode: Mode, programs: Sequence[Program]) -> Path:
+    """Write perchildd.conf for `sites` and their `programs` into `base` and return its path."""
     who = "User www-data\nGroup www-data\n" if mode.is_apart else ""
     head = f"""\
 ServerRoot "{base}"
@@ -198,13 +202,14 @@ AddDefaultCharset utf-8
     SetHandler whoami
 </Location>
 """
-    hosts = "".join(_host_section(site, port, mode) for site in sites)
+    hosts = "".join(_host_section(site, port, mode, programs) for site in sites)
     path = base / "perchildd.conf"
     path.write_text(head + hosts, encoding="utf-8")
     return path
 
 
-def _host_section(site: Site, port: int, mode: Mode) -> str:
+def _host_section(site: Site, port: int, mode: Mode, programs: Sequence[Program]) -> str:
+    directives = "".join(program.directives.format(home=site.home) for program in programs)
     assign = f"    AssignUserID #{site.uid} #{site.gid}\n" if mode.is_apart else ""
     return f"""\
 <VirtualHost {ADDRESS}:{port}>
@@ -216,7 +221,7 @@ def _host_section(site: Site, port: int, mode: Mode) -> str:
         DirectoryIndex index.html
         Require all granted
     </Directory>
-</VirtualHost>
+{directives}</VirtualHost>
 """
 
 
@@ -340,12 +345,15 @@ def _run(options: argparse.Namespace, mode: Mode) -> int:
     try:
         with _temporary("perchildd-demo-") as base:
             port = options.port or _free_port()
-            sites = make_sites(base, mode)
-            conf = write_configuration(base, port, sites, mode)
+            programs, left_out = split_programs()
+            sites = make_sites(base, mode, programs)
+            conf = write_configuration(base, port, sites, mode, programs)
             with _server(conf) as process:
                 _wait_for(process, base, port, sites[0])
-                _show(port, sites, mode, conf)
-                return 0 if options.once else _stay(process, base)
+                print(f"{mode.sentence}\n\n{render_table(_rows(port, sites))}\n", flush=True)
+                all_ran = _show_programs(port, sites, programs, left_out)
+                _show_ways(port, sites, conf)
+                return int(not all_ran) if options.once else _stay(process, base)
     except KeyboardInterrupt:
         print("\nEnded; all of it is removed.")
         return 0
@@ -353,8 +361,33 @@ def _run(options: argparse.Namespace, mode: Mode) -> int:
         restore()
 
 
-def _show(port: int, sites: Sequence[Site], mode: Mode, conf: Path) -> None:
-    print(f"{mode.sentence}\n\n{render_table(_rows(port, sites))}\n")
+def _ask_programs(port: int, site: Site, programs: Sequence[Program]) -> list[list[str]]:
+    """Ask each program of `site` and return its row: address, uid or what went wrong, kind."""
+    rows = []
+    for program in programs:
+        try:
+            said = uid_of(program, port, site.host)
+        except ProgramError as error:
+            said = str(error)
+        rows.append([f"http://{site.host}:{port}{program.path}", said, program.name])
+    return rows
+
+
+def _show_programs(port: int, sites: Sequence[Site], programs: Sequence[Program], left_out: Sequence[Program]) -> bool:
+    """Print who runs each program, and what is left out; return whether all of them answered."""
+    with ThreadPoolExecutor(len(sites)) as asking:
+        rows = dict(zip(sites, asking.map(lambda site: _ask_programs(port, site, programs), sites), strict=True))
+    if programs:
+        print(f"{render_table([['program', 'uid', 'kind'], *(row for some in rows.values() for row in some)])}\n")
+    if left_out:
+        print("".join(f"Left out: {program.name}. It needs: apt-get install {program.package}\n" for program in left_out))
+    failed = [site for site, some in rows.items() if not all(said.isdigit() for _, said, _ in some)]
+    for site in failed:
+        print(f"{site.host}'s error log says:\n{(site.logs / 'error.log').read_text(errors='replace')[-_LOG_TAIL_BYTES:]}")
+    return not failed
+
+
+def _show_ways(port: int, sites: Sequence[Site], conf: Path) -> None:
     print("Open an address in a browser; each page shows who served it. Without a browser:")
     print(f"    curl http://{sites[0].host}:{port}/whoami")
     print(f"The configuration is {conf}", flush=True)

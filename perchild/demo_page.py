@@ -5,6 +5,8 @@ Runs as: whoever runs the demo (pure).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _HUES = {"alice": 212, "bob": 152, "carol": 28}
 
 _PAGE = """\
@@ -26,6 +28,7 @@ _PAGE = """\
 <h1>@NAME@</h1>
 <p>This file belongs to @NAME@, and only @NAME@ may read it. The process that sent it to you:</p>
 <dl id="who"><dt>asking</dt><dd>...</dd></dl>
+<p>Programs of @NAME@: @PROGRAMS@</p>
 <p>The others: <span id="others"></span></p>
 <script>
   const rows = [["uid", "uid"], ["gid", "gid"], ["pid", "process"], ["slot", "slot"], ["generation", "generation"],
@@ -53,7 +56,9 @@ _PAGE = """\
 """
 
 
-def render_index(name: str) -> str:
-    """Return the index page of the tenant `name` (one of alice, bob, carol) as HTML."""
+def render_index(name: str, programs: Sequence[tuple[str, str]]) -> str:
+    """Return the index page of the tenant `name` (one of alice, bob, carol) as HTML; `programs`: names and paths of its programs."""
     others = [other for other in _HUES if other != name]
-    return _PAGE.replace("@NAME@", name).replace("@HUE@", str(_HUES[name])).replace("@OTHERS@", str(others))
+    links = " ".join(f'<a href="{path}">{title}</a>' for title, path in programs) or "none"
+    return (_PAGE.replace("@NAME@", name).replace("@HUE@", str(_HUES[name])).replace("@OTHERS@", str(others))
+            .replace("@PROGRAMS@", links))

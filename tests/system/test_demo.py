@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pwd
 import re
@@ -16,13 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from perchild import demo
+from perchild import demo, demo_echo
 
 PROJECT = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"
 NAMES = ("alice", "bob", "carol")
 TIMEOUT_S = 60
 ROW = re.compile(r"^http://(\w+)\.localhost:(\d+)/ +(\d+) +(\d+) +(accepted|handed over) +uid (\d+)$", re.MULTILINE)
+PROGRAM_ROW = re.compile(r"^http://(\w+)\.localhost:\d+(/\S+) +(\d+) +(\w+)$", re.MULTILINE)
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -111,6 +113,51 @@ def test_demo_serves_three_tenants_under_three_uids_of_nobody(place, tree):
     assert not {entry.pw_uid for entry in pwd.getpwall()} & set(uids)
     assert len({row[3] for row in rows}) == 3, "one process each"
     assert [row[4] for row in rows] == ["handed over"] * 3, "no tenant's child listens"
+
+
+def installed_programs() -> dict[str, str]:
+    """Paths and kinds of the programs that can run here, looked for in other ways than the demo's."""
+    found = {"/cgi-bin/who": "CGI", "/echo/": "WebSocket"}
+    if list(Path("/usr/sbin").glob("php-fpm?*")):
+        found["/who.php"] = "PHP"
+    if Path("/usr/lib/python3/dist-packages/waitress").exists():
+        found["/wsgi"] = "WSGI"
+    return found
+
+
+@needs_root
+@pytest.mark.root
+def test_demo_shows_each_tenants_programs_under_the_tenants_uid(place, tree):
+    """Every kind that is installed answers for each tenant, with the uid that its pages are served under."""
+    status, output = run(place, tree, "--once")
+    assert status == 0, output
+    pages = {name: uid for name, _, uid, *_ in ROW.findall(output)}
+    programs = installed_programs()
+    assert sorted(PROGRAM_ROW.findall(output)) == sorted((name, path, pages[name], kind) for name in NAMES for path, kind in programs.items())
+    assert ("Left out: PHP" in output) == ("/who.php" not in programs)
+    assert ("Left out: WSGI" in output) == ("/wsgi" not in programs)
+
+
+def test_demo_leaves_out_what_is_not_installed_and_names_its_package(place, tree):
+    """Where there is no php-fpm the others run, and the package's name is said."""
+    commands = tree / "perchild/runner/commands.py"
+    commands.write_text(re.sub(r"PHP_DIRECTORIES = .*", 'PHP_DIRECTORIES = ("/nowhere",)', commands.read_text()))
+    status, output = run(place, tree, "--once")
+    assert status == 0, output
+    assert "Left out: PHP. It needs: apt-get install php-fpm" in output
+    assert {path for _, path, *_ in PROGRAM_ROW.findall(output)} == set(installed_programs()) - {"/who.php"}
+
+
+def test_demo_says_why_a_program_did_not_run(place, tree):
+    """The row has its status, the error log's words follow, --once ends with status 1, and the other programs are shown."""
+    programs = tree / "perchild/demo_programs.py"
+    programs.write_text(programs.read_text().replace("#!/bin/sh", "#!/nowhere/sh"))
+    status, output = run(place, tree, "--once")
+    assert status == 1, output
+    assert len(re.findall(r"/cgi-bin/who +status 500 +CGI$", output, re.MULTILINE)) == 3
+    assert "cgi-bin/who is not executed: " in output
+    assert {kind for *_, kind in PROGRAM_ROW.findall(output)} == set(installed_programs().values()) - {"CGI"}
+    assert list(place.iterdir()) == []
 
 
 @needs_root
@@ -214,6 +261,9 @@ def test_demo_runs_as_another_user_and_says_under_which_uids(place, tree):
         assert f"Everything runs under your one uid {caller}" in output
         assert {row[2] for row in rows} == {caller}
     assert all(row[2] == row[5] for row in rows)
+    pages = {row[0]: row[2] for row in rows}
+    assert sorted(PROGRAM_ROW.findall(output)) == sorted((name, path, pages[name], kind) for name in NAMES
+                                                         for path, kind in installed_programs().items())
     assert list(place.iterdir()) == []
     assert processes_of(place) == []
 
@@ -228,3 +278,23 @@ def test_render_table_aligns_columns_and_puts_numbers_to_the_right():
     """Every column is as wide as its widest cell; figures end in one line."""
     lines = demo.render_table([["a", "n"], ["longer", "5"], ["b", "1,234"]]).splitlines()
     assert lines == ["a           n", "------  -----", "longer      5", "b       1,234"]
+
+
+@pytest.mark.parametrize("mask", [b"", b"\x01\xfe\x80\x7f"])
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536])
+def test_frames_of_the_echo_are_read_as_they_were_written(size, mask):
+    """Data of all three forms of a length, with and without a mask; what is cut short is no frame."""
+    frame = demo_echo.Frame(demo_echo.FINAL | demo_echo.TEXT, bytes(number % 251 for number in range(size)))
+    octets = demo_echo.encode(frame, mask)
+    assert demo_echo.read_frame(io.BytesIO(octets)) == frame
+    assert demo_echo.read_frame(io.BytesIO(octets[:-1])) is None
+
+
+def test_the_echo_takes_no_frame_longer_than_64_kib():
+    """Its length alone ends the connection."""
+    assert demo_echo.read_frame(io.BytesIO(b"\x81\x7f" + (65_537).to_bytes(8, "big") + bytes(65_537))) is None
+
+
+def test_the_echo_accepts_a_key_as_rfc_6455_does():
+    """The example of its section 1.3."""
+    assert demo_echo.accept_of(b"dGhlIHNhbXBsZSBub25jZQ==") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
