@@ -341,10 +341,12 @@ start(struct pc_worker *worker, struct pc_conn *conn)
         return -PC_E_AGAIN;
     if (begun == -PC_E_CLOSED)
         return say_unreachable(fcgi, pc_dial_why(&fcgi->dial));
-    if (begun == 0)
+    if (begun == 0) {
         note_open(fcgi);
-    else
-        fcgi->gate.due_ns = worker->now_ns + patience_of(fcgi) * MS;
+        return 0;
+    }
+    fcgi->gate.timeout_ms = patience_of(fcgi); /* Timeout is for what has been begun */
+    fcgi->gate.due_ns = worker->now_ns + fcgi->gate.timeout_ms * MS;
     return 0;
 }
 

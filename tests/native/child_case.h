@@ -182,6 +182,34 @@ child_put_script_alias(struct child_bytes *to, const struct child_case *one)
     child_box(to, PC_T_ALIAS, &alias);
 }
 
+/* /app/ is what listens on app.sock; /svc/ service 0, on svc.sock. Both speak FastCGI. */
+static inline void
+child_put_passes(struct child_bytes *to, const struct child_case *one)
+{
+    char target[120];
+    struct child_bytes app = {0}, service = {0};
+    (void)snprintf(target, sizeof target, "unix:%s/app.sock|fcgi://localhost/srv/", one->directory);
+    CHILD_U32S(&app, PC_T_PROXY_KIND, PC_PASS_PREFIX);
+    child_text(&app, PC_T_PROXY_FROM, "/app/");
+    child_text(&app, PC_T_PROXY_TO, target);
+    child_box(to, PC_T_PROXY_PASS, &app);
+    CHILD_U32S(&service, PC_T_PROXY_KIND, PC_PASS_PREFIX);
+    child_text(&service, PC_T_PROXY_FROM, "/svc/");
+    child_text(&service, PC_T_PROXY_TO, "service:0/");
+    child_box(to, PC_T_PROXY_PASS, &service);
+}
+
+static inline void
+child_put_service(struct child_bytes *to, const struct child_case *one)
+{
+    char path[80];
+    struct child_bytes service = {0};
+    (void)snprintf(path, sizeof path, "%s/svc.sock", one->directory);
+    CHILD_U32S(&service, PC_T_SERVICE_KIND, PC_SERVICE_FCGI);
+    child_text(&service, PC_T_SERVICE_SOCKET, path);
+    child_box(to, PC_T_SERVICE, &service);
+}
+
 static inline void
 child_put_host(struct child_bytes *to, const struct child_case *one, const struct child_plan *plan)
 {
@@ -202,6 +230,8 @@ child_put_host(struct child_bytes *to, const struct child_case *one, const struc
     child_put_settings(&host);
     if (plan->has_programs)
         child_put_script_alias(&host, one);
+    if (plan->has_programs)
+        child_put_passes(&host, one);
     child_box(to, PC_T_HOST, &host);
 }
 
@@ -227,6 +257,8 @@ child_record(const struct child_case *one, const struct child_plan *plan)
     child_box(&raw, PC_T_LOG_FILE, &file);
     CHILD_U32S(&raw, PC_T_SCALE, plan->start_threads, 1, plan->max_threads, plan->max_threads, 0, 0);
     CHILD_U32S(&raw, PC_T_SOCKET_BUFFERS, 0, 0);
+    if (plan->has_programs)
+        child_put_service(&raw, one);
     child_put_host(&raw, one, plan);
     return raw;
 }

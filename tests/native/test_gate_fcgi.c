@@ -1,0 +1,237 @@
+/* test_gate_fcgi.c - claims about gate_fcgi.c and backend.c: the test is client, runner and responder at once, so every order of events
+ * is its own, and no time passes but the test's.
+ * Runs as:  the developer.   Sees: a directory of its own under /tmp.
+ * Trusts:   check.h.   Distrusts: the code under test.
+ * Before:   -   After: - */
+/* sources: accept.c access.c acceptlock.c arena.c ask.c child.c chunked.c cond.c conn.c date.c errlog.c escape.c fields.c file.c format.c */
+/* sources: h1.c hand.c host.c listing.c log.c map.c mime.c page.c peek.c record.c regex.c request.c respond.c route.c serve.c settings.c tlv.c */
+/* sources: transport.c uri.c util.c why.c wild.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c target.c gate_http.c h1out.c proxy.c job.c program.c reply.c cgienv.c */
+/* sources: proxyhdr.c siphash.c */
+/* flags: -D_GNU_SOURCE */
+/* libs: -lpcre2-8 */
+#include "loop.c" /* for handle_event */
+
+#include <sys/un.h>
+
+#include "gate_case.h"
+
+#define FILLERS 64
+#define ANSWER "Content-Type: text/plain\nContent-Length: 6\n\nanswer"
+
+/* ------------------------------------------------------------------ the responder */
+
+static void
+address_of(const char *name, struct sockaddr_un *address)
+{
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    (void)snprintf(address->sun_path, sizeof address->sun_path, "%s/%s", one.directory, name);
+}
+
+static int
+open_listener(const char *name, int backlog)
+{
+    struct sockaddr_un address;
+    address_of(name, &address);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    child_must(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, backlog) == 0, name);
+    return fd;
+}
+
+static void
+close_listener(int fd, const char *name)
+{
+    struct sockaddr_un address;
+    address_of(name, &address);
+    child_must(close(fd) == 0 && unlink(address.sun_path) == 0, name);
+}
+
+static int
+take_connection(int listener)
+{
+    drive();
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    drive();
+    return fd;
+}
+
+/* Whether what came so far holds these bytes. */
+static bool
+asked_for(int fd, const char *text)
+{
+    static char came[65536];
+    ssize_t len = recv(fd, came, sizeof came, MSG_PEEK);
+    return len > 0 && memmem(came, (size_t)len, text, strlen(text)) != NULL;
+}
+
+static size_t
+put_record(char *to, enum pc_fcgi_type type, const char *content, size_t len)
+{
+    size_t padding = pc_fcgi_head(to, type, 1, len);
+    memcpy(to + PC_FCGI_HEAD_BYTES, content, len);
+    memset(to + PC_FCGI_HEAD_BYTES + len, 0, padding);
+    return PC_FCGI_HEAD_BYTES + len + padding;
+}
+
+/* `text` on standard output, and the end, in pieces of `piece` bytes. */
+static void
+answer(int fd, const char *text, size_t piece)
+{
+    static const char end[8];
+    char bytes[4096];
+    size_t len = put_record(bytes, PC_FCGI_STDOUT, text, strlen(text));
+    len += put_record(bytes + len, PC_FCGI_END_REQUEST, end, sizeof end);
+    for (size_t at = 0; at < len; at += piece) {
+        size_t now = piece < len - at ? piece : len - at;
+        bool is_sent = send(fd, bytes + at, now, MSG_NOSIGNAL) == (ssize_t)now;
+        child_must(is_sent || errno == EPIPE, "send"); /* it hangs up when as many bytes as were promised are there */
+        drive();
+    }
+    child_must(close(fd) == 0, "close");
+    drive();
+}
+
+static int
+ask(const char *path)
+{
+    char text[128];
+    clear_log();
+    int fd = open_client(1 << 20);
+    (void)snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: own.test\r\n\r\n", path);
+    say(fd, text);
+    return fd;
+}
+
+/* ------------------------------------------------------------------ claims */
+
+static void
+an_answer_in_single_bytes_comes_whole(void)
+{
+    int listener = open_listener("app.sock", 8);
+    int fd = ask("/app/x.php/more?a");
+    int back = take_connection(listener);
+    CHECK(back >= 0 && asked_for(back, "/srv/x.php") && asked_for(back, "PATH_INFO/more"));
+    answer(back, ANSWER, 1);
+    CHECK(heard(fd, "HTTP/1.1 200 OK\r\n") && heard(fd, "answer"));
+    close_client(fd);
+    close_listener(listener, "app.sock");
+}
+
+static void
+a_sleeping_service_is_woken_and_then_asked(void)
+{
+    int fd = ask("/svc/x.php");
+    CHECK_EQ(take_job(), PC_JOB_WAKE);
+    CHECK_EQ(program.job.service, 0);
+    CHECK_EQ(take_job(), 0);
+    int listener = open_listener("svc.sock", 8);
+    CHECK(take_connection(listener) < 0); /* it waits to be told */
+    child_must(send(program.fds[0], "o", 1, MSG_NOSIGNAL) == 1, "send");
+    CHECK(take_connection(listener) < 0);
+    child_must(send(program.fds[0], "k\n", 2, MSG_NOSIGNAL) == 2 && close(program.fds[0]) == 0, "send");
+    int back = take_connection(listener);
+    CHECK(back >= 0 && asked_for(back, "/x.php"));
+    answer(back, ANSWER, 4096);
+    CHECK(heard(fd, "answer"));
+    close_client(fd);
+    close_listener(listener, "svc.sock");
+}
+
+static void
+a_service_that_does_not_start_is_503_and_the_runners_word(void)
+{
+    const struct { const char *line, *said; } cases[] = {
+        {"error php-fpm is not installed\n", "php-fpm is not installed"}, {"", "AH01079: failed to make connection to backend: "},
+        {"ok\n", "No such file or directory"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int fd = ask("/svc/x.php");
+        CHECK_EQ(take_job(), PC_JOB_WAKE);
+        size_t len = strlen(cases[i].line);
+        child_must(send(program.fds[0], cases[i].line, len, MSG_NOSIGNAL) == (ssize_t)len && close(program.fds[0]) == 0, "send");
+        CHECK(heard(fd, "HTTP/1.1 503 ") && log_says(cases[i].said));
+        CHECK_EQ(take_job(), 0); /* it is not asked for ever */
+        close_client(fd);
+    }
+}
+
+static void
+a_runner_that_says_nothing_is_waited_for_30_seconds(void)
+{
+    int fd = ask("/svc/x.php");
+    CHECK_EQ(take_job(), PC_JOB_WAKE);
+    pass_time(29000);
+    receive(fd);
+    CHECK_EQ(out_len, 0);
+    pass_time(2000);
+    CHECK(heard(fd, "HTTP/1.1 503 ") && log_says("the service does not start"));
+    child_must(close(program.fds[0]) == 0, "close");
+    close_client(fd);
+}
+
+static void
+a_full_queue_is_tried_again_and_then_503(void)
+{
+    int listener = open_listener("app.sock", 0), fillers[FILLERS], count = 0;
+    struct sockaddr_un address;
+    address_of("app.sock", &address);
+    while (count < FILLERS) {
+        fillers[count] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (connect(fillers[count++], (struct sockaddr *)&address, sizeof address) != 0)
+            break;
+    }
+    CHECK(count < FILLERS && errno == EAGAIN);
+    int late = ask("/app/x.php");
+    pass_time(PC_WAITING_MS / 2);
+    int fd = ask("/app/x.php");
+    pass_time(PC_WAITING_MS / 2 + 1);
+    CHECK(heard(late, "HTTP/1.1 503 ") && log_says("queue"));
+    child_must(close(late) == 0, "close");
+    out_len = 0;
+    client_saw_end = false;
+    for (int taken; (taken = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) >= 0;)
+        child_must(close(taken) == 0, "close");
+    pass_time(PC_RETRY_MS);
+    int back = take_connection(listener);
+    CHECK(back >= 0 && asked_for(back, "/srv/x.php"));
+    answer(back, ANSWER, 4096);
+    CHECK(heard(fd, "answer"));
+    close_client(fd);
+    for (int i = 0; i < count; i++)
+        child_must(close(fillers[i]) == 0, "close");
+    close_listener(listener, "app.sock");
+}
+
+static void
+a_silent_responder_is_504_and_let_go(void)
+{
+    int listener = open_listener("app.sock", 8);
+    int fd = ask("/app/x.php");
+    int back = take_connection(listener);
+    pass_time(19000);
+    receive(fd);
+    CHECK_EQ(out_len, 0);
+    pass_time(2000);
+    CHECK(heard(fd, "HTTP/1.1 504 ") && log_says("AH01075: Error dispatching request to "));
+    char bytes[65536];
+    ssize_t len;
+    while ((len = recv(back, bytes, sizeof bytes, 0)) > 0)
+        continue;
+    CHECK_EQ(len, 0);
+    child_must(close(back) == 0, "close");
+    close_client(fd);
+    close_listener(listener, "app.sock");
+}
+
+int
+main(void)
+{
+    set_up();
+    RUN(an_answer_in_single_bytes_comes_whole);
+    RUN(a_sleeping_service_is_woken_and_then_asked);
+    RUN(a_service_that_does_not_start_is_503_and_the_runners_word);
+    RUN(a_runner_that_says_nothing_is_waited_for_30_seconds);
+    RUN(a_full_queue_is_tried_again_and_then_503);
+    RUN(a_silent_responder_is_504_and_let_go);
+    tear_down();
+    return check_end();
+}
