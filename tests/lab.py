@@ -169,8 +169,8 @@ class Lab:
             process.kill()
             process.communicate()
             raise
-        left = [pid for pid in pids if is_alive(pid)]
-        kill_all(left)
+        left = {pid: f"{comm_of(pid)} {uid_of(pid)}" for pid in pids if is_alive(pid)}
+        kill_all(list(left))
         assert not left, f"processes left behind: {left}"
         return output.decode(errors="replace")
 
