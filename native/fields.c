@@ -402,9 +402,13 @@ pc_fields_apply_request(struct pc_req *req)
     req->in_edit_count = 0;
     for (uint32_t i = 0; i < req->layer_count; i++)
         most += req->layers[i]->request_header_count;
+    bool has_front = req->front_field.name.base != NULL; /* RemoteIPHeader has used part of a field, or all of it */
+    most += has_front;
     if (most == 0)
         return;
     req->in_edits = pc_arena_alloc(req->arena, most * sizeof *req->in_edits);
+    if (has_front)
+        req->in_edits[req->in_edit_count++] = req->front_field;
     for (uint32_t i = 0; i < req->layer_count; i++) {
         const struct pc_settings *layer = req->layers[i];
         for (uint32_t j = 0; j < layer->request_header_count; j++) {

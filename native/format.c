@@ -291,8 +291,10 @@ pc_format_op_duration(struct pc_format *f, struct pc_slice arg, unsigned int fla
 static void
 pc_format_op_client(struct pc_format *f, struct pc_slice arg, unsigned int flags)
 {
-    (void)arg, (void)flags;
-    pc_format_address(f, &f->req->client);
+    bool is_peer = pc_slice_ieq(arg, PC_S("c")) && f->req->has_peer; /* %{c}a: the connection's, whoever it speaks for */
+
+    (void)flags;
+    pc_format_address(f, is_peer ? &f->req->peer : &f->req->client);
 }
 
 static void

@@ -523,6 +523,8 @@ struct pc_req {
     uint8_t gate;                  /* enum pc_gate_kind: what answers when pc_serve said PC_SERVE_GATE; filename is its program */
     struct pc_slice back_end;      /* PC_GATE_FCGI, PC_GATE_HTTP: the target, as PC_T_PROXY_TO says its forms, expanded; pc_target_parse */
     const struct pc_pass *pass;    /* whose target that is; NULL = a handler's: then filename is its script */
+    struct pc_pair front_field;    /* RemoteIPHeader's field as far as it was not used; name.base NULL = none was, value.base NULL = all */
+    bool has_peer;                 /* it was: then client is who it names, and peer who the connection came from */
     bool by_script_alias;          /* ScriptAlias made filename: it is a program, and ExecCGI need not be said */
     bool is_without_body;          /* an internal redirect: a GET, and the body was for what it stands for */
     struct pc_pair *kept_env; uint32_t kept_env_count; /* REDIRECT_* of internal redirects: served again, it begins with these */
@@ -534,7 +536,7 @@ struct pc_req {
     struct pc_resp resp;
     /* Behind this line nothing is cleared for a new request: filled before it is read. */
     struct pc_hostname name;       /* the Host that was asked for */
-    struct sockaddr_storage client, server; /* the members of their family only */
+    struct sockaddr_storage client, server, peer; /* the members of their family only */
     const struct pc_settings *layers[PC_MAX_LAYERS]; /* least specific first; [0] = host->base */
 };
 
@@ -548,6 +550,8 @@ void pc_serve_error(struct pc_req *req, uint32_t status);
 
 /* map.c: Redirect, Alias, sections */
 void pc_map_layers(struct pc_req *req);     /* Location walk, Directory and Files walk: fills layers, options */
+/* remoteip.c: who the client is if front ends that the host trusts say so; changes req->client */
+void pc_remoteip_apply(struct pc_req *req);
 /* access.c: Require and Order/Allow/Deny. Returns 0 allowed, -PC_E_FORBIDDEN, or 1 = Python must be asked for the name. */
 int pc_access_check(struct pc_req *req);
 /* Whether one of ACCESS leaves (ip) has the address. */

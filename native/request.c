@@ -453,6 +453,8 @@ prepare(struct pc_worker *worker, struct pc_conn *conn)
     memcpy(req->name.name, name->name, name->len + 1u); /* UNSAFE: as long as the array it comes from, which is as long */
     req->name.len = name->len;
     req->name.port = name->port;
+    if (conn->front != PC_FRONT_TAKEN) /* what a PROXY protocol header says counts more, as in httpd */
+        pc_remoteip_apply(req);
     return read_target(conn, &conn->io->req);
 }
 
