@@ -19,7 +19,17 @@ missing() { # missing PACKAGE...: print those that are not installed
     done
 }
 
-install() { # install PACKAGE...: have Debian install what is missing; quick when nothing is
+without_services() ( # without_services COMMAND...: run it; services it installs are not started (policy-rc.d; see invoke-rc.d(8))
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then # else whoever wrote that one decides
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    "$@"
+)
+
+install() { # install PACKAGE...: have Debian install what is missing, and start none of it; quick when nothing is
     local wanted
     command -v dpkg-query >/dev/null || die "this needs Debian 12 or newer: there is no dpkg here"
     mapfile -t wanted < <(missing "$@")
@@ -28,25 +38,11 @@ install() { # install PACKAGE...: have Debian install what is missing; quick whe
     say "installing ${wanted[*]}"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq || die "apt-get update failed; see its words above"
-    apt-get install -qq -y --no-install-recommends "${wanted[@]}" >/dev/null || die "apt-get install ${wanted[*]} failed; see its words above"
+    without_services apt-get install -qq -y --no-install-recommends "${wanted[@]}" >/dev/null || die "apt-get install ${wanted[*]} failed; see its words above"
 }
 
 build() { # compile the extension into perchild/, if its sources are newer
     /usr/bin/python3 native/build.py || die "the extension was not built; see the compiler's words above"
-}
-
-without_services() { # without_services COMMAND...: run it; what it has Debian install is not started (policy-rc.d, invoke-rc.d(8))
-    local policy=/usr/sbin/policy-rc.d
-    if [ -e "$policy" ]; then
-        "$@" # whoever wrote that one decides
-        return
-    fi
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod 755 "$policy"
-    "$@"
-    rm -f "$policy"
-    trap - EXIT
 }
 
 give_back() { # give_back PATH...: what root made in the tree belongs to the tree's owner
