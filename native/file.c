@@ -346,10 +346,11 @@ static enum pc_serve
 answer_method(struct pc_req *req)
 {
     uint8_t method = pc_serve_method(req);
+    if (method == PC_METHOD_OTHER)
+        return pc_serve_refuse_method(req);
     if (method != PC_OPTIONS) {
-        enum pc_serve served = pc_serve_fail(req, method == PC_METHOD_OTHER ? 501 : 405);
-        if (method != PC_METHOD_OTHER)
-            pc_resp_set(req, PC_S("Allow"), PC_S(PC_FILE_METHODS));
+        enum pc_serve served = pc_serve_fail(req, 405);
+        pc_resp_set(req, PC_S("Allow"), PC_S(PC_FILE_METHODS));
         return served;
     }
     req->resp.status = 200;

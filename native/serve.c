@@ -394,16 +394,21 @@ pc_serve_check(struct pc_req *req)
     return req->pass != NULL ? PC_SERVE_ON : choose_maker(req);
 }
 
+enum pc_serve
+pc_serve_refuse_method(struct pc_req *req)
+{
+    struct pc_slice line = pc_slice_at(req->raw, req->head->line);
+    pc_errlog_req(req, PC_ERROR, "core", "AH00135: Invalid method in request %.*s", (int)line.len, line.base);
+    return pc_serve_fail(req, 501);
+}
+
 /* What is answered whatever the path says. */
 static enum pc_serve
 check_method(struct pc_req *req)
 {
     uint8_t method = pc_serve_method(req);
-    if (method == PC_METHOD_OTHER && !req->host->has_programs) { /* a program may know it */
-        struct pc_slice line = pc_slice_at(req->raw, req->head->line);
-        pc_errlog_req(req, PC_ERROR, "core", "AH00135: Invalid method in request %.*s", (int)line.len, line.base);
-        return pc_serve_fail(req, 501);
-    }
+    if (method == PC_METHOD_OTHER && !req->host->has_programs) /* a program may know it */
+        return pc_serve_refuse_method(req);
     if (method == PC_TRACE || method == PC_CONNECT)
         return pc_serve_fail(req, 405);
     if (req->path.len > 0 && req->path.base[0] == '/')

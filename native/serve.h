@@ -124,6 +124,7 @@ enum pc_serve pc_proxy_serve_handler(struct pc_req *req); /* of req->handler */
 enum pc_serve pc_serve_check(struct pc_req *req);
 /* An error: ErrorDocument (then perhaps PC_SERVE_AGAIN) or our own page. */
 enum pc_serve pc_serve_fail(struct pc_req *req, uint32_t status);
+enum pc_serve pc_serve_refuse_method(struct pc_req *req); /* one that nobody knows */
 /* A redirection to an absolute URL. */
 enum pc_serve pc_serve_redirect(struct pc_req *req, uint32_t status, struct pc_slice url);
 /* For gate.c, which makes a response of a program's answer: begin with none; end with what every response gets. */

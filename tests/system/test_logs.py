@@ -77,7 +77,6 @@ DIFFERENCES = {
     ("denied", "%f"): "what the URL means; httpd stops at the last directory that is there",
     ("index", "%U"): "what was asked for, not the file that DirectoryIndex found",
     ("escape in path", "%{COLOR}e"): "refused before the host's settings are looked at",
-    ("unknown method", "%f"): "the same", ("unknown method", "%{COLOR}e"): "the same",
     ("unknown method", "%X"): "the connection is kept",
     ("escape in path", "%>s"): "400, where httpd looks for the file", ("escape in path", "%s"): "the same",
     ("escape in path", "%U"): "the same", ("escape in path", "%f"): "the same",
