@@ -18,6 +18,7 @@ from perchild.wire.job import Job
 from perchild.wire.runner import RunnerFile
 
 KILL_AFTER_S = 2.0  # between TERM and KILL
+LEAVE_S = 1.0  # from a program's end to TERM for what is left in its group: who becomes a daemon has left it by then
 
 
 def limits_of(facts: RunnerFile) -> tuple[tuple[int, int] | None, ...]:
@@ -71,10 +72,18 @@ class Jobs:
             self._end_group(pid)
 
     def _end_group(self, group: int) -> None:
-        if group not in self._ending and signal_group(group, signal.SIGTERM):
-            signal_group(group, signal.SIGCONT)  # a stopped program hears TERM when it goes on
+        if group not in self._ending:
             self._ending.add(group)
-            self._loop.after(KILL_AFTER_S, partial(self._kill_group, group))
+            self._tell_group(group)
+
+    def _tell_group(self, group: int) -> None:
+        if group not in self._ending:
+            return
+        if not signal_group(group, signal.SIGTERM):
+            self._ending.discard(group)
+            return
+        signal_group(group, signal.SIGCONT)  # a stopped program hears TERM when it goes on
+        self._loop.after(KILL_AFTER_S, partial(self._kill_group, group))
 
     def _kill_group(self, group: int) -> None:
         if group in self._ending:
@@ -82,10 +91,13 @@ class Jobs:
             signal_group(group, signal.SIGKILL)
 
     def note_exit(self, pid: int) -> bool:
-        """Forget a program that has ended; False if it was none of ours. Its group, if told to end, is killed a little later."""
+        """Forget a program that has ended; False if it was none of ours. Whoever it leaves in its group is ended a little later."""
         job = self._jobs.pop(pid, None)
         if job is not None:
             self._pids.pop(job, None)
+            if pid not in self._ending:
+                self._ending.add(pid)
+                self._loop.after(LEAVE_S, partial(self._tell_group, pid))
         for group in self._ending - self._jobs.keys():
             if not signal_group(group, 0):
                 self._ending.discard(group)  # nobody is left, and the number may become another's

@@ -497,6 +497,14 @@ def test_who_ignores_term_is_killed(shared: Case) -> None:
     wait_until(lambda: not shared.pids(), "its processes are gone")
 
 
+def test_what_a_program_leaves_in_its_group_is_ended(shared: Case) -> None:
+    """It ends by itself; TERM for the others a moment later, KILL for who ignores it. Nobody has to ask for that."""
+    text, _ = shared.shell("exec 3>&1 >/dev/null 2>&1 </dev/null; sleep 1004 3>&- & (trap '' TERM; exec sleep 1005 3>&-) & echo begun >&3")
+    assert text == "begun\n"
+    assert len(shared.pids()) == 2
+    wait_until(lambda: not shared.pids(), "its group is gone", 8)
+
+
 def test_a_stopped_program_is_ended_too(shared: Case) -> None:
     """SIGSTOP is no way to stay."""
     run = begin(shared, "#!/bin/sh\necho begun\nkill -STOP $$\n")
