@@ -35,6 +35,7 @@ ProxyPass /up http://{to}/ws upgrade=websocket
 ProxyPass /local unix:{socket}|http://inner.test/u
 ProxyPass /dead http://127.0.0.1:{dead}/ retry=0
 ProxyPass /held http://127.0.0.1:{held}/
+ProxyPass /full http://127.0.0.1:{full}/ connectiontimeout=1 retry=0
 ProxyPass /v6 http://[::1]:{dead}/ retry=0
 ProxyPass /name http://no-such-name.invalid/ retry=0
 ProxyPass /localhost http://localhost:{port}/l
@@ -99,9 +100,12 @@ def scene() -> Iterator[Scene]:
         os.chown(path, tenant.uid, tenant.uid)
         path.chmod(0o600)
         dead, held = stack.enter_context(quiet_port()), stack.enter_context(quiet_port())
+        full = stack.enter_context(quiet_port())
+        full.listen(0)
+        stack.enter_context(socket.create_connection(full.getsockname()))  # its queue has room for one, which it is
         lab.has_vhosts = False
         lab.config_tail = lab.host_block(tenant, PASSES.format(
-            to=f"127.0.0.1:{back.port}", port=back.port, socket=path, dead=dead.getsockname()[1], held=held.getsockname()[1], home=tenant.home,
+            to=f"127.0.0.1:{back.port}", port=back.port, socket=path, dead=dead.getsockname()[1], held=held.getsockname()[1], full=full.getsockname()[1], home=tenant.home,
             short=SHORT_S))
         lab.start()
         yield Scene(lab, back, local, held.getsockname()[1])
@@ -312,6 +316,18 @@ def test_a_silent_back_end_is_504(scene: Scene) -> None:
     over.set()
 
 
+def test_a_back_end_that_takes_no_connection_is_503(scene: Scene) -> None:
+    """connectiontimeout= of the pass; meanwhile others are served."""
+    with client(scene.lab) as one, client(scene.lab) as other:
+        one.send(get("alice.test", "/full/x"))
+        assert other.ask(get("alice.test", "/")).status == 200
+        begun = time.monotonic()
+        assert (found := one.read()) is not None
+        assert found.status == 503
+        assert time.monotonic() - begun < 10
+    assert "failed: The timeout specified has expired" in scene.lab.error_log()
+
+
 def test_connections_are_kept_and_a_stale_one_does_no_harm(scene: Scene) -> None:
     """The same connection serves the next request; one that the back end ends meanwhile is replaced without a word."""
     with client(scene.lab) as one:
@@ -500,7 +516,7 @@ def test_back_ends_and_clients_see_what_they_see_of_httpd(scene: Scene) -> None:
     back.scripts["/b/same"] = answer('HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n')
     back.scripts["/b/end"] = answer("HTTP/1.1 200 OK\r\n\r\nabc")
     passes = "".join(line + "\n" for line in PASSES.splitlines() if not line.startswith(("ProxyPass /ws", "ProxyPass /up")))
-    text = passes.format(to=to, port=back.port, socket=tenant.home / "back.sock", dead=free_port(), held=free_port(), home=tenant.home, short=SHORT_S)
+    text = passes.format(to=to, port=back.port, socket=tenant.home / "back.sock", dead=free_port(), held=free_port(), full=free_port(), home=tenant.home, short=SHORT_S)
     loads = "".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so\n" for name in ("proxy", "proxy_http") if name not in HTTPD_MODULES)
     config = (f"{loads}<VirtualHost *:{{port}}>\nServerName alice.test\nDocumentRoot {tenant.docroot}\n{text}"
               f"<Directory {tenant.docroot}>\nRequire all granted\n</Directory>\n</VirtualHost>\n")
