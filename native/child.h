@@ -217,6 +217,9 @@ enum pc_event { /* why pc_child_wait came back; bits */
  * of its gate. */
 enum { PC_TOKEN_GATE = PC_MAX_CONNECTIONS, PC_TOKEN_LISTENER = 0xF0000000, PC_TOKEN_INBOX = 0xF1000000, PC_TOKEN_WAKE = 0xF2000000 };
 
+/* A program that shall end by itself within grace_s, 0 = at once. */
+struct pc_cancel { uint64_t id; uint32_t grace_s; };
+
 struct pc_child {
     struct pc_config *config;
     struct pc_page *page;
@@ -264,7 +267,7 @@ struct pc_child {
     _Atomic uint32_t waiting_count;
 
     struct pc_conn *job_first, *job_tail; /* with wait_lock: connections that wait for room in the job box */
-    uint64_t cancels[PC_MAX_CANCELS];     /* and jobs to be cancelled */
+    struct pc_cancel cancels[PC_MAX_CANCELS]; /* and jobs to be cancelled */
     uint32_t cancel_count;
     _Atomic uint32_t job_waiting;         /* both */
     _Atomic uint32_t job_counter;
@@ -516,7 +519,7 @@ struct pc_job {
     uint16_t version;
     uint8_t kind, zero;
     uint64_t id;      /* of a RUN: pid << 32 | counter, unique per child */
-    uint32_t service; /* WAKE: number in the runner's file */
+    uint32_t service; /* WAKE: number in the runner's file; CANCEL: seconds that the program still has */
     uint32_t path_len, cwd_len, arg_len, env_len;
 } __attribute__((packed));
 _Static_assert(sizeof(struct pc_job) == 36, "struct pc_job is what perchild/wire/job.py packs");
@@ -526,7 +529,8 @@ struct pc_job_text { struct pc_slice path, cwd, arguments, environment; };
  * -PC_E_AGAIN (full), -PC_E_HEAD_LARGE, -PC_E_NOT_FOUND (the identity has no runner), -PC_E_SYS. */
 int pc_job_send(struct pc_child *child, const struct pc_job *job, const struct pc_job_text *text, const int *fds, uint32_t fd_count);
 uint64_t pc_job_next_id(struct pc_child *child);
-void pc_job_cancel(struct pc_child *child, uint64_t id); /* sent now, or as soon as there is room */
+/* End a program unless it ends by itself within grace_s: sent now, or as soon as there is room. */
+void pc_job_cancel(struct pc_child *child, uint64_t id, uint32_t grace_s);
 /* The box is full: conn, which the caller owns, goes through its phase's step again by and by. False: too many wait. */
 bool pc_job_wait(struct pc_child *child, struct pc_conn *conn);
 void pc_job_retry(struct pc_worker *worker);

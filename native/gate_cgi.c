@@ -256,14 +256,33 @@ listen_to_errors(struct pc_gate *gate)
     return cgi->ours[2] >= 0;
 }
 
+/* Whether it has closed its output: behind an answer whose length was told, or a redirect, nobody reads on to see that. */
+static bool
+is_closed(const struct cgi *cgi)
+{
+    char more[256];
+    return read(cgi->ours[1], more, sizeof more) == 0;
+}
+
+/* httpd reads on, and ends who is silent for Timeout; nobody who is complete has to be read here, so the runner counts the time. */
+static void
+let_go(struct cgi *cgi, bool is_cut)
+{
+    uint64_t grace_s = cgi->gate.req->host->timeout_ms / 1000;
+    if (is_cut)
+        pc_job_cancel(cgi->gate.child, cgi->id, 0);
+    else if (!is_closed(cgi))
+        pc_job_cancel(cgi->gate.child, cgi->id, grace_s > 0 ? (uint32_t)grace_s : 1);
+}
+
 static void
 end(struct pc_gate *gate, bool is_cut)
 {
     struct cgi *cgi = cgi_of(gate);
     if (!cgi->has_pipes)
         return;
-    if (is_cut && cgi->is_sent && !gate->has_ended)
-        pc_job_cancel(gate->child, cgi->id);
+    if (cgi->is_sent && !gate->has_ended)
+        let_go(cgi, is_cut);
     (void)listen_to_errors(gate); /* the last of it; what a flood still holds is not waited for */
     say_lines(cgi, true);
     close_all(cgi->ours);

@@ -69,21 +69,22 @@ pc_job_next_id(struct pc_child *child)
 /* ------------------------------------------------------------------ CANCEL */
 
 static int
-send_cancel(struct pc_child *child, uint64_t id)
+send_cancel(struct pc_child *child, struct pc_cancel one)
 {
     static const struct pc_job_text nothing = {0};
-    return pc_job_send(child, &(struct pc_job){.kind = PC_JOB_CANCEL, .id = id}, &nothing, NULL, 0);
+    return pc_job_send(child, &(struct pc_job){.kind = PC_JOB_CANCEL, .id = one.id, .service = one.grace_s}, &nothing, NULL, 0);
 }
 
 void
-pc_job_cancel(struct pc_child *child, uint64_t id)
+pc_job_cancel(struct pc_child *child, uint64_t id, uint32_t grace_s)
 {
-    if (send_cancel(child, id) != -PC_E_AGAIN)
+    struct pc_cancel one = {id, grace_s};
+    if (send_cancel(child, one) != -PC_E_AGAIN)
         return;
     (void)pthread_mutex_lock(&child->wait_lock);
     bool has_room = child->cancel_count < PC_MAX_CANCELS;
     if (has_room)
-        child->cancels[child->cancel_count++] = id;
+        child->cancels[child->cancel_count++] = one;
     (void)pthread_mutex_unlock(&child->wait_lock);
     if (has_room)
         (void)atomic_fetch_add(&child->job_waiting, 1);

@@ -13,11 +13,12 @@ from functools import partial
 
 from perchild import native
 from perchild.runner.log import Log
-from perchild.runner.loop import Loop
+from perchild.runner.loop import Loop, Timer
 from perchild.wire.job import Job
 from perchild.wire.runner import RunnerFile
 
 KILL_AFTER_S = 2.0  # between TERM and KILL
+MAX_GRACE_S = 3600.0  # that a CANCEL may give
 LEAVE_S = 1.0  # from a program's end to TERM for what is left in its group: who becomes a daemon has left it by then
 
 
@@ -45,6 +46,7 @@ class Jobs:
         self._roots = tuple(os.fsencode(root) for root in facts.roots)
         self._pids: dict[int, int] = {}  # job -> pid
         self._jobs: dict[int, int] = {}  # pid -> job
+        self._graces: dict[int, Timer] = {}  # job -> when its program is told to end
         self._ending: set[int] = set()  # groups that were told to end
         self.start: Callable[[native.Program], int] = native.start_program
 
@@ -65,11 +67,15 @@ class Jobs:
         self._ending.discard(pid)  # a number is given anew only when no group has it any more
         self._pids[job.id], self._jobs[pid] = pid, job.id
 
-    def cancel(self, number: int) -> None:
-        """End a job's program and whatever is in its group; one that is gone is no error."""
+    def cancel(self, number: int, grace_s: float = 0.0) -> None:
+        """End a job's program and whatever is in its group, at once or in a while; one that is gone is no error."""
         pid = self._pids.get(number)
-        if pid is not None:
+        if pid is None:
+            return
+        if not grace_s:
             self._end_group(pid)
+        elif number not in self._graces:
+            self._graces[number] = self._loop.after(min(grace_s, MAX_GRACE_S), partial(self.cancel, number))
 
     def _end_group(self, group: int) -> None:
         if group not in self._ending:
@@ -95,6 +101,8 @@ class Jobs:
         job = self._jobs.pop(pid, None)
         if job is not None:
             self._pids.pop(job, None)
+            if job in self._graces:
+                self._graces.pop(job).cancel()
             if pid not in self._ending:
                 self._ending.add(pid)
                 self._loop.after(LEAVE_S, partial(self._tell_group, pid))

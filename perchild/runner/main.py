@@ -93,7 +93,7 @@ class Runner:
         if job.kind == wire.RUN:
             self.jobs.run(job, fds)
         elif job.kind == wire.CANCEL:
-            self.jobs.cancel(job.id)
+            self.jobs.cancel(job.id, float(job.service))
         else:
             self.services.wake(job.service, os.dup(fds[0]))
 

@@ -29,7 +29,11 @@ class JobError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job. id: of a RUN, unique per child (its pid << 32 | counter); service: number in the runner's file, for WAKE."""
+    """One job.
+
+    id: of a RUN, unique per child (its pid << 32 | counter). service: for WAKE the number in the runner's file, for CANCEL the seconds
+    that the program still has to end by itself.
+    """
 
     kind: int
     id: int

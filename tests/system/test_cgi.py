@@ -60,6 +60,9 @@ PROGRAMS = {
     "flood": "#!/usr/bin/python3\nimport os\nfor i in range(1000):\n    os.write(2, b'%04d ' % i + b'x' * 4000 + b'\\n')\n"
              "os.write(1, b'X: y\\n\\nfine')\n",
     "fail": "#!/bin/sh\necho 'it is broken' >&2\nexit 1\n",
+    "complete": "#!/bin/sh\nprintf 'Content-Length: 2\\n\\nok'\nsleep 1000\n",
+    "leads": "#!/bin/sh\nprintf 'Location: /cgi-bin/hello\\n\\n'\nsleep 1000\n",
+    "careful": "#!/bin/sh\nprintf 'Content-Length: 2\\n\\nok'\nsleep 1\necho x > \"$DOCUMENT_ROOT/careful\"\n",
     "head": "#!/usr/bin/python3\nimport sys\nsys.stdout.write('X-Long: ' + 'a' * 60000 + '\\n\\nok')\n",
     "huge": "#!/usr/bin/python3\nimport sys\nsys.stdout.write('X-Long: ' + 'a' * 100000 + '\\n\\nok')\n",
 }
@@ -431,6 +434,20 @@ def test_silent_programs_are_504_or_cut_and_gone(short: Lab) -> None:
     assert cut.status == 200
     assert not cut.raw.endswith(b"0\r\n\r\n")
     wait_until(lambda: not programs_of(short, short.tenants["alice"]), "the programs have ended")
+
+
+@pytest.mark.parametrize(("path", "body"), [("complete", b"ok"), ("leads", b"hello\n")])
+def test_a_program_that_stays_behind_its_answer_is_ended(short: Lab, path: str, body: bytes) -> None:
+    """A length or a redirect says that nothing more is to come: it has Timeout to end by itself."""
+    assert short.get("alice.test", f"/cgi-bin/{path}").body == body
+    assert programs_of(short, short.tenants["alice"])
+    wait_until(lambda: not programs_of(short, short.tenants["alice"]), "the program has ended")
+
+
+def test_a_program_may_tidy_up_behind_its_answer(short: Lab) -> None:
+    """Nobody waits for it, and nobody ends it for a while."""
+    assert short.get("alice.test", "/cgi-bin/careful").body == b"ok"
+    wait_until((short.tenants["alice"].docroot / "careful").exists, "it has done what it had to")
 
 
 def test_a_program_that_never_reads_and_a_client_that_never_sends(short: Lab) -> None:
