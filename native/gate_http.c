@@ -245,11 +245,12 @@ prepare(struct pc_worker *worker, struct http *http)
 
 /* A request that may safely be sent twice, so that a kept connection which ends at this moment does no harm. */
 static bool
-is_repeatable(const struct http *http)
+may_use_kept(const struct http *http)
 {
     static const uint32_t idempotent = 1u << PC_GET | 1u << PC_HEAD | 1u << PC_OPTIONS;
     const struct pc_gate *gate = &http->gate;
-    return !gate->wants_body && !http->wants_upgrade && ((idempotent >> pc_serve_method(gate->req)) & 1) != 0;
+    bool is_single = gate->req->pass != NULL && gate->req->pass->single_use;
+    return !is_single && !gate->wants_body && !http->wants_upgrade && ((idempotent >> pc_serve_method(gate->req)) & 1) != 0;
 }
 
 static int
@@ -261,7 +262,7 @@ start(struct pc_worker *worker, struct pc_conn *conn)
         if (status != 0)
             return status;
     }
-    int begun = pc_dial_begin(&http->dial, &http->gate, !is_repeatable(http));
+    int begun = pc_dial_begin(&http->dial, &http->gate, !may_use_kept(http));
     if (begun == -PC_E_MEMORY)
         return -PC_E_AGAIN;
     if (begun == -PC_E_CLOSED)
