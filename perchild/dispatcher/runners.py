@@ -83,6 +83,9 @@ def _on_box(server: Server, member: Member, events: int) -> None:
         return
     if programs is None or programs.runner is not None:
         return
+    if server.stopping == signals.STOP:  # what still lies in the box is nobody's any more
+        settle_runner(server, member)
+        return
     now_s = server.sys.now_s()
     programs.retry_s = programs.damping.blocked_until_s(now_s)
     if programs.retry_s is None:
