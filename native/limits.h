@@ -42,6 +42,7 @@
 #define PC_MAX_CONNECTIONS 65536 /* count: connections of one child */
 #define PC_MAX_RECORD_BYTES 67108864 /* bytes: one identity's record */
 #define PC_MAX_CANCELS 256 /* count: programs to be ended that a child remembers while the job box is full */
+#define PC_RUNNER_FINISH_MS 360000 /* ms: for a replaced runner's programs to finish: the longest usual Timeout, 300 s, and 60 s; no CANCEL reaches them any more */
 #define PC_GATE_UP_BYTES 16384 /* bytes: of a request body between a client and a program */
 #define PC_GATE_DOWN_BYTES 32768 /* bytes: of an answer between a program and a client, once its head is read */
 #define PC_GATE_TURN_BYTES 1048576 /* bytes: at most this much of a body for one connection in a row */

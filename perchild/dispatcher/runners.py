@@ -3,8 +3,8 @@
     job box     both ends are kept, as an inbox's are; children of the identity get the write end, a runner the read end
     no runner   the box is watched (and never read): readable -> a runner is forked, unless it is held back
     a runner    ends by itself when it is idle; what then lies in the box is its successor's
-A runner whose file a reload changed is told to finish (USR1), and a successor comes on demand; a stop, a restart and the end of
-the identity end it (TERM, then KILL, and with it every program below it).
+A runner whose file a reload changed is told to finish (USR1, and TERM after FINISH_S), and a successor comes on demand; a stop, a restart
+and the end of the identity end it (TERM, then KILL, and with it every program below it).
 Runs as: dispatcher.  Distrusts: nothing a runner says, for it says nothing.  Before: supervise.py  After: native/runner.c
 """
 
@@ -26,6 +26,7 @@ from perchild.dispatcher.state import DEATH_POINTS, YOUNG_S, Member, Programs, R
 from perchild.wire.child import ForkLostError, RunnerSpec
 from perchild.wire.plan import tenant_directory
 
+FINISH_S = limits.value("RUNNER_FINISH_MS") / 1000
 KILL_AFTER_S = 4.0  # between TERM and KILL; a runner gives its programs 2 s
 GIVE_UP_S = 2.0  # from KILL until a stop goes on without it
 MAX_NOFILE = 65536  # a runner's and, as the hard limit, its programs'
@@ -200,6 +201,7 @@ def _let_finish(server: Server, programs: Programs) -> None:
     runner, programs.runner = programs.runner, None
     if runner is not None:
         runner.is_asked_to_end = True
+        runner.finish_s = server.sys.now_s() + FINISH_S
         server.sys.signal_pidfd(runner.pidfd, signal.SIGUSR1)
 
 
@@ -210,10 +212,14 @@ def end_runners(server: Server, member: Member) -> None:
         return
     programs.runner = None
     for runner in programs.all.values():
-        if runner.kill_s is None:
-            runner.is_asked_to_end = True
-            runner.kill_s = server.sys.now_s() + KILL_AFTER_S
-            server.sys.signal_pidfd(runner.pidfd, signal.SIGTERM)
+        _end_runner(server, runner)
+
+
+def _end_runner(server: Server, runner: Runner) -> None:
+    if runner.kill_s is None:
+        runner.is_asked_to_end = True
+        runner.kill_s = server.sys.now_s() + KILL_AFTER_S
+        server.sys.signal_pidfd(runner.pidfd, signal.SIGTERM)
 
 
 def end_all_runners(server: Server) -> bool:
@@ -226,6 +232,17 @@ def end_all_runners(server: Server) -> bool:
     return all(runner.kill_s is not None and runner.kill_s < latest_s for runner in left)
 
 
+def _press(server: Server, runner: Runner, now_s: float) -> None:
+    """Say again what a runner was told: a signal is lost where a program of its namespace has just sent the same."""
+    if runner.kill_s is not None:
+        if now_s >= runner.kill_s:
+            server.sys.signal_pidfd(runner.pidfd, signal.SIGKILL)
+    elif runner.finish_s is not None and now_s >= runner.finish_s:
+        _end_runner(server, runner)
+    elif runner.finish_s is not None:
+        server.sys.signal_pidfd(runner.pidfd, signal.SIGUSR1)
+
+
 def look_at_runners(server: Server) -> None:
     """Once a second: kill what did not end, go on with what was held back."""
     now_s = server.sys.now_s()
@@ -234,8 +251,7 @@ def look_at_runners(server: Server) -> None:
         if programs is None:
             continue
         for runner in programs.all.values():
-            if runner.kill_s is not None and now_s >= runner.kill_s:
-                server.sys.signal_pidfd(runner.pidfd, signal.SIGKILL)
+            _press(server, runner, now_s)
         if programs.retry_s is not None and now_s >= programs.retry_s:
             programs.retry_s = None
             settle_runner(server, member)

@@ -96,6 +96,7 @@ class Runner:
     pidfd: int
     started_s: float
     is_asked_to_end: bool = False  # its exit is no failure
+    finish_s: float | None = None  # it was told to finish what runs, and to end it then
     kill_s: float | None = None  # it was told to end, and is killed then
 
 

@@ -136,6 +136,9 @@ class Runner:
         self.loop.after(max(left_s, self._idle_s / 4 if not self._is_quiet() else 0.0, MIN_LOOK_S), self._look)
 
     def _drain(self) -> None:
+        """Take no job any more; the dispatcher asks for it each second."""
+        if self._is_draining:
+            return
         self._is_draining = True
         self.loop.forget(self._here.box_fd)
         self.services.leave(is_forced=False)

@@ -5,6 +5,7 @@ Runs as: any user.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -64,3 +65,18 @@ def test_a_server_that_stops_starts_no_runner(world: World, monkeypatch: pytest.
     runners._on_box(world.server, world.member, READ)
     assert not started
     assert box_fd not in world.watched
+
+
+def test_a_replaced_runner_is_told_again_and_ended_in_the_end(world: World) -> None:
+    """USR1 each second, for one may be lost; TERM when its programs have had the time of any Timeout; KILL."""
+    runner = world.run()
+    assert world.look(1) == []
+    runners.update_programs(world.server, world.member, is_forced=False)
+    assert world.sent == [signal.SIGUSR1]
+    assert world.programs.runner is None
+    assert world.look(1) == [signal.SIGUSR1]
+    assert world.look(runners.FINISH_S - 2) == [signal.SIGUSR1]
+    assert world.look(1) == [signal.SIGTERM]
+    assert world.look(1) == []
+    assert world.look(runners.KILL_AFTER_S) == [signal.SIGKILL]
+    assert runner.is_asked_to_end
