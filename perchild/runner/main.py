@@ -28,6 +28,8 @@ from perchild.wire.runner import RunnerFile, decode_runner
 
 EXIT_OK, EXIT_BUG, EXIT_FILE = 0, 1, 3
 JOBS_AT_ONCE = 16  # taken from the box in a row
+SIGNALS_AT_ONCE = 16  # read in a row: a program may send them without end
+SAY_S = 1.0  # between two lines about jobs that break the rules
 MIN_LOOK_S = 0.05
 CONTROL_BYTES = socket.CMSG_LEN(wire.MAX_FDS * 4)  # not CMSG_SPACE, which has room for one descriptor more
 SIGNAL_BYTES = 128  # struct signalfd_siginfo; its number and sender's pid are the u32 at 0 and 12
@@ -49,6 +51,7 @@ class Runner:
         self.services = Services(self.loop, self.log, facts)
         if facts.nice < 0:
             self.log.say("warn", f"NiceValue {facts.nice} needs root: programs run with 0")
+        self._is_said, self._unsaid = False, 0  # about jobs that break the rules
         self._is_draining = self._is_ending = self._is_over = False
         self._active_s = self.loop.now_s()
         self.loop.watch(self._signal_fd, READ, self._on_signal)
@@ -81,7 +84,7 @@ class Runner:
             try:
                 self._take(bytes(memoryview(self._room)[:length]), fds, flags)
             except wire.JobError as error:
-                self.log.say("error", f"a job breaks the rules: {error}")
+                self._note_broken(str(error))
             finally:
                 for fd in fds:
                     os.close(fd)
@@ -97,11 +100,27 @@ class Runner:
         else:
             self.services.wake(job.service, os.dup(fds[0]))
 
+    def _note_broken(self, why: str) -> None:
+        """Say that a job was dropped, one line a second: a child that was taken over may send as many as it likes."""
+        if self._is_said:
+            self._unsaid += 1
+            return
+        self._is_said = True
+        self.log.say("error", f"a job breaks the rules: {why}")
+        self.loop.after(SAY_S, self._say_broken)
+
+    def _say_broken(self) -> None:
+        if self._unsaid:
+            self.log.say("error", f"{self._unsaid} more jobs broke the rules since the last line about one")
+            self.loop.after(SAY_S, self._say_broken)
+        self._is_said = self._unsaid > 0
+        self._unsaid = 0
+
     # ------------------------------------------------------------ signals and children
 
     def _on_signal(self, _events: int) -> None:
         with contextlib.suppress(BlockingIOError):
-            while True:
+            for _ in range(SIGNALS_AT_ONCE):
                 number, sender = _SIGNAL.unpack(os.read(self._signal_fd, SIGNAL_BYTES))
                 if number == signal.SIGCHLD:
                     self._reap()
