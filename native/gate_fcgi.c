@@ -95,11 +95,13 @@ say_late(struct pc_gate *gate)
 struct more {
     struct pc_pair list[MAX_MORE];
     uint32_t count;
+    bool has_lost;
 };
 
 static void
 add_more(struct more *more, struct pc_slice name, struct pc_slice value)
 {
+    more->has_lost = more->has_lost || more->count == MAX_MORE;
     if (more->count < MAX_MORE)
         more->list[more->count++] = (struct pc_pair){name, value};
 }
@@ -133,7 +135,7 @@ add_php(const struct pc_req *req, bool is_admin, struct more *more)
         add_more(more, is_admin ? PC_S("PHP_ADMIN_VALUE") : PC_S("PHP_VALUE"), (struct pc_slice){text, used - 1});
 }
 
-/* ProxyFCGISetEnvIf, the most specific first: a name is taken once. */
+/* ProxyFCGISetEnvIf, the most specific first: a name is taken once, and those of php_admin_value are not to be had. */
 static void
 add_configured(const struct pc_req *req, struct more *more)
 {
@@ -169,9 +171,11 @@ write_params(const struct fcgi *fcgi, struct pc_fcgi_writer *writer)
     const struct pc_io *io = fcgi->gate.conn->io;
     struct more more = {0};
     bool has_none = req->is_without_body || req->error_status != 0;
-    add_configured(req, &more);
-    add_php(req, true, &more);
+    add_php(req, true, &more); /* open_basedir is not to be lost, nor said otherwise */
     add_php(req, false, &more);
+    add_configured(req, &more);
+    if (more.has_lost)
+        return -PC_E_MEMORY;
     struct pc_cgienv_facts facts = {
         .kind = PC_CGIENV_FCGI, .path_info = req->path_info, .signature = pc_serve_signature(req), .more = more.list,
         .more_count = more.count,
@@ -218,7 +222,8 @@ put_input(struct fcgi *fcgi, const char *bytes, size_t len)
     fcgi->out_len += PC_FCGI_HEAD_BYTES + len + padding;
 }
 
-/* The head of the request as records, in memory until they are sent. 0 or -PC_E_HEAD_LARGE. */
+/* The head of the request as records, in memory until they are sent. 0, -PC_E_HEAD_LARGE, or -PC_E_MEMORY: more variables are configured
+ * than there is room for. */
 static int
 make_request(struct pc_worker *worker, struct fcgi *fcgi)
 {
@@ -320,7 +325,13 @@ prepare(struct pc_worker *worker, struct fcgi *fcgi)
         pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi", "proxy-sendcl is set, and a chunked request body has no length");
         return 411;
     }
-    if (make_request(worker, fcgi) != 0) {
+    int made = make_request(worker, fcgi);
+    if (made == -PC_E_MEMORY) {
+        pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi", "more than %d variables come from ProxyFCGISetEnvIf: none may be left out",
+                      MAX_MORE - 2);
+        return 500;
+    }
+    if (made != 0) {
         pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi", "the variables of the request are more than %d bytes", PC_OUT_BYTES);
         return 431;
     }

@@ -55,6 +55,10 @@ php_admin_value open_basedir /srv
 php_flag display_errors off
 <Files special.php>
 php_value memory_limit 99M
+ProxyFCGISetEnvIf true PHP_ADMIN_VALUE open_basedir=/
+</Files>
+<Files full.php>
+{many}
 </Files>
 """
 
@@ -67,7 +71,7 @@ class Site:
         self.serve: Callable[[Call], None] = plain
         self.lab = Lab(config, names=("alice", "bob"))
         self.alice, self.bob = self.lab.tenants["alice"], self.lab.tenants["bob"]
-        for name in ("x.php", "special.php", "sendcl.php", "x.tcp", "x.gone", "x.bobs", "x.refused", "x.php83", "x.fcgid", "x.wrapped",
+        for name in ("x.php", "special.php", "sendcl.php", "full.php", "x.tcp", "x.gone", "x.bobs", "x.refused", "x.php83", "x.fcgid", "x.wrapped",
                      "x.php-notes.wrapped", "program.looped"):
             self.alice.write(name, SOURCE)
         (self.alice.docroot / "dir.php").mkdir()
@@ -75,7 +79,8 @@ class Site:
         self.unix = Responder(self.alice.home / "app.sock", self._serve, self.alice.uid)
         self.tcp = Responder(None, self._serve)
         self.bobs = Responder(self.bob.home / "app.sock", self._serve, self.bob.uid)
-        host = HOST.format(home=self.alice.home, bob=self.bob.home, port=self.tcp.port, closed=free_port())
+        host = HOST.format(home=self.alice.home, bob=self.bob.home, port=self.tcp.port, closed=free_port(),
+                           many="\n".join(f"ProxyFCGISetEnvIf true V{number} 1" for number in range(70)))
         self.bob.home.chmod(0o711)  # as carelessly as it happens
         self.lab.has_vhosts, self.lab.config_tail = False, self.lab.host_block(self.alice, host)
         self.lab.start()
@@ -159,6 +164,12 @@ def test_php_settings_become_variables_of_the_request(site: Site) -> None:
     assert seen["PHP_ADMIN_VALUE"] == "open_basedir=/srv"
     assert seen["PHP_VALUE"].splitlines()[-1] == "memory_limit=99M"
     assert sorted(seen["PHP_VALUE"].splitlines()[:-1]) == ["display_errors=0", "memory_limit=64M"]
+
+
+def test_no_variable_is_left_out_silently(site: Site) -> None:
+    """More than there is room for are an error of the configuration, before one that holds a script back is lost."""
+    assert site.get("/full.php").status == 500
+    assert "more than 62 variables come from ProxyFCGISetEnvIf: none may be left out" in site.lab.error_log()
 
 
 def test_a_body_is_streamed_whole(site: Site) -> None:
