@@ -8,6 +8,7 @@
 #endif
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,7 +25,7 @@ struct cgi {
     bool has_pipes, is_sent, is_nph;
     int ours[3], theirs[3]; /* by the program's number: 0 input, 1 output, 2 error output; -1 = closed */
     uint64_t id;
-    uint64_t said_bytes;
+    uint64_t said_bytes, said_lines;
     uint32_t line_len;
     char line[LINE_BYTES];
 };
@@ -198,7 +199,7 @@ say_line(struct cgi *cgi, struct pc_slice line)
     const struct pc_req *req = cgi->gate.req;
     while (line.len > 0 && (line.base[line.len - 1] == '\r' || line.base[line.len - 1] == '\n'))
         line.len--;
-    if (line.len > 0)
+    if (line.len > 0 && cgi->said_lines++ < PC_MAX_STDERR_LINES)
         pc_errlog_req(req, PC_ERROR, "cgi", "AH01215: stderr from %.*s: %.*s", (int)req->filename.len, req->filename.base, (int)line.len,
                       line.base);
 }
@@ -285,6 +286,9 @@ end(struct pc_gate *gate, bool is_cut)
         let_go(cgi, is_cut);
     (void)listen_to_errors(gate); /* the last of it; what a flood still holds is not waited for */
     say_lines(cgi, true);
+    if (cgi->said_lines > PC_MAX_STDERR_LINES)
+        pc_errlog_req(gate->req, PC_ERROR, "cgi", "stderr from %.*s: %" PRIu64 " more lines are not logged",
+                      (int)gate->req->filename.len, gate->req->filename.base, cgi->said_lines - PC_MAX_STDERR_LINES);
     close_all(cgi->ours);
     close_all(cgi->theirs);
 }

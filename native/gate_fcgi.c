@@ -9,6 +9,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* memmem */
 #endif
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,7 +40,7 @@ struct fcgi {
     char *in;            /* PC_GATE_DOWN_BYTES */
     size_t in_at, in_len;
     struct pc_slice held; /* of `in`: output that nobody has taken yet */
-    uint64_t said_bytes;
+    uint64_t said_bytes, said_lines;
     uint32_t line_len;
     char line[LINE_BYTES];
 };
@@ -400,7 +401,7 @@ say_line(struct fcgi *fcgi, size_t len)
 {
     while (len > 0 && (fcgi->line[len - 1] == '\r' || fcgi->line[len - 1] == '\n'))
         len--;
-    if (len > 0)
+    if (len > 0 && fcgi->said_lines++ < PC_MAX_STDERR_LINES)
         pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi", "AH01071: Got error '%.*s'", (int)len, fcgi->line);
     fcgi->line_len = 0;
 }
@@ -526,6 +527,9 @@ end(struct pc_gate *gate, bool is_cut)
     struct fcgi *fcgi = fcgi_of(gate);
     (void)is_cut; /* the connection's end says it */
     say_line(fcgi, fcgi->line_len);
+    if (fcgi->said_lines > PC_MAX_STDERR_LINES)
+        pc_errlog_req(gate->req, PC_ERROR, "proxy_fcgi", "%" PRIu64 " more lines of errors are not logged",
+                      fcgi->said_lines - PC_MAX_STDERR_LINES);
     pc_dial_end(&fcgi->dial);
     free(fcgi->out);
     free(fcgi->in);

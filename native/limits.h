@@ -47,6 +47,7 @@
 #define PC_GATE_DOWN_BYTES 32768 /* bytes: of an answer between a program and a client, once its head is read */
 #define PC_GATE_TURN_BYTES 1048576 /* bytes: at most this much of a body for one connection in a row */
 #define PC_MAX_STDERR_BYTES 1048576 /* bytes: of one program run that go to the error log; the rest is thrown away */
+#define PC_MAX_STDERR_LINES 4096 /* count: of it: each becomes a line with a prefix, so that 1 MiB of short ones would be 75 MB */
 #define PC_MAX_BACKENDS 1024 /* count: places that one child connects to: host and port, socket, service */
 #define PC_KEPT_PER_BACKEND 16 /* count: connections a child keeps to one of them between requests */
 #define PC_MAX_KEPT 64 /* count: such connections of a child, to all of them */

@@ -59,6 +59,7 @@ PROGRAMS = {
     "stall": "#!/bin/sh\nprintf 'X: y\\n\\nsome'\necho $$ > \"$DOCUMENT_ROOT/pid\"\nsleep 1000\n",
     "flood": "#!/usr/bin/python3\nimport os\nfor i in range(1000):\n    os.write(2, b'%04d ' % i + b'x' * 4000 + b'\\n')\n"
              "os.write(1, b'X: y\\n\\nfine')\n",
+    "babble": "#!/usr/bin/python3\nimport os\nos.write(2, b'a\\n' * 5000)\nos.write(1, b'X: y\\n\\nfine')\n",
     "fail": "#!/bin/sh\necho 'it is broken' >&2\nexit 1\n",
     "complete": "#!/bin/sh\nprintf 'Content-Length: 2\\n\\nok'\nsleep 1000\n",
     "leads": "#!/bin/sh\nprintf 'Location: /cgi-bin/hello\\n\\n'\nsleep 1000\n",
@@ -365,6 +366,14 @@ def test_a_flood_of_error_output_does_not_block_the_program(lab: Lab) -> None:
     grown = len(lab.error_log()) - before
     assert MEGABYTE // 2 < grown < 2 * MEGABYTE
     assert "more than 1048576 bytes, the rest is not logged" in lab.error_log()
+
+
+def test_lines_of_error_output_are_bounded_too(lab: Lab) -> None:
+    """Each gets a prefix many times as long as a short line; how many are left out is said."""
+    path = lab.tenants["alice"].home / "cgi-bin" / "babble"
+    assert lab.get("alice.test", "/cgi-bin/babble").body == b"fine"
+    wait_until(lambda: f"stderr from {path}: 904 more lines are not logged\n" in lab.error_log(), "it is said")
+    assert lab.error_log().count(f"AH01215: stderr from {path}: a\n") == 4096
 
 
 def test_a_program_that_does_not_read_its_input_still_answers(lab: Lab) -> None:

@@ -172,6 +172,20 @@ def test_no_variable_is_left_out_silently(site: Site) -> None:
     assert "more than 62 variables come from ProxyFCGISetEnvIf: none may be left out" in site.lab.error_log()
 
 
+def test_lines_of_errors_are_bounded(site: Site) -> None:
+    """Each gets a prefix many times as long as a short line; how many are left out is said."""
+    def babble(call: Call) -> None:
+        call.read_params()
+        call.err("a\n" * 5000)
+        call.out("X: y\n\nok")
+        call.end()
+
+    site.serve = babble
+    assert site.get("/x.php").body == b"ok"
+    wait_until(lambda: "904 more lines of errors are not logged\n" in site.lab.error_log(), "it is said")
+    assert site.lab.error_log().count("AH01071: Got error 'a'") == 4096
+
+
 def test_a_body_is_streamed_whole(site: Site) -> None:
     """5 MB with a Content-Length, and chunked without one."""
     body = os.urandom(5 * MEGABYTE)
