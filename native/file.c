@@ -665,18 +665,18 @@ serve_below(struct pc_req *req, int root_fd, const char *relative)
     return serve_directory(req, root_fd, join(req, (struct pc_slice){relative, strlen(relative)}, PC_S("/")).base);
 }
 
-/* An alias for one file: its directory is opened for this request. */
+/* An alias for one file, and what may be behind its name: its directory is opened for this request. */
 static enum pc_serve
 serve_file_alias(struct pc_req *req, const struct pc_place *place)
 {
-    struct pc_slice root = place->root;
+    struct pc_slice root = place->root; /* filename begins with it */
     while (root.len > 1 && root.base[root.len - 1] != '/')
         root.len--;
     int root_fd = open_directory(root);
     if (root_fd < 0)
         return pc_file_refuse(req, errno);
-    struct pc_slice name = {place->root.base + root.len, place->root.len - root.len};
-    enum pc_serve served = serve_below(req, root_fd, pc_arena_copy(req->arena, name).base);
+    struct pc_slice rest = {req->filename.base + root.len, req->filename.len - root.len};
+    enum pc_serve served = serve_below(req, root_fd, pc_arena_copy(req->arena, rest).base);
     (void)close(root_fd); /* O_PATH: nothing to lose */
     return served;
 }
@@ -689,7 +689,7 @@ pc_file_serve_at(struct pc_req *req, const struct pc_place *place)
     int root_fd = hold_root(req, place);
     if (root_fd >= 0)
         return serve_below(req, root_fd, place->relative);
-    if (errno == ENOTDIR && place->alias != NULL && *place->relative == '\0' && place->root.len > 1)
+    if (errno == ENOTDIR && place->alias != NULL && place->root.len > 1)
         return serve_file_alias(req, place);
     return pc_file_refuse(req, errno);
 }

@@ -197,6 +197,17 @@ is_plain(const char *path)
            && strstr(path, "/../") == NULL && path[strlen(path) - 1] != '/';
 }
 
+/* The same, for a root that may be the program itself (ScriptAlias of a file): then ret_root becomes the directory that it lies in. */
+static const char *
+find_below(const char *root, const char *path, char ret_root[PC_MAX_PATH_BYTES + 2])
+{
+    const char *name = strrchr(path, '/') + 1;
+    bool is_itself = strcmp(root, path) == 0;
+    size_t len = is_itself ? (size_t)(name - path) : strlen(root);
+    (void)snprintf(ret_root, PC_MAX_PATH_BYTES + 2, "%.*s", (int)len, root); /* cut only if it is not above path */
+    return is_itself ? name : path_below(root, path);
+}
+
 /* Open the directory of the program below one of the roots; ret_name is the program's name in it. */
 static int
 open_directory(const struct pc_exec_wish *wish, struct program *program, const char **ret_name)
@@ -206,12 +217,12 @@ open_directory(const struct pc_exec_wish *wish, struct program *program, const c
         return PC_EXEC_BAD_PATH;
     const char *name = strrchr(wish->path, '/') + 1;
     for (const char *root = wish->roots; root < wish->roots + wish->roots_len; root += strlen(root) + 1) {
-        const char *below = path_below(root, wish->path);
+        char directory[PC_MAX_PATH_BYTES + 2], start[PC_MAX_PATH_BYTES + 2];
+        const char *below = find_below(root, wish->path, start);
         if (below == NULL)
             continue;
-        char directory[PC_MAX_PATH_BYTES + 2];
         (void)snprintf(directory, sizeof directory, "%.*s.", (int)(name - below), below); /* "a/b/." or "." */
-        int root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        int root_fd = open(start, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (root_fd >= 0)
             program->directory_fd = open_below(root_fd, directory, O_PATH | O_DIRECTORY, RESOLVE_BENEATH);
         int error = errno;

@@ -377,6 +377,15 @@ def test_what_keeps_the_conditions_is_executed(shared: Case, what: str) -> None:
     assert (out.split()[0], err) == ("ran", "")
 
 
+def test_a_root_may_be_one_program() -> None:
+    """ScriptAlias of a file: that file, and none beside it or below a name that begins so."""
+    with Case(roots=("/usr/bin/echo",)) as case:
+        assert case.run(Path("/usr/bin/echo"), arguments=("ran",)) == ("ran\n", "")
+        for path in (Path("/usr/bin/id"), Path("/usr/bin/echo/id"), Path("/usr/bin/ech")):
+            out, err = case.run(path)
+            assert (out, err.startswith(f"{path} is not executed: ")) == ("", True)
+
+
 def test_a_binary_that_cannot_be_read_is_executed(shared: Case) -> None:
     """Mode 0100 of its owner is enough for a binary."""
     path = shared.program("true", Path("/bin/echo").read_bytes(), mode=0o100)

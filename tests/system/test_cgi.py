@@ -27,6 +27,10 @@ RequestReadTimeout body=10
 """
 HOST = """
 ScriptAlias /cgi-bin/ {home}/cgi-bin/
+ScriptAlias /one {home}/cgi-bin/env
+ScriptAlias /two/ {home}/cgi-bin/env/
+ScriptAliasMatch ^/three(/.*)?$ {home}/cgi-bin/env$1
+Alias /page {home}/public/index.html
 AddHandler cgi-script .cgi
 <Directory {home}/cgi-bin>
 Require all granted
@@ -142,6 +146,24 @@ def test_program_runs_as_its_tenant_with_the_request_as_its_environment(lab: Lab
                   "DOCUMENT_ROOT": str(tenant.docroot)}
         assert {name: env.get(name) for name in wanted} == wanted
         assert not {"HTTP_X_TWO", "HTTP_PROXY", "CONTENT_LENGTH", "NOTIFY_SOCKET", "PYTHONPATH"} & env.keys()
+
+
+@pytest.mark.parametrize(("path", "name", "behind"), [
+    ("/one", "/one", None), ("/one/", "/one", "/"), ("/one/more/a%20b", "/one", "/more/a b"), ("/two/", "/two", "/"), ("/two/a", "/two", "/a"),
+    ("/three", "/three", None), ("/three/a/b/", "/three", "/a/b/")])
+def test_an_alias_of_one_program_takes_what_is_behind_it(lab: Lab, path: str, name: str, behind: str | None) -> None:
+    """ScriptAlias /git/ /usr/lib/git-core/git-http-backend/: as git's manual has it."""
+    answer = lab.get("alice.test", path + "?q=1")
+    assert answer.status == 200
+    env = answer.json()["env"]
+    program = str(lab.tenants["alice"].home / "cgi-bin/env")
+    assert (env["SCRIPT_NAME"], env.get("PATH_INFO"), env["SCRIPT_FILENAME"], env["QUERY_STRING"]) == (name, behind, program, "q=1")
+
+
+def test_an_alias_of_one_file_takes_nothing_behind_it(lab: Lab) -> None:
+    """A page is no program; "/onemore" is another name."""
+    assert [lab.get("alice.test", path).status for path in ("/page", "/page/", "/page/more", "/onemore")] == [200, 404, 404, 404]
+    assert lab.get("alice.test", "/page").body == b"alice\n"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "PROPFIND"])
