@@ -26,9 +26,9 @@ from tests.lab import Lab, Tenant
 
 GITWEB = Path("/usr/share/gitweb")
 BACKEND = Path("/usr/lib/git-core/git-http-backend")
-HAS_CGI_PM = Path("/usr/share/perl5/CGI.pm").exists()
+HAS_GIT = GITWEB.exists() and BACKEND.exists() and Path("/usr/share/perl5/CGI.pm").exists()
 pytestmark = [pytest.mark.root, pytest.mark.interop, pytest.mark.timeout(120), pytest.mark.skipif(os.geteuid() != 0, reason="changes uids"),
-              pytest.mark.skipif(not (GITWEB.exists() and BACKEND.exists() and HAS_CGI_PM), reason="needs git, libcgi-pm-perl: packaging/test gets them")]
+              pytest.mark.skipif(not HAS_GIT, reason="needs git, libcgi-pm-perl: packaging/test gets them")]
 
 MEGABYTE = 1 << 20
 HOST = """

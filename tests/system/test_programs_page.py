@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from tests.lab import ROOT, Lab, Tenant, wait_until
+from tests.system.test_git import HAS_GIT, put_repository
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
 PAGE = (ROOT / "docs/programs.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```apache\n(.*?)```", PAGE, re.DOTALL)
-CGI, AMONG_FILES, PHP, OWN_FPM, APP, WSGI, PROXY, LIMITS = BLOCKS
+CGI, AMONG_FILES, PHP, OWN_FPM, APP, WSGI, PROXY, LIMITS, GIT = BLOCKS
 ROWS = re.findall(r"^\| (\d+|any) \| `(.*?)`", PAGE, re.MULTILINE)
 WHO = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s' \"$(id -u) $(ulimit -t) $(ulimit -v)\"\n"
 HAS_PHP = any(name.startswith("php-fpm") for name in os.listdir("/usr/sbin"))
@@ -156,6 +157,17 @@ def test_a_proxied_back_end_is_connected_to_by_the_user() -> None:
             assert lab.get("alice.example", "/static/x.txt").body == b"a file\n"
 
 
+@pytest.mark.skipif(not HAS_GIT, reason="needs git, libcgi-pm-perl: packaging/test gets them")
+def test_git_and_gitweb_read_the_users_repository() -> None:
+    """Both programs are root's, and run as the user: the repository is nobody else's."""
+    with make_lab(GIT, put_repository) as lab:
+        refs = lab.get("alice.example", "/git/work.git/info/refs?service=git-upload-pack")
+        assert (refs.status, refs.fields["content-type"]) == (200, "application/x-git-upload-pack-advertisement")
+        page = lab.get("alice.example", "/gitweb/work.git")
+        assert (page.status, b"<title>git of alice - work.git/summary</title>" in page.body) == (200, True)
+        assert lab.get("alice.example", "/static/gitweb.css").fields["content-type"].startswith("text/css")
+
+
 def test_sentences_of_the_table_are_logged() -> None:
     """Each cause makes its status and its sentence; a program's text is never sent."""
     alice_block = AMONG_FILES.replace("</VirtualHost>", "    Timeout 1\n    ScriptAlias /bin/ /home/alice/bin/\n    <Directory /home/alice/bin>\n"
@@ -170,13 +182,14 @@ def test_sentences_of_the_table_are_logged() -> None:
         for name, text, mode in (("group", WHO, 0o770), ("plain", WHO, 0o600), ("dos", "#!/bin/sh\r\n" + WHO, 0o700), ("text", "secret", 0o700),
                                  ("foreign", WHO, 0o755), ("slow", "#!/bin/sh\nsleep 30\n", 0o700), ("says", WHO + "echo oh >&2\n", 0o700)):
             put(alice, f"bin/{name}", text, mode)
+        (alice.home / "bin/link").symlink_to("ok")
         os.chown(alice.home / "bin/foreign", alice.uid + 7, alice.uid + 7)
         for name in ("off/x.cgi", "open/x.cgi", "x.php", "gone.php"):
             alice.write(name, WHO, 0o700)
         (alice.docroot / "open").chmod(0o777)
 
     paths = {"/bin/group": "it can be written to by group", "/open/x.cgi": "its directory can be written", "/bin/plain": "not executable by its user",
-             "/bin/foreign": "does not belong to", "/bin/dos": "CR LF", "/bin/text": "Exec format error", "/off/x.cgi": "AH02809",
+             "/bin/foreign": "does not belong to", "/bin/link": "symbolic link", "/bin/dos": "CR LF", "/bin/text": "Exec format error", "/off/x.cgi": "AH02809",
              "/bin/none": "AH02811", "/bin/slow": "AH01220", "/x.php": "AH01627", "/gone.php": "AH01079", "/app": "AH01114", "/bin/says": "AH01215"}
     with make_lab(alice_block, prepare) as lab:
         for path, words in paths.items():
