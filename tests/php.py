@@ -28,7 +28,7 @@ pm.max_children = {children}
 
 
 class PhpFpm:
-    """One php-fpm; close() stops it."""
+    """One php-fpm; close() stops it, and so does the end of the thread that started it."""
 
     def __init__(self, tenant: Tenant, children: int = 2) -> None:
         """Start it as the tenant, and wait until it takes connections."""
@@ -36,8 +36,9 @@ class PhpFpm:
         config = tenant.home / "fpm.conf"
         config.write_text(CONFIG.format(home=tenant.home, socket=self.socket, children=children))
         config.chmod(0o644)
-        self.process = subprocess.Popen([PHP_FPM, "-y", str(config), "-c", "/nonexistent", "-F"], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=tenant.uid, group=tenant.uid,
+        command = ["setpriv", "--pdeathsig", "TERM", PHP_FPM, "-y", str(config), "-c", "/nonexistent", "-F"]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL, user=tenant.uid, group=tenant.uid,
                                         extra_groups=[], cwd=tenant.home, start_new_session=True)
         wait_until(self._takes_connections, "php-fpm listens")
 

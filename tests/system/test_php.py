@@ -5,6 +5,7 @@ Runs as: root, which starts the server; php-fpm and its scripts run as their ten
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -108,6 +109,27 @@ def own() -> Iterator[Site]:
     one = Site(OWN)
     yield one
     one.close()
+
+
+def test_no_php_outlives_the_test_that_started_it() -> None:
+    """Also where that is killed and can stop nothing."""
+    with Lab(names=("alice",)) as lab:
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.write(writer, str(PhpFpm(lab.tenants["alice"]).process.pid).encode())
+            finally:
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.close(writer)
+        with open(reader, encoding="ascii") as said:
+            master = int(said.read())
+        os.waitpid(pid, 0)
+        try:
+            wait_until(lambda: not is_alive(master), "php-fpm has ended")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(master, signal.SIGTERM)
 
 
 def test_each_tenants_scripts_are_its_own(site: Site) -> None:
