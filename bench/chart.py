@@ -78,6 +78,8 @@ def _rate_panel(result: Mapping[str, Any], found: Medians, work: Mapping[str, st
     ours = samples.get("perchildd", {}).get("rps", 0.0)
     bars = []
     for server in _ordered(result):
+        if server["key"] not in result["works"][work["key"]]:
+            continue  # it was not asked to
         sample = samples.get(server["key"])
         if sample is None:
             bars.append(Bar(server["key"], server["label"], 0, "cannot", "a process per held connection"))

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGES = ("apache2", "libapache2-mpm-itk", "nginx", "wrk")
+PACKAGES = ("apache2", "libapache2-mod-php", "libapache2-mpm-itk", "nginx", "php-fpm", "wrk")
 POLICY = Path("/usr/sbin/policy-rc.d")
-_SERVICES = ("apache2", "nginx")
+_UNITS = Path("/lib/systemd/system")
+_SERVICES = {"apache2": "apache2.service", "nginx": "nginx.service", "php-fpm": "php*-fpm.service"}  # package -> pattern of its unit
 
 
 def find_missing(packages: Sequence[str]) -> list[str]:
@@ -54,7 +55,7 @@ def install(packages: Sequence[str] = PACKAGES) -> list[str]:
             if subprocess.run(["apt-get", *command], env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
                 raise SystemExit(f"bench: apt-get {' '.join(command)} failed; install {' '.join(missing)} by hand and run again")
     if shutil.which("systemctl") and Path("/run/systemd/system").is_dir():
-        for service in _SERVICES:
-            if service in missing:
-                subprocess.run(["systemctl", "disable", "-q", service], check=False)
+        units = [unit.name for package in missing if package in _SERVICES for unit in _UNITS.glob(_SERVICES[package])]
+        if units:
+            subprocess.run(["systemctl", "disable", "-q", *units], check=False)
     return missing

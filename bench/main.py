@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,28 @@ from bench import procfs, report
 from bench.extras import EXTRAS
 from bench.install import install
 from bench.machine import describe_machine, versions
-from bench.servers import BY_DEFAULT, SPECS, Running
+from bench.programs import FILES, GROUPS, WAYS, add_programs, can_run
+from bench.servers import BY_DEFAULT, PORTS, SPECS, Running, Spec
 from bench.tenants import Tenant, make_tenants
 from bench.works import WORKS, Work, can_do, measure, measure_memory, raise_limits
 
 TENANTS = 20
 PLACE = "/var/lib"  # root's alone on every Debian, so root may open tenants' logs there; /tmp is everybody's
-# mode -> rounds, seconds per measurement, works that are not asked for by name
-PLANS: dict[str, tuple[int, float, tuple[str, ...]]] = {
-    "quick": (2, 3.0, ("memory", "cold")),
-    "full": (5, 6.0, ("memory", "cold", "children", "scale")),
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long a run is: rounds of files, rounds of programs, seconds per measurement, extras that are not asked for by name."""
+
+    rounds: int
+    program_rounds: int
+    seconds: float
+    extras: tuple[str, ...]
+
+
+PLANS = {
+    "quick": Plan(2, 1, 3.0, ("memory", "cold", "php-cold")),
+    "full": Plan(5, 3, 6.0, ("memory", "cold", "php-cold", "php-memory", "children", "scale")),
 }
 
 
@@ -55,7 +68,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     works = [work.key for work in WORKS] + ["memory", *EXTRAS]
     servers = [spec.key for spec in SPECS]
     parser = argparse.ArgumentParser(prog="bench/run", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="about 3 minutes, in place of about 15")
+    parser.add_argument("--quick", action="store_true", help="about 5 minutes, in place of about 25")
     parser.add_argument("--only", type=_list_of(works), help=f"these works: {','.join(works)}")
     parser.add_argument("--servers", type=_list_of(servers), default=list(BY_DEFAULT), help=f"these servers: {','.join(servers)}")
     parser.add_argument("--rounds", type=int, help="rounds of each work")
@@ -117,9 +130,9 @@ def _run(options: argparse.Namespace, base: Path, progress: Progress) -> int:
     return 0
 
 
-def _plan(options: argparse.Namespace) -> tuple[int, float, tuple[str, ...]]:
-    rounds, seconds, extras = PLANS["quick" if options.quick else "full"]
-    return options.rounds or rounds, options.seconds or seconds, extras
+def _plan(options: argparse.Namespace) -> Plan:
+    plan = PLANS["quick" if options.quick else "full"]
+    return Plan(options.rounds or plan.rounds, options.rounds or plan.program_rounds, options.seconds or plan.seconds, plan.extras)
 
 
 def _works(options: argparse.Namespace) -> list[Work]:
@@ -129,40 +142,56 @@ def _works(options: argparse.Namespace) -> list[Work]:
 def _extras(options: argparse.Namespace) -> list[str]:
     if "perchildd" not in options.servers:
         return []
-    return [key for key in EXTRAS if key in (options.only or _plan(options)[2])]
+    return [key for key in EXTRAS if key in (options.only or _plan(options).extras)]
 
 
 def _empty_result(options: argparse.Namespace) -> dict[str, Any]:
-    rounds, seconds, _ = _plan(options)
+    plan, works = _plan(options), _works(options)
     specs = [spec for spec in SPECS if spec.key in options.servers]
     return {
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "machine": describe_machine(), "versions": versions(), "rounds": rounds, "seconds": seconds, "tenants": TENANTS,
+        "machine": describe_machine(), "versions": versions(), "rounds": plan.rounds,
+        "program_rounds": plan.program_rounds, "seconds": plan.seconds, "tenants": TENANTS,
         "servers": [{"key": spec.key, "label": spec.label, "isolation": spec.isolation, "choices": spec.choices} for spec in specs],
-        "titles": [{"key": work.key, "title": work.title, "sentence": work.sentence} for work in _works(options)],
-        "works": {work.key: {spec.key: [] for spec in specs} for work in _works(options)}, "memory": {}, "extras": {},
+        "titles": [{"key": work.key, "title": work.title, "sentence": work.sentence} for work in works],
+        "ways": [{"group": group, "server": key, "choices": way.choices} for group, ways in WAYS.items() for key, way in ways.items()
+                 if key in options.servers and any(work.group == group for work in works)],
+        "works": {work.key: {spec.key: [] for spec in specs if can_run(work.group, spec.key)} for work in works}, "memory": {}, "extras": {},
     }
 
 
 def _side_by_side(options: argparse.Namespace, base: Path, result: dict[str, Any], progress: Progress) -> None:
-    works, (rounds, _, extras) = _works(options), _plan(options)
-    has_memory = "memory" in (options.only or extras)
+    works, plan = _works(options), _plan(options)
+    has_memory = "memory" in (options.only or plan.extras)
     if not works and not has_memory:
         return
     tenants = make_tenants(base / "sites", TENANTS)
-    for number in range(rounds if works else 1):
-        for spec in SPECS:
-            if spec.key not in options.servers:
-                continue
-            server = Running(spec, base / f"{spec.key}-{number}", tenants)
-            try:
-                if has_memory and number == 0:
-                    _memory(server, tenants, result, progress)
-                _one_server(server, works, tenants, result, progress, f"round {number + 1}/{rounds}")
-            finally:
-                server.stop()
-                if not options.keep:
-                    shutil.rmtree(server.run)  # logs of millions of requests
+    add_programs(tenants)
+    for group in GROUPS:
+        wanted = [work for work in works if work.group == group]
+        rounds = (plan.rounds if group == FILES else plan.program_rounds) if wanted else 0
+        for number in range(rounds or int(group == FILES and has_memory)):
+            for spec in SPECS:
+                if spec.key not in options.servers or not can_run(group, spec.key):
+                    continue
+                server = _started(spec, group, base / f"{group}-{spec.key}-{number}", tenants)
+                try:
+                    if has_memory and group == FILES and number == 0:
+                        _memory(server, tenants, result, progress)
+                    _one_server(server, wanted, tenants, result, progress, f"round {number + 1}/{rounds}")
+                finally:
+                    server.stop()
+                    if not options.keep:
+                        shutil.rmtree(server.run)  # logs of millions of requests
+
+
+def _started(spec: Spec, group: str, run: Path, tenants: Sequence[Tenant]) -> Running:
+    """Start `spec` as it does the works of `group`."""
+    if group == FILES:
+        return Running(spec, run, tenants)
+    way = WAYS[group][spec.key]
+    run.mkdir(mode=0o755)
+    return Running(spec, run, tenants, way.write(run, PORTS[spec.key], tenants), way.beside(run, tenants))
 
 
 def _one_server(server: Running, works: Sequence[Work], tenants: Sequence[Tenant], result: dict[str, Any], progress: Progress, at: str) -> None:
@@ -171,7 +200,7 @@ def _one_server(server: Running, works: Sequence[Work], tenants: Sequence[Tenant
             continue
         sample = measure(server, work, tenants, result["seconds"])
         result["works"][work.key][server.spec.key].append(sample)
-        progress.say(f"{at}  {server.spec.label:13} {work.title:16} {sample['rps']:9,.0f}/s  p99 {sample['p99_ms']:7.2f} ms  "
+        progress.say(f"{at}  {server.spec.label:13} {work.title:22} {sample['rps']:9,.0f}/s  p99 {sample['p99_ms']:7.2f} ms  "
                      f"{sample['cpu_us']:7.1f} us/request  {sample['failed']:.0f} failed")
 
 

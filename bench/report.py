@@ -30,10 +30,18 @@ OURS = "perchildd"
 TARGETS: dict[str, dict[str, float]] = {
     "keepalive": {"nginx": 1.5, "event": 3.0, "itk": 4.0},
     "close": {"nginx": 1.0, "event": 2.0, "itk": 12.0},
+    "php": {"nginx": 1.0},
+    "php-close": {"nginx": 1.0, "itk": 10.0},
 }
 # And of perchildd alone: work, value, unit divisor, unit, at most.
 BOUNDS: tuple[tuple[str, str, str, float, str, float], ...] = (
     ("cold", "median_ms", "first byte of a sleeping tenant, median", 1, "ms", 30),
+    ("php-cold", "median_ms", "first answer of a sleeping tenant's PHP, median", 1, "ms", 0),
+    ("php-memory", "awake", "200 tenants with PHP awake, PSS of all", 2**20, "MB", 0),
+    ("php-memory", "awake_tenant", "of it, each tenant", 2**20, "MB", 0),
+    ("php-memory", "missing", "of them, tenants not wholly awake", 1, "", 0),
+    ("php-memory", "php_asleep", "after their PHP fell asleep, children awake", 2**20, "MB", 0),
+    ("php-memory", "asleep", "after all fell asleep", 2**20, "MB", 0),
     ("memory", "idle_child", "idle tenant's child, PSS", 2**20, "MB", 2),
     ("children", "total", "2,000 live children, PSS of all", 2**30, "GB", 4),
     ("scale", "test_seconds", "configuration test, 5,000 hosts of 2,000 users", 1, "s", 2),
@@ -43,7 +51,7 @@ BOUNDS: tuple[tuple[str, str, str, float, str, float], ...] = (
     ("scale", "failed", "failed requests of that load", 1, "", 0),
     ("scale", "touched", "other children touched", 1, "", 0),
 )
-_COUNTS = frozenset({"failed", "touched"})
+_COUNTS = frozenset({"failed", "touched", "missing"})
 
 
 def median_of(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -104,7 +112,8 @@ def render_text(result: Result) -> str:
             head = ["", "requests/s", "p50 ms", "p99 ms", "CPU us/request", "failed", "perchildd is"]
             parts.append(f"{work['title']}: {work['sentence']}\n{render_table([head, *rows])}")
     parts += [text for text in (_memory_text(result), _extras_text(result), _missing_text(result)) if text]
-    parts.append("Choices\n" + "\n".join(f"  {server['label']}: {server['choices']}" for server in result["servers"]))
+    parts.append("\n".join(["Choices", *(f"  {server['label']}: {server['choices']}" for server in result["servers"]),
+                            *(f"  {way['group']}, {labels[way['server']]}: {way['choices']}" for way in result.get("ways", ()))]))
     if OURS in labels:
         parts.append("Targets\n" + ("\n".join(f"  missed: {miss}" for miss in misses(result)) or "  all reached of those measured"))
     return "\n\n".join(parts) + "\n"
@@ -147,8 +156,8 @@ def render_markdown(result: Result) -> str:
     """Return the comparison for README.md: a table of perchildd, mpm-itk and nginx + php-fpm, and where it was measured."""
     columns = [key for key in (OURS, "itk", "nginx", "nginx-cached", "event") if key in _labels(result)]
     titles = {OURS: "perchildd",
-              "itk": "httpd + mpm-itk", "nginx": "nginx (+ php-fpm)", "nginx-cached": "nginx, files cached", "event": "httpd event"}
-    apart = {OURS: "all of it", "itk": "after the head is read", "nginx": "PHP only", "nginx-cached": "PHP only", "event": "nothing"}
+              "itk": "httpd + mpm-itk", "nginx": "nginx (+ php-fpm)", "nginx-cached": "nginx, files cached", "event": "httpd event (+ php-fpm)"}
+    apart = {OURS: "all of it", "itk": "after the head is read", "nginx": "PHP only", "nginx-cached": "PHP only", "event": "PHP only"}
     rows = [["runs as the tenant", *(apart[key] for key in columns)]]
     found = medians(result)
     for work in result["titles"]:
@@ -174,7 +183,7 @@ def _note(result: Result) -> str:
     versions = result["versions"]
     return (f"Measured on {_head(result)}; load generator and server share the processors. "
             f"perchildd {versions['perchildd']}, nginx {versions.get('nginx', '?')}, httpd {versions.get('apache2', '?')}, "
-            f"mpm-itk {versions.get('libapache2-mpm-itk', '?')}; 20 tenants, access logs on, medians. "
+            f"mpm-itk {versions.get('libapache2-mpm-itk', '?')}, PHP {versions.get('php-fpm', '?')}; 20 tenants, access logs on, medians. "
             "Repeat it with `sudo bench/run`.")
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from bench import load, procfs
 from bench.load import Load
+from bench.programs import CGI, CGI_PATH, FILES, PHP, PHP_PATH, PROXY, can_run
 from bench.servers import PROJECT, Running, Spec
 from bench.tenants import Tenant
 
@@ -28,13 +29,17 @@ Sample = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One work: key, title, what it is in a sentence, wrk's part, and how many idle connections are held meanwhile."""
+    """One work: key, title, what it is in a sentence, wrk's part, how many idle connections are held meanwhile, and its group.
+
+    The works of a group are done by the same servers with the same configurations (bench/programs.py).
+    """
 
     key: str
     title: str
     sentence: str
     load: Load
     held: int = 0
+    group: str = FILES
 
 
 WORKS: tuple[Work, ...] = (
@@ -46,6 +51,16 @@ WORKS: tuple[Work, ...] = (
          Load("pinned", "/100k.html", 20, 100)),
     Work("idle", "10,000 idle", f"as keep-alive, while {HELD:,} idle connections are held",
          Load("pinned", "/1k.html", 20, 100), HELD),
+    Work("php", "PHP, keep-alive", "hello world by php-fpm (mpm-itk: mod_php), kept connections, each of one of 20 tenants",
+         Load("pinned", PHP_PATH, 20, 100), group=PHP),
+    Work("php-close", "PHP, new connections", "hello world by php-fpm (mpm-itk: mod_php), a new connection per request, to a random tenant",
+         Load("random", PHP_PATH, 2, 64), group=PHP),
+    Work("cgi", "CGI, keep-alive", "hello world of /bin/sh, kept connections, each of one of 20 tenants",
+         Load("pinned", CGI_PATH, 20, 40), group=CGI),
+    Work("proxy", "Proxy, keep-alive", "1 KB files of one back end, kept connections, each of one of 20 tenants",
+         Load("pinned", "/1k.html", 20, 100), group=PROXY),
+    Work("proxy-close", "Proxy, new connections", "1 KB files of one back end, a new connection per request, to a random tenant",
+         Load("random", "/1k.html", 2, 64), group=PROXY),
 )
 
 
@@ -56,8 +71,8 @@ def raise_limits() -> None:
 
 
 def can_do(spec: Spec, work: Work) -> bool:
-    """Say whether `spec` can do `work`: mpm-itk needs two processes for each connection that is held."""
-    return spec.can_hold or not work.held
+    """Say whether `spec` can do `work`: it has a way to, and mpm-itk needs two processes for each connection that is held."""
+    return can_run(work.group, spec.key) and (spec.can_hold or not work.held)
 
 
 def measure(server: Running, work: Work, tenants: Sequence[Tenant], seconds: float) -> Sample:
@@ -71,9 +86,9 @@ def measure(server: Running, work: Work, tenants: Sequence[Tenant], seconds: flo
     server.check(tenants, work.load.path)
     with _held(server, work, hosts) as holder:
         load.end_wrk(load.start_wrk(server.port, work.load, hosts, _WARM_S))
-        before = procfs.cpu_seconds(server.pid)
+        before = server.cpu_seconds()
         seen = load.end_wrk(load.start_wrk(server.port, work.load, hosts, seconds))
-        used = procfs.cpu_seconds(server.pid) - before
+        used = server.cpu_seconds() - before
         sample = _sample(seen, used)
         if holder:
             sample["held"] = holder.end()

@@ -93,6 +93,26 @@ def test_draw_makes_bars_in_proportion_and_well_formed_xml(result):
     assert "120,000/s" in texts
 
 
+def test_a_work_that_a_server_has_no_way_to_do_names_it_nowhere(result):
+    """CGI of two servers: two bars and two rows, and none of the others is said to be unable."""
+    before = len(list(ET.fromstring(draw(result, report.medians(result))).iter(f"{SVG}rect")))
+    result["titles"].append({"key": "cgi", "title": "CGI", "sentence": "hello"})
+    result["works"]["cgi"] = {"perchildd": [sample(800)], "itk": [sample(200)]}
+    result["ways"] = [{"group": "cgi", "server": "itk", "choices": "mod_cgi"}]
+    assert len(list(ET.fromstring(draw(result, report.medians(result))).iter(f"{SVG}rect"))) == before + 2
+    text = report.render_text(result)
+    assert "cannot do 'CGI'" not in text
+    assert "  cgi, itk: mod_cgi\n" in text
+    assert "| CGI, requests/s | 800 | 200 | - | - |" in report.render_markdown(result)
+
+
+def test_php_with_new_connections_is_wanted_ten_times_quicker_than_with_mpm_itk(result):
+    """The targets of PHP: nginx with php-fpm, and mpm-itk for new connections only."""
+    result["extras"] = {}
+    result["works"] = {key: {"perchildd": [sample(1000)], "nginx": [sample(900)], "itk": [sample(101)]} for key in ("php", "php-close")}
+    assert report.misses(result) == ["php-close: 9.90x itk, wanted 10x"]
+
+
 def test_draw_stays_within_its_frame_and_lets_no_text_overlap_another_row(result):
     """No bar leaves the picture, and every row has a height of its own."""
     root = ET.fromstring(draw(result, report.medians(result)))
