@@ -309,11 +309,21 @@ find(struct pc_worker *worker, struct fcgi *fcgi)
     return 0;
 }
 
-/* A responder reads as many bytes as CONTENT_LENGTH says. proxy-sendcl: this one needs to be told; a chunked body cannot tell. */
+/* PHP reads as many bytes as CONTENT_LENGTH says: none, when nobody has said it. Other responders say so by proxy-sendcl. A
+ * chunked body cannot tell. */
+static bool
+needs_length(const struct pc_req *req)
+{
+    static const struct pc_slice php = {".php", 4};
+    struct pc_slice name = req->filename;
+    bool is_php = name.len > php.len && pc_slice_ieq((struct pc_slice){name.base + name.len - php.len, php.len}, php);
+    return is_php || pc_env_get(req, PC_S("proxy-sendcl")).base != NULL;
+}
+
 static bool
 lacks_length(const struct fcgi *fcgi)
 {
-    return fcgi->gate.wants_body && fcgi->gate.conn->io->body_chunked && pc_env_get(fcgi->gate.req, PC_S("proxy-sendcl")).base != NULL;
+    return fcgi->gate.wants_body && fcgi->gate.conn->io->body_chunked && needs_length(fcgi->gate.req);
 }
 
 static int
@@ -323,7 +333,7 @@ prepare(struct pc_worker *worker, struct fcgi *fcgi)
     if (status != 0)
         return status;
     if (lacks_length(fcgi)) {
-        pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi", "proxy-sendcl is set, and a chunked request body has no length");
+        pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi", "PHP, or who sets proxy-sendcl, needs a length, which a chunked request body has not");
         return 411;
     }
     int made = make_request(worker, fcgi);

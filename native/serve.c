@@ -39,6 +39,7 @@ static const struct text_row texts[] = {
     {408, "Server timeout waiting for the HTTP request from the client."},
     {410, "The requested resource is no longer available on this server and there is no forwarding address. "
           "Please remove all references to this resource."},
+    {411, "The requested resource needs a request body of a known length: a Content-Length field."},
     {412, "The precondition on the request for this URL evaluated to false."},
     {413, "The requested resource does not allow request data of this size."},
     {414, "The requested URL's length exceeds the capacity limit for this server."},

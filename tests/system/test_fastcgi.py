@@ -194,7 +194,7 @@ def test_a_body_is_streamed_whole(site: Site) -> None:
     assert answer.body.decode().splitlines()[0] == digest
     assert variables(answer)["CONTENT_LENGTH"] == str(len(body))
     with client(site.lab) as one:
-        one.send(get("alice.test", "/x.php", "Transfer-Encoding: chunked", method="POST"))
+        one.send(get("alice.test", "/x.tcp", "Transfer-Encoding: chunked", method="POST"))
         for at in range(0, len(body), 100000):
             part = body[at : at + 100000]
             one.send(b"%x\r\n%s\r\n" % (len(part), part))

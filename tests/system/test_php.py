@@ -171,6 +171,15 @@ def test_an_upload_of_5_mb_arrives_whole(site: Site) -> None:
     assert answer.body == str(len(data)).encode()
 
 
+def test_a_body_without_a_length_is_refused(site: Site) -> None:
+    """PHP would find it empty, and a file that a client uploads would be empty, too: 411."""
+    with client(site.lab) as one:
+        one.send(get("alice.test", "/other.php", "Transfer-Encoding: chunked", method="POST") + b"1\r\nx\r\n0\r\n\r\n")
+        answer = one.read()
+    assert answer is not None
+    assert answer.status == 411
+
+
 def test_an_index_and_what_is_not_there(site: Site) -> None:
     """/ is /index.php; missing scripts are 404 by the server, and their text is nobody's."""
     assert site.text("/") == "index of /index.php -"
