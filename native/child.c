@@ -99,10 +99,8 @@ pc_child_set_route(struct pc_child *child, int route_fd)
     if (error != 0)
         return error;
     const struct pc_route_map *last = atomic_load(&child->route); /* only the main thread replaces it */
-    if (last != NULL)
-        memcpy(map->key_before, last->key, sizeof map->key_before);
-    else
-        memcpy(map->key_before, map->key, sizeof map->key_before);
+    bool has_last_key = last != NULL && last->has_fronts; /* else it is zero, which anybody could sign with */
+    memcpy(map->key_before, has_last_key ? last->key : map->key, sizeof map->key_before);
     struct pc_route_map *before = atomic_exchange(&child->route, map);
     atomic_store(&child->has_fronts, map->has_fronts);
     (void)pthread_mutex_lock(&child->retire_lock);

@@ -208,3 +208,22 @@ def test_messages_with_two_sockets_are_refused(fronts: Fronts) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd, fd]))]
         fronts.unassigned.inbox.sendmsg([message(client=(4, PORT, ADDRESS, fronts.sign(fd)))], rights)
         wait_until(lambda: fronts.unassigned.counter("refused") == refused + 1, "it is refused")
+
+
+def test_no_key_is_known_where_there_was_none() -> None:
+    """Headers come to be expected by a reload. The table before it had no key, and what anybody could compute with it is refused."""
+    with Lab("NumServers 1\n", names=("bob", "alice")) as lab:
+        lab.start()
+        listening, = lab.children(lab.user_uid)
+        lab.host_config = "RemoteIPProxyProtocol On\n"
+        assert lab.reload()["ok"]
+        assert ask(lab, "bob", "/").body == b"bob\n"
+        assert lab.children(lab.user_uid) == [listening]
+        with procs.borrowed(lab.pid, procs.inbox_of(lab, listening)) as inbox:
+            unassigned = Attack(lab, listening, inbox)
+            anybody, owner = Fronts(lab, bytes(16), unassigned, unassigned), Fronts(lab, read_key(lab), unassigned, unassigned)
+            with connection(unassigned, request("bob.test", "/")) as (client, fd):
+                assert is_refused(unassigned, client, message(client=(4, PORT, ADDRESS, anybody.sign(fd))), fd)
+                client.settimeout(10)
+                unassigned.send(message(client=(4, PORT, ADDRESS, owner.sign(fd))), fd)
+                assert read_response(client).status == 200
