@@ -24,7 +24,7 @@ struct http {
     bool is_ready;        /* its head is there, and the dial has a back end */
     bool wants_upgrade;   /* the client asked for another protocol, and the pass allows it */
     bool sends_chunks, has_chunk, has_last_chunk;
-    bool has_heard, has_failed;
+    bool has_heard, has_failed, has_repeated;
     char frame[24];       /* of a chunk: what is still to go out before its bytes */
     uint32_t frame_at, frame_len;
     size_t chunk_left;
@@ -243,14 +243,21 @@ prepare(struct pc_worker *worker, struct http *http)
     return 0;
 }
 
-/* A request that may safely be sent twice, so that a kept connection which ends at this moment does no harm. */
+/* Whether the request may safely be sent twice. */
 static bool
-may_use_kept(const struct http *http)
+is_repeatable(const struct http *http)
 {
     static const uint32_t idempotent = 1u << PC_GET | 1u << PC_HEAD | 1u << PC_OPTIONS;
     const struct pc_gate *gate = &http->gate;
-    bool is_single = gate->req->pass != NULL && gate->req->pass->single_use;
-    return !is_single && !gate->wants_body && !http->wants_upgrade && ((idempotent >> pc_serve_method(gate->req)) & 1) != 0;
+    return !gate->wants_body && !http->wants_upgrade && ((idempotent >> pc_serve_method(gate->req)) & 1) != 0;
+}
+
+/* One that ends at this moment must do no harm. */
+static bool
+may_use_kept(const struct http *http)
+{
+    const struct pc_req *req = http->gate.req;
+    return (req->pass == NULL || !req->pass->single_use) && is_repeatable(http);
 }
 
 static int
@@ -359,10 +366,21 @@ end_body(struct pc_gate *gate)
 
 /* ------------------------------------------------------------------ hearing */
 
-/* The kept connection was ended while we sent: once more, on one of its own. */
+/* Whether a connection that ended without a word is no failure yet: a kept one has been idle for too long, and a service that is
+ * started anew ends what it has accepted and not yet read (uvicorn does); its successor has the same socket. */
+static bool
+may_repeat(const struct http *http)
+{
+    if (http->has_heard || http->has_repeated)
+        return false;
+    return http->dial.is_kept || (pc_backend_is_service(http->dial.backend) && is_repeatable(http));
+}
+
+/* Once more, on a connection of its own. */
 static ssize_t
 repeat(struct http *http)
 {
+    http->has_repeated = !http->dial.is_kept;
     pc_dial_end(&http->dial);
     http->head_at = 0;
     int begun = pc_dial_begin(&http->dial, &http->gate, true);
@@ -386,7 +404,7 @@ hear(struct pc_gate *gate, char *buf, size_t cap)
     }
     if (count == -PC_E_AGAIN)
         return count;
-    if (!http->has_heard && http->dial.is_kept) {
+    if (may_repeat(http)) {
         ssize_t again = repeat(http);
         return again == -PC_E_AGAIN ? hear(gate, buf, cap) : again;
     }
