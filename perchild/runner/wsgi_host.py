@@ -1,6 +1,6 @@
 """Serve one WSGI application on the listening socket that is descriptor 3: python3 - FILE MOUNT [DIRECTORY ...] < this file.
 
-FILE defines `application`; MOUNT is its SCRIPT_NAME; directories go in front of sys.path. TERM: what is being answered is
+FILE defines `application`; MOUNT is its SCRIPT_NAME; directories go in front of sys.path. TERM: what was begun is read and
 answered, then it ends; connections that nobody accepted stay in the socket for the next process.
 Runs as: the identity, executed by its runner, under whichever Python the application has; imports nothing of perchild.
 """
@@ -11,12 +11,14 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 SYSTEM_PACKAGES = "/usr/lib/python3/dist-packages"  # a virtual environment need not have waitress of its own
 LISTEN_FD = 3
 THREADS = 8
 LOOK_S = 0.05
+FIRST_WORD_S = 1.0  # the server says something at once on a new connection
 WAIT_S = 60  # an idle application wakes up no more often
 EXIT_CONFIG = 78
 
@@ -47,12 +49,19 @@ def load_application(file: str) -> Any:  # noqa: ANN401 - the tenant's
     return names["application"]
 
 
+def is_busy(channel: Any, now_s: float) -> bool:  # noqa: ANN401 - waitress's
+    """Whether a connection has a request that is being read or answered, or was accepted so lately that its first one is on the way."""
+    if channel.requests or channel.request is not None or channel.total_outbufs_len:
+        return True
+    return bool(channel.last_activity == channel.creation_time and now_s - channel.creation_time < FIRST_WORD_S)
+
+
 def end_gracefully(server: Any) -> None:  # noqa: ANN401 - waitress's
     """At TERM accept nothing more, and end when every answer is out."""
 
     def look(_number: int, _frame: object) -> None:
         channels = list(server.active_channels.values())
-        if not any(channel.requests or channel.total_outbufs_len for channel in channels):
+        if not any(is_busy(channel, time.time()) for channel in channels):
             raise SystemExit(0)
 
     def begin(_number: int, _frame: object) -> None:
