@@ -5,9 +5,7 @@ Runs as: root, which starts the server; the applications run as their tenant.  S
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
 import os
 import struct
 import subprocess
@@ -16,7 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import PYTHON, Lab, Tenant, tree_of, uid_of, wait_until
-from tests.system.wire import Client, client, get
+from tests.system.websocket import BINARY, CLOSE, TEXT, frame, read_frame, shake_hands
+from tests.system.wire import client, get
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
@@ -86,10 +85,22 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [f"{os.getuid()}|{environ['SCRIPT_NAME']}|{environ['PATH_INFO']}|{environ['REMOTE_ADDR']}|{environ['HTTP_HOST']}".encode()]
 """
+# Ends every other connection without a word, as a server does with what it has accepted when it is told to end; answers the rest.
+SHY = """
+import itertools, socket
+listener = socket.socket(fileno=3)
+for number in itertools.count():
+    sock, _ = listener.accept()
+    head = sock.recv(65536) if number % 2 else b""
+    if head:
+        sock.sendall(b"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\n\\r\\n%d" % number)
+    sock.close()
+"""
 HOST = """
 ProxyPass /plain/not !
 AppServer /flask/ /usr/bin/gunicorn --chdir {home} --worker-tmp-dir /dev/shm flaskapp:app
 AppServer /asgi/ /usr/bin/python3 -m uvicorn --app-dir {home} --fd {{fd}} asgiapp:app
+AppServer /shy/ /usr/bin/python3 {home}/shy.py
 AppServer /broken/ /usr/bin/python3 -c raise(SystemExit(3))
 WSGIScriptAlias /wsgi {home}/app.wsgi
 """
@@ -100,7 +111,7 @@ def lab() -> Iterator[Lab]:
     """One server; its host has all kinds of applications."""
     with Lab("KeepAliveTimeout 20\n", names=("alice",)) as one:
         tenant = one.tenants["alice"]
-        for name, text in (("flaskapp.py", FLASK), ("asgiapp.py", ASGI), ("app.wsgi", WSGI)):
+        for name, text in (("flaskapp.py", FLASK), ("asgiapp.py", ASGI), ("app.wsgi", WSGI), ("shy.py", SHY)):
             put(tenant, name, text)
         one.has_vhosts, one.config_tail = False, one.host_block(tenant, HOST.format(home=tenant.home))
         yield one.start()
@@ -144,54 +155,20 @@ def test_a_wsgi_application(lab: Lab) -> None:
         assert one.ask(get("alice.test", "/wsgi")).body.decode().split("|")[1:3] == ["/wsgi", ""]
 
 
-def frame(data: bytes, opcode: int) -> bytes:
-    """Return one masked frame (RFC 6455 5.2)."""
-    size = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack(">H", len(data)) if len(data) < 65536 else (
-        b"\xff" + struct.pack(">Q", len(data)))
-    mask = os.urandom(4)
-    return bytes([0x80 | opcode]) + size + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
-
-
-def read_frame(one: Client) -> tuple[int, bytes]:
-    """Return opcode and data of one unmasked, unfragmented frame."""
-
-    def take(size: int) -> bytes:
-        while len(one.buffer) < size:
-            assert one.fill(), "the tunnel ended within a frame"
-        found = bytes(one.buffer[:size])
-        del one.buffer[:size]
-        return found
-
-    first, second = take(2)
-    size = second
-    if second == 126:
-        size = struct.unpack(">H", take(2))[0]
-    elif second == 127:
-        size = struct.unpack(">Q", take(8))[0]
-    return first & 15, take(size)
-
-
 @needs_uvicorn
 def test_an_asgi_application_and_its_websockets(lab: Lab) -> None:
     """HTTP and WebSocket through the same application; frames of both kinds, small and large, and the closing handshake."""
     with client(lab, timeout_s=30) as one:
         found = one.ask(get("alice.test", "/asgi/x", "Content-Length: 3", method="POST") + b"abc")
         assert found.body.decode() == f"{lab.tenants['alice'].uid} /asgi/x 3", lab.error_log()
-        key = base64.b64encode(os.urandom(16)).decode()
-        one.send(get("alice.test", "/asgi/ws", "Connection: keep-alive, Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
-                     f"Sec-WebSocket-Key: {key}"))
-        head = one.read()
-        assert head is not None
-        assert head.status == 101
-        expected = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
-        assert head.fields["sec-websocket-accept"] == expected
+        shake_hands(one, "alice.test", "/asgi/ws")
         for data in (b"hello", b"x" * 300, b"y" * 100_000):
-            one.send(frame(data, 1))
-            assert read_frame(one) == (1, data.upper())
-            one.send(frame(data, 2))
-            assert read_frame(one) == (2, data[::-1])
-        one.send(frame(struct.pack(">H", 1000), 8))
-        assert read_frame(one)[0] == 8
+            one.send(frame(data, TEXT))
+            assert read_frame(one) == (TEXT, data.upper())
+            one.send(frame(data, BINARY))
+            assert read_frame(one) == (BINARY, data[::-1])
+        one.send(frame(struct.pack(">H", 1000), CLOSE))
+        assert read_frame(one)[0] == CLOSE
         assert one.reads_end()
     wait_until(lambda: '"GET /asgi/ws HTTP/1.1" 101 ' in (lab.log / "access.log").read_text(), "the log line")
 
@@ -202,6 +179,14 @@ def test_an_application_that_does_not_start_is_503_and_says_why(lab: Lab) -> Non
         assert one.ask(get("alice.test", "/broken/x")).status in {502, 503}
         wait_until(lambda: one.ask(get("alice.test", "/broken/x")).status == 503, "it is known to be broken")
     wait_until(lambda: "AH01114: HTTP: failed to make connection to backend" in lab.error_log(), "the log line")
+
+
+def test_a_connection_that_ends_without_a_word_is_tried_once_more_if_that_is_safe(lab: Lab) -> None:
+    """GET is answered by the next connection; POST, which may have been done, is 502."""
+    with client(lab, timeout_s=30) as one:
+        assert [one.ask(get("alice.test", "/shy/x")).body for _ in range(2)] == [b"1", b"3"], lab.error_log()
+        assert one.ask(get("alice.test", "/shy/x", "Content-Length: 1", method="POST") + b"x").status == 502
+        assert one.ask(get("alice.test", "/shy/x", "Content-Length: 1", method="POST") + b"x").body == b"5"
 
 
 @needs_gunicorn
