@@ -19,6 +19,7 @@
 #define MS 1000000ull
 #define MAX_ADDRESSES 4
 #define RESOLVED_MS 60000 /* how long a name's addresses are believed */
+#define UNRESOLVED_MS 5000 /* until a resolver that failed, or has not answered yet, is asked again */
 
 union address { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 v6; struct sockaddr_un local; };
 
@@ -32,7 +33,7 @@ struct pc_backend {
     /* with backends.lock */
     union address addresses[MAX_ADDRESSES];
     uint32_t address_count;
-    uint64_t resolved_ns;        /* 0 = for ever */
+    uint64_t ask_ns;             /* when its name is to be looked up; 0 = never */
     uint64_t failed_ns;          /* 0 = it did not */
     uint32_t kept_count;
     struct { int fd; uint64_t since_ns; } kept[PC_KEPT_PER_BACKEND]; /* the latest last */
@@ -115,10 +116,9 @@ look_up(struct pc_child *child, struct pc_backend *backend)
         *(one->ai_family == AF_INET ? &address->v4.sin_port : &address->v6.sin6_port) = htons(backend->port);
         count++;
     }
-    if (count > 0) { /* else the old ones serve on, if there are any */
+    if (count > 0) /* else the old ones serve on, if there are any */
         backend->address_count = count;
-        backend->resolved_ns = pc_now_ns();
-    }
+    backend->ask_ns = pc_now_ns() + (count > 0 ? RESOLVED_MS : UNRESOLVED_MS) * MS;
     bool is_there = backend->address_count > 0;
     (void)pthread_mutex_unlock(&child->backends.lock);
     if (found != NULL)
@@ -169,7 +169,7 @@ make(const struct pc_target *target, struct pc_slice place, uint16_t port, enum 
     backend->place = copy;
     backend->name = name_of(backend);
     if (!is_known(backend))
-        backend->resolved_ns = 1; /* long ago */
+        backend->ask_ns = 1; /* long ago */
     return backend;
 }
 
@@ -193,11 +193,16 @@ pc_backend_find(struct pc_child *child, const struct pc_target *target, enum pc_
         child->backends.first = backend;
         child->backends.count++;
     }
-    bool is_old = backend != NULL && backend->resolved_ns != 0 && pc_now_ns() - backend->resolved_ns > RESOLVED_MS * MS;
+    bool is_due = backend != NULL && backend->ask_ns != 0 && pc_now_ns() >= backend->ask_ns;
+    bool is_there = backend != NULL && backend->address_count > 0;
+    if (is_due && is_there && may_block) /* the others go on with the old addresses while this thread waits */
+        backend->ask_ns = pc_now_ns() + UNRESOLVED_MS * MS;
     (void)pthread_mutex_unlock(&child->backends.lock);
     if (backend == NULL)
         return -PC_E_MEMORY;
-    int result = !is_old ? 0 : may_block ? look_up(child, backend) : -PC_E_AGAIN;
+    int result = is_there ? 0 : -PC_E_NOT_FOUND;
+    if (is_due)
+        result = may_block ? look_up(child, backend) : -PC_E_AGAIN;
     if (result == 0)
         *ret_backend = backend;
     return result;
