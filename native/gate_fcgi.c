@@ -333,7 +333,8 @@ prepare(struct pc_worker *worker, struct fcgi *fcgi)
     if (status != 0)
         return status;
     if (lacks_length(fcgi)) {
-        pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi", "PHP, or who sets proxy-sendcl, needs a length, which a chunked request body has not");
+        pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi",
+                      "PHP, or who sets proxy-sendcl, needs a length, which a chunked request body has not");
         return 411;
     }
     int made = make_request(worker, fcgi);
