@@ -64,6 +64,7 @@ struct pc_exec_wish {
     struct pc_exec_limit limits[3];
     int nice;
     bool is_service;
+    bool has_own_env;
 };
 int pc_exec_start(const struct pc_exec_wish *wish);
 const char *pc_exec_reason(int refusal);

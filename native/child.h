@@ -416,6 +416,7 @@ struct pc_exec_wish { /* blocks are strings with their NULs, one behind the othe
     struct pc_exec_limit limits[PC_EXEC_LIMITS]; /* seconds, bytes, processes of the user */
     int nice;
     bool is_service; /* the configuration's own command: neither file nor environment is checked */
+    bool has_own_env; /* the configuration's own variables: the file is checked, they are not */
 };
 /* Returns the new process's pid, or -enum pc_exec_refusal with errno (0 = nothing to add); a refusal is explained on fds[2]. */
 int pc_exec_start(const struct pc_exec_wish *wish);

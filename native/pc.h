@@ -387,6 +387,7 @@ struct pc_host {
     struct pc_alias *aliases; uint32_t alias_count;
     struct pc_pass *passes; uint32_t pass_count;
     uint32_t php_service; /* index of the service for PHP's handlers and media types, or PC_NO_SERVICE */
+    struct pc_pair *wrappers; uint32_t wrapper_count; /* FcgidWrapper: command, "service:K" */
     bool has_programs;    /* a handler, action, alias or pass here may lead to what is no file */
     struct pc_slice remote_ip_header, remote_ip_internal, remote_ip_trusted; /* the last two: ACCESS leaves; base NULL = not set */
     bool proxy_protocol;

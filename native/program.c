@@ -2,6 +2,9 @@
  * Runs as:  child, as the identity that owns the host.   Sees: one request.
  * Trusts:   the host's configuration.   Distrusts: the name of the file: what is a program by any of its extensions is one.
  * Before:   serve.c, file.c   After: target.c; gate.c, for what is one */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* memrchr */
+#endif
 #include <string.h>
 
 #include "gateway.h"
@@ -158,6 +161,7 @@ pc_program_refuse_directory(struct pc_req *req)
         return refuse(req, 403, "cgi", "AH02812: attempt to invoke directory as script");
     case PC_MAKER_BACK_END:
     case PC_MAKER_PHP:
+    case PC_MAKER_FCGID:
         return refuse(req, 403, "proxy_fcgi", "attempt to invoke directory as script");
     default:
         return PC_SERVE_ON;
@@ -172,6 +176,7 @@ pc_program_refuse_missing(struct pc_req *req)
         return refuse(req, 404, "cgi", "AH02811: script not found or unable to stat");
     case PC_MAKER_BACK_END: /* an application without files is what ProxyPass is for */
     case PC_MAKER_PHP:
+    case PC_MAKER_FCGID:
         return refuse(req, 404, "proxy_fcgi", "script not found or unable to stat");
     case PC_MAKER_ACTION:
         if (pc_program_action(req, req->handler)->is_virtual)
@@ -218,6 +223,40 @@ serve_php(struct pc_req *req)
     return serve_back_end(req, pc_arena_print(req->arena, "service:%u", (unsigned)req->host->php_service));
 }
 
+/* FcgidWrapper for a file of this name: of its extension, wherever that is said, before one of all. base NULL: none. */
+static struct pc_slice
+find_wrapper(const struct pc_req *req)
+{
+    struct pc_slice name = req->filename, extension = {0}, found = {0};
+    const char *dot = name.len > 0 ? memrchr(name.base, '.', name.len) : NULL;
+    if (dot != NULL)
+        extension = (struct pc_slice){dot + 1, (size_t)(name.base + name.len - dot - 1)};
+    for (uint32_t i = req->layer_count; i-- > 0;) {
+        for (uint32_t j = req->layers[i]->wrapper_count; j-- > 0;) {
+            const struct pc_pair *one = &req->layers[i]->wrappers[j];
+            if (one->value.len > 0 && pc_slice_ieq(one->value, extension))
+                return one->name;
+            if (one->value.len == 0 && found.base == NULL)
+                found = one->name;
+        }
+    }
+    return found;
+}
+
+static enum pc_serve
+serve_fcgid(struct pc_req *req)
+{
+    struct pc_slice command = find_wrapper(req);
+    if (command.base == NULL)
+        return refuse(req, 503, "fcgid", "AH01627: no FcgidWrapper names the FastCGI program for this file");
+    if ((req->options & PC_OPT_EXECCGI) == 0 && !req->by_script_alias)
+        return refuse(req, 403, "fcgid", "Options ExecCGI is off in this directory");
+    for (uint32_t i = 0; i < req->host->wrapper_count; i++)
+        if (pc_slice_eq(req->host->wrappers[i].name, command))
+            return serve_back_end(req, req->host->wrappers[i].value);
+    return refuse(req, 503, "fcgid", "AH01627: the runner keeps no program for the FcgidWrapper of this file");
+}
+
 /* The request becomes one for the action's program, with the whole path behind its own. */
 static enum pc_serve
 serve_action(struct pc_req *req)
@@ -249,7 +288,7 @@ pc_program_serve(struct pc_req *req, enum pc_maker maker)
     case PC_MAKER_ACTION:
         return serve_action(req);
     case PC_MAKER_FCGID:
-        return refuse(req, 503, "fcgid", "AH01627: FcgidWrapper starts no program here, PHPPool in the virtual host starts PHP");
+        return serve_fcgid(req);
     default:
         pc_errlog_req(req, PC_ERROR, "core", "AH01627: no handler runs programs of \"%.*s\": %.*s", (int)req->handler.len,
                       req->handler.base, (int)req->filename.len, req->filename.base);

@@ -177,6 +177,7 @@ static const struct pc_tlv_row host_rows[] = {
     {PC_T_REMOTE_IP_INTERNAL, PC_TLV_AT(pc_host, remote_ip_internal), .load = pc_settings_leaves},
     {PC_T_REMOTE_IP_TRUSTED, PC_TLV_AT(pc_host, remote_ip_trusted), .load = pc_settings_leaves},
     {PC_T_PROXY_PROTOCOL, PC_TLV_AT(pc_host, proxy_protocol), .load = pc_tlv_flag},
+    {PC_T_FCGID_SERVICE, PC_TLV_MANY(pc_host, wrappers, wrapper_count, struct pc_pair), .load = pc_tlv_pair},
 };
 
 /* Whether a handler of this name may lead to something else than the file: all but the two that say so. */
@@ -373,6 +374,8 @@ are_services_there(const struct pc_config *config, const struct pc_host *host)
     }
     for (uint32_t i = 0; i < host->pass_count && are_there; i++)
         are_there = is_service_there(config, host->passes[i].to);
+    for (uint32_t i = 0; i < host->wrapper_count && are_there; i++)
+        are_there = pc_slice_starts(host->wrappers[i].value, PC_S("service:")) && is_service_there(config, host->wrappers[i].value);
     return are_there && (host->php_service == PC_NO_SERVICE || host->php_service < config->service_count);
 }
 

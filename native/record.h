@@ -35,6 +35,7 @@
 #define PC_T_REMOTE_IP_INTERNAL 45 /* raw: ACCESS leaves (ip): front ends believed whatever address they name */
 #define PC_T_REMOTE_IP_TRUSTED 46 /* raw: ACCESS leaves (ip): front ends believed if the address they name is public */
 #define PC_T_PROXY_PROTOCOL 47 /* u32: 1: connections to this host begin with a PROXY protocol header (RemoteIPProxyProtocol) */
+#define PC_T_FCGID_SERVICE 48 /* strs, many: command of a FCGID_WRAPPER, and the "service:K" that runs it */
 #define PC_T_LOG_INDEX 50 /* u32: index of its LOG_FILE */
 #define PC_T_LOG_FORMAT 51 /* raw: format operations, see FORMAT below */
 #define PC_T_LOG_ENV 52 /* str: log only if this variable is set; first byte '!' turns it round; absent: always */

@@ -351,7 +351,8 @@ make_strings(struct start *start)
         start->envp[count++] = (char *)(uintptr_t)"LISTEN_FDS=1";
     }
     return add_strings(start->argv, sizeof start->argv / sizeof *start->argv, wish->args, wish->args_len, false)
-           && add_strings(start->envp, sizeof start->envp / sizeof *start->envp, wish->env, wish->env_len, !wish->is_service);
+           && add_strings(start->envp, sizeof start->envp / sizeof *start->envp, wish->env, wish->env_len,
+                          !wish->is_service && !wish->has_own_env);
 }
 
 static bool

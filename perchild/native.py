@@ -251,6 +251,7 @@ class Program:
     nice: int = 0
     listen_fd: int = -1
     is_service: bool = False
+    has_own_env: bool = False
 
 
 class RefusedError(Exception):
@@ -283,7 +284,7 @@ def start_program(program: Program) -> int:
         if pair is not None:
             wish.limits[index].is_set = True
             wish.limits[index].soft, wish.limits[index].hard = (number if number >= 0 else _NO_LIMIT for number in pair)
-    wish.nice, wish.is_service = program.nice, program.is_service
+    wish.nice, wish.is_service, wish.has_own_env = program.nice, program.is_service, program.has_own_env
     pid = int(_lib.pc_exec_start(wish))
     if pid < 0:
         raise RefusedError(-pid, _ffi.errno)

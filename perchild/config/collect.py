@@ -44,7 +44,7 @@ class Draft:
     settings_key: list[tuple[str, str]] = field(default_factory=list)  # what `settings` were made of
     sections: list[tuple[int, int, bytes]] = field(default_factory=list)
     has_programs: bool = False  # something here is run as a program by the host's user
-    roots: list[str] = field(default_factory=list)  # directories of FcgidWrapper programs
+    wrappers: list[str] = field(default_factory=list)  # commands of FcgidWrapper
 
 
 class Contents(NamedTuple):
@@ -53,7 +53,7 @@ class Contents(NamedTuple):
     raw: bytes
     passes: tuple[Any, ...]
     has_programs: bool
-    roots: tuple[str, ...]
+    wrappers: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -143,7 +143,7 @@ class Collector:
 
     def _note_programs(self, draft: Draft, field_name: str, value: Any) -> None:  # noqa: ANN401 (any field's)
         draft.has_programs = draft.has_programs or proxies.is_run_here(field_name, value)
-        draft.roots += proxies.find_roots(field_name, value)
+        draft.wrappers += proxies.find_wrappers(field_name, value)
         timeout_ms = proxies.find_timeout_ms(field_name, value, self.env.workers)
         if timeout_ms:
             draft.settings.setdefault("proxy_timeout_ms", timeout_ms)
@@ -254,7 +254,7 @@ class Collector:
         if requirements:
             self._join(node, "any", requirements, "<RequireAny>", draft.settings)
         return Contents(pack_settings(draft.settings) + b"".join(inner), tuple(draft.host.get("passes", ())), draft.has_programs,
-                        tuple(draft.roots))
+                        tuple(draft.wrappers))
 
     def _take_inner(self, node: Node, inner: list[bytes], draft: Draft) -> None:
         try:
@@ -344,7 +344,7 @@ def _add_contents(draft: Draft, contents: Contents) -> None:
     if contents.passes:
         draft.host.setdefault("passes", []).extend(contents.passes)
     draft.has_programs = draft.has_programs or contents.has_programs
-    draft.roots += contents.roots
+    draft.wrappers += contents.wrappers
 
 
 _TITLES = {"<proxy": "Proxy", "<virtualhost": "VirtualHost", "<directory": "Directory", "<directorymatch": "DirectoryMatch", "<files": "Files",

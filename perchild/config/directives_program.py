@@ -19,6 +19,7 @@ from perchild.config.values import FLAG, Env, number, parse_number, parse_time_m
 BOTH = SERVER | HOST
 MAX_CHILDREN = 1000
 DEFAULT_MAX_CHILDREN = 8
+DEFAULT_WRAPPER_PROCESSES = 4
 NO_LIMIT = -1  # of an RLimit: max
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _PHP_VERSION = re.compile(r"\d{1,2}\.\d{1,2}\Z")
@@ -282,7 +283,7 @@ _FCGID = "programs are started, kept and ended as RunnerIdle, Timeout and LimitR
 _STREAMED = "there is no forward proxy, and bodies are streamed as they come"
 _IDLE_NAMES: tuple[tuple[int, str, str], ...] = (
     (BOTH, ("FcgidBusyScanInterval FcgidBusyTimeout FcgidCmdOptions FcgidConnectTimeout FcgidErrorScanInterval FcgidIdleScanInterval "
-           "FcgidIdleTimeout FcgidIOTimeout FcgidIPCDir FcgidMaxProcesses FcgidMaxProcessesPerClass FcgidMaxRequestInMem "
+           "FcgidIdleTimeout FcgidIOTimeout FcgidIPCDir FcgidMaxProcesses FcgidMaxRequestInMem "
            "FcgidMaxRequestLen FcgidMaxRequestsPerProcess FcgidMinProcessesPerClass FcgidOutputBufferSize FcgidPassHeader "
            "FcgidProcessLifeTime FcgidProcessTableFile FcgidSpawnScore FcgidSpawnScoreUpLimit FcgidTerminationScore FcgidTimeScore "
            "FcgidZombieScanInterval FcgidFixPathinfo"), _FCGID),
@@ -317,10 +318,15 @@ ROWS: tuple[Row, ...] = (
            "Program that makes what files of this handler or type are asked for; virtual: even if there is no such file", store="update"),
     one("CGIPassAuth", ANYWHERE, FLAG, "settings", "cgi_pass_auth", "Whether CGI programs see the Authorization field", default="Off"),
     *(custom(name, ANYWHERE, '"command [argument ...]" [extension]', (1, 3), _parse_wrapper, "settings", "wrappers",
-             "FastCGI program that runs files of the handler fcgid-script; kept while it is used", store="update")
+             "FastCGI program, checked as CGI programs are, that runs files of the handler fcgid-script where ExecCGI is on; kept while it "
+             "is used", store="update")
       for name in ("FcgidWrapper", "FCGIWrapper")),
     custom("FcgidInitialEnv", BOTH, "name [value]", (1, 2),
-           lambda words, _env: {words[0]: words[1] if len(words) > 1 else ""}, "settings", "env", "Like SetEnv", store="update"),
+           lambda words, env: {words[0]: words[1] if len(words) > 1 else env.environ.get(words[0], "")}, "host", "fcgid_env",
+           "Variable that programs of FcgidWrapper are started with; they have no others of the server's", store="update"),
+    one("FcgidMaxProcessesPerClass", BOTH, number(1, MAX_CHILDREN), "host", "fcgid_processes",
+        "Processes of a FcgidWrapper's program at most; each serves one request at a time, and another is started when requests wait",
+        default=str(DEFAULT_WRAPPER_PROCESSES)),
     custom("ProxyFCGISetEnvIf", ANYWHERE, '"true" [!]name [value]', (2, 3), _parse_fcgi_set_env, "settings", "fcgi_env",
            "Set or take away a variable that a FastCGI back end is sent; no other condition than true", store="update"),
     custom("PHPPool", BOTH, "on|off|version [max_children=n] [idle=s]", (1, 3), _parse_pool, "host", "php_pool",

@@ -7,6 +7,7 @@ Before: collect.py   After: plan.py
 
 from __future__ import annotations
 
+import posixpath
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 from perchild.config import directives_host, directives_section
 from perchild.config.collect import Collected, Draft
 from perchild.config.directives_host import ReadTimeout
-from perchild.config.directives_program import App, Daemon, Pass, Wsgi
+from perchild.config.directives_program import DEFAULT_WRAPPER_PROCESSES, App, Daemon, Pass, Wsgi
 from perchild.config.encode import pack_items
 from perchild.config.formats import DEFAULT_FORMAT, NICKNAMES, compile_log_format
 from perchild.config.identity import Person
@@ -205,8 +206,9 @@ class HostPacker:
         host, main, programs = draft.host, self._main, group.programs
         programs.roots[host.get("document_root", main["document_root"])[0]] = None
         programs.is_needed = programs.is_needed or draft.has_programs or self._main_draft.has_programs
-        for root in (*draft.roots, *self._main_draft.roots):
-            programs.roots[root] = None
+        wrappers = tuple(dict.fromkeys((*draft.wrappers, *self._main_draft.wrappers)))
+        for command in wrappers:
+            programs.roots[posixpath.dirname(command.split()[0])] = None
         for kind, _, target in self._aliases(draft):
             programs.is_needed = programs.is_needed or kind >= directives_host.SCRIPT_ALIAS
             programs.roots[_fixed_part(target) if kind % 2 else target.rstrip("/") or "/"] = None
@@ -214,12 +216,13 @@ class HostPacker:
             programs.limit({**self._main_limits, **host})
         pool = host.get("php_pool", main.get("php_pool"))
         passes = self._order_passes(draft)
-        if not passes and (pool is None or not pool.is_on):
+        if not passes and not wrappers and (pool is None or not pool.is_on):
             return -1, b""
         directory = tenant_directory(self._run_dir, group.person.uid, group.person.gid, group.person.groups)
         site = self._site(draft)
         php = programs.find_pool(pool, site, directory) if pool is not None and pool.is_on else -1
         raw = b"".join(self._pack_pass(one, draft, programs, site, directory) for one in passes)
+        raw += b"".join(self._pack_wrapper(command, draft, programs, site, directory) for command in wrappers)
         return php, raw + record.u32s("PHP_SERVICE", php) if php >= 0 else raw
 
     def _order_passes(self, draft: Draft) -> list[Pass]:
@@ -246,6 +249,13 @@ class HostPacker:
         below = b"".join(_pack_pass(kind % 2, origin, "!", Parameters()) for kind, origin, _ in self._aliases(draft)
                          if one.origin == "/" or (not kind % 2 and f"{origin}/".startswith(f"{one.origin}/")))
         return below + _pack_pass(one.kind, one.origin, f"service:{index}{one.origin}", one.parameters)
+
+    def _pack_wrapper(self, command: str, draft: Draft, programs: Programs, site: Site, directory: str) -> bytes:
+        host, main = draft.host, self._main
+        env = {**main.get("fcgid_env", {}), **host.get("fcgid_env", {})}
+        processes = host.get("fcgid_processes", main.get("fcgid_processes", DEFAULT_WRAPPER_PROCESSES))
+        index = programs.find_wrapper(command, processes, env, site, directory)
+        return record.texts("FCGID_SERVICE", command, f"service:{index}")
 
     def _find_daemon(self, wsgi: Wsgi, draft: Draft) -> Daemon:
         """Return the WSGIDaemonProcess that an application is to run in: named by itself or its host, or the only one there."""

@@ -7,7 +7,6 @@ Runs as: compile (pure).  Source: httpd's mod_proxy.
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,9 +37,9 @@ def is_run_here(field: str, value: Any) -> bool:  # noqa: ANN401 (any field's)
     return field == "wrappers" or any(name.lower() in _PROGRAM_HANDLERS for name in _names(field, value))
 
 
-def find_roots(field: str, value: Any) -> list[str]:  # noqa: ANN401 (any field's)
-    """Return the directories of the programs that a setting names by path."""
-    return [posixpath.dirname(command.split()[0]) for command in value.values()] if field == "wrappers" else []
+def find_wrappers(field: str, value: Any) -> list[str]:  # noqa: ANN401 (any field's)
+    """Return the commands of FcgidWrapper that a setting names."""
+    return list(value.values()) if field == "wrappers" else []
 
 
 def find_timeout_ms(field: str, value: Any, workers: Mapping[str, Worker]) -> int:  # noqa: ANN401 (any field's)

@@ -81,6 +81,11 @@ class Programs:
             "file": wsgi.file, "mount": wsgi.mount, "python_home": daemon.python_home, "python_path": list(daemon.python_path),
             "cwd": cwd, "env": env, "log": site.error_log})
 
+    def find_wrapper(self, command: str, processes: int, env: Mapping[str, str], site: Site, directory: str) -> int:
+        """Return the index of the program of a FcgidWrapper; at most so many processes of it, which start with `env`."""
+        return self._find("fcgid", (command, processes, tuple(env.items())), FCGI, directory, 0, {
+            "command": command.split(), "max_children": processes, "env": dict(env), "log": site.error_log})
+
     def _find(self, kind: str, key: tuple[object, ...], wire_kind: int, directory: str, idle_s: int, more: dict[str, Any]) -> int:
         index = self._known.get((kind, *key))
         if index is None:

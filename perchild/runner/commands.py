@@ -3,7 +3,9 @@
     php   php-fpm in the foreground, with a configuration of its own; workers on demand; an opcache that nobody else shares
     app   the command as configured; {fd} and {socket} are replaced
     wsgi  wsgi_host.py under the application's interpreter: waitress, one process and some threads
-The listening socket is descriptor 3 (LISTEN_FDS=1) unless the command names {socket} and so binds it itself.
+    fcgid the command of a FcgidWrapper, in its own directory, with the variables of FcgidInitialEnv
+The listening socket is descriptor 3 (LISTEN_FDS=1) unless the command names {socket} and so binds it itself; of fcgid it is 0
+(FCGI_LISTENSOCK_FILENO).
 waitress and not gunicorn: one process instead of two or more, no heartbeat (an idle application costs no wake-up), no files,
 SCRIPT_NAME by url_prefix, pure Python without dependencies, and a socket that it is given. Both are in Debian.
 Runs as: runner.  Source: php-fpm.conf(5), sd_listen_fds(3), waitress's arguments.
@@ -17,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from perchild.wire.runner import APP, PHP, WSGI, RunnerFile, Service
+from perchild.wire.runner import APP, FCGID, PHP, WSGI, RunnerFile, Service
 
 LISTEN_FD = 3
 PHP_DIRECTORIES = ("/usr/sbin", "/usr/local/sbin")
@@ -46,6 +48,8 @@ class Command:
     stdin: bytes = b""
     binds_itself: bool = False
     end_signal: str = "SIGTERM"  # asks it to finish what it has and end
+    is_fastcgi: bool = False  # its socket is descriptor 0, and its file is checked as a CGI program's is
+    search_path: str = ""  # PATH; "" = the runner's
     touched: tuple[str, ...] = ()  # files whose change means that it shall start anew
 
 
@@ -164,4 +168,16 @@ def _make_wsgi(service: Service, facts: RunnerFile) -> Command:
                    touched=(f"{cwd}/{RESTART_FILE}", service.file))
 
 
-_MAKERS: dict[str, Callable[[Service, RunnerFile], Command]] = {PHP: _make_php, APP: _make_app, WSGI: _make_wsgi}
+# ---------------------------------------------------------------- fcgid
+
+
+def _make_fcgid(service: Service, facts: RunnerFile) -> Command:
+    path, *arguments = service.command
+    variables = dict(service.env)
+    search_path = variables.pop("PATH", "")
+    inherited = (one for one in _environment(facts) if one.partition("=")[0] not in variables)
+    return Command(path, tuple(arguments), (*inherited, *(f"{name}={value}" for name, value in variables.items())), os.path.dirname(path),
+                   is_fastcgi=True, search_path=search_path, touched=(path,))
+
+
+_MAKERS: dict[str, Callable[[Service, RunnerFile], Command]] = {PHP: _make_php, APP: _make_app, WSGI: _make_wsgi, FCGID: _make_fcgid}

@@ -3,7 +3,7 @@
 TERM from outside: end everything and go. USR1: take no job any more, let run what runs, then go. In a PID namespace nothing that
 was started survives the runner: the kernel ends it. Without one, what is left is ended here.
 Runs as: the identity, after the drop.  Sees: jobs of its identity's children.  Holds: perchild/roles.py, RUNNER.
-Before: native/runner.c  After: jobs.py, services.py
+Before: native/runner.c  After: jobs.py, services.py, crew.py
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from perchild import native
+from perchild.runner.crew import Crew
 from perchild.runner.jobs import Jobs, signal_group
 from perchild.runner.log import Log
 from perchild.runner.loop import HANGUP, READ, Loop
 from perchild.runner.services import Services
 from perchild.wire import job as wire
-from perchild.wire.runner import RunnerFile, decode_runner
+from perchild.wire.runner import FCGID, RunnerFile, decode_runner
 
 EXIT_OK, EXIT_BUG, EXIT_FILE = 0, 1, 3
 JOBS_AT_ONCE = 16  # taken from the box in a row
@@ -48,7 +49,7 @@ class Runner:
         self._room = bytearray(wire.MAX_BYTES + 1)
         self._signal_fd = native.watch_runner_signals()
         self.jobs = Jobs(self.loop, self.log, facts)
-        self.services = Services(self.loop, self.log, facts)
+        self.services = Services(self.loop, self.log, facts, {FCGID: Crew})
         if facts.nice < 0:
             self.log.say("warn", f"NiceValue {facts.nice} needs root: programs run with 0")
         self._is_said, self._unsaid = False, 0  # about jobs that break the rules

@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Mapping
 from functools import partial
 
 from perchild import native
@@ -186,19 +187,23 @@ class Keeper:
             return False
 
     def _launch(self, command: Command) -> None:
-        facts, service = self._facts, self.service
-        self._output = Output(self._loop, self._log, service.name)
-        stdin = _make_stdin(command.stdin)
+        self._output = Output(self._loop, self._log, self.service.name)
+        self.pid = self._execute(command, self._output)
+
+    def _execute(self, command: Command, output: Output) -> int:
+        """Start one process, which prints to `output`; return its pid."""
+        facts, listen_fd = self._facts, self._listener.fileno() if self._listener else -1
+        stdin = os.dup(listen_fd) if command.is_fastcgi else _make_stdin(command.stdin)
         _, memory, processes = limits_of(facts)  # CPU time is a request's, and this program answers many
         try:
-            self.pid = native.start_program(native.Program(
-                os.fsencode(command.path), os.fsencode(command.cwd), (), tuple(map(os.fsencode, command.arguments)),
-                tuple(map(os.fsencode, command.environment)), os.fsencode(facts.path), facts.uid, facts.gid,
-                (stdin, self._output.write_fd, self._output.write_fd), (None, memory, processes), facts.nice,
-                self._listener.fileno() if self._listener else -1, is_service=True))
+            return native.start_program(native.Program(
+                os.fsencode(command.path), os.fsencode(command.cwd), tuple(map(os.fsencode, facts.roots)), tuple(map(os.fsencode, command.arguments)),
+                tuple(map(os.fsencode, command.environment)), os.fsencode(command.search_path or facts.path), facts.uid,
+                facts.gid, (stdin, output.write_fd, output.write_fd), (None, memory, processes), facts.nice,
+                -1 if command.is_fastcgi else listen_fd, is_service=not command.is_fastcgi, has_own_env=True))
         finally:
             os.close(stdin)
-            self._output.close_write()
+            output.close_write()
 
     def _look_ready(self) -> None:
         """Whether a program that binds its socket itself takes connections."""
@@ -411,8 +416,9 @@ class Keeper:
 class Services:
     """All services of one runner, by number."""
 
-    def __init__(self, loop: Loop, log: Log, facts: RunnerFile) -> None:
-        self._keepers = [Keeper(loop, log, facts, service) for service in facts.services]
+    def __init__(self, loop: Loop, log: Log, facts: RunnerFile, kinds: Mapping[str, type[Keeper]]) -> None:
+        """kinds: who keeps services of a kind, if that is not Keeper itself."""
+        self._keepers = [kinds.get(service.kind, Keeper)(loop, log, facts, service) for service in facts.services]
 
     def wake(self, number: int, fd: int) -> None:
         """Answer a WAKE on `fd`, which is ours now."""

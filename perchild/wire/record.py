@@ -74,6 +74,7 @@ TAGS: tuple[Tag, ...] = (
     Tag(45, "REMOTE_IP_INTERNAL", RAW, False, "ACCESS leaves (ip): front ends believed whatever address they name"),
     Tag(46, "REMOTE_IP_TRUSTED", RAW, False, "ACCESS leaves (ip): front ends believed if the address they name is public"),
     Tag(47, "PROXY_PROTOCOL", U32, False, "1: connections to this host begin with a PROXY protocol header (RemoteIPProxyProtocol)"),
+    Tag(48, "FCGID_SERVICE", STRS, True, 'command of a FCGID_WRAPPER, and the "service:K" that runs it'),
     # --- LOG -----------------------------------------------------------------------------------------------------
     Tag(50, "LOG_INDEX", U32, False, "index of its LOG_FILE"),
     Tag(51, "LOG_FORMAT", RAW, False, "format operations, see FORMAT below"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 VERSION = 1
-PHP, APP, WSGI = "php", "app", "wsgi"
+PHP, APP, WSGI, FCGID = "php", "app", "wsgi", "fcgid"
 NO_LIMIT = -1  # of an RLimit: as much as the system allows
 
 
@@ -23,12 +23,12 @@ class Service:
     socket: str
     idle_s: int = 0  # without a connection; 0 = it is never ended for that
     version: str = ""  # php: "8.2"; "" = the newest there is
-    max_children: int = 8  # php
+    max_children: int = 8  # php; fcgid: processes of the command, each of which serves one request at a time
     values: tuple[tuple[str, str, str], ...] = ()  # php: directive (php_admin_value ...), name, value
-    command: tuple[str, ...] = ()  # app: its words; {fd} and {socket} are replaced
+    command: tuple[str, ...] = ()  # app: its words; {fd} and {socket} are replaced; fcgid
     cwd: str = ""  # app, wsgi; "" = the home directory
-    env: tuple[tuple[str, str], ...] = ()  # app, wsgi
-    log: str = ""  # app, wsgi: the host's error log; for its lines, if it is the tenant's
+    env: tuple[tuple[str, str], ...] = ()  # app, wsgi, fcgid
+    log: str = ""  # app, wsgi, fcgid: the host's error log; for its lines, if it is the tenant's
     file: str = ""  # wsgi: the file that defines `application`
     mount: str = "/"  # wsgi: URL path it stands at
     python_home: str = ""  # wsgi: a virtual environment

@@ -114,6 +114,10 @@ check_programs(const struct pc_config *config, const struct pc_host *host)
         MUST(host->passes[i].to.len > 0);
         must_lie_inside(host->passes[i].to);
     }
+    for (uint32_t i = 0; i < host->wrapper_count; i++) {
+        MUST(config->service_count > 0 && host->wrappers[i].value.len > 8);
+        must_lie_inside(host->wrappers[i].name);
+    }
     MUST(host->php_service == PC_NO_SERVICE || host->php_service < config->service_count);
     MUST(host->has_programs || (!is_script && host->pass_count == 0 && host->base.action_count == 0));
 }

@@ -299,6 +299,8 @@ parse_programs(unsigned int parts)
         case_box(&host, PC_T_ALIAS, &alias);
     if (parts & 32)
         CASE_U32S(&host, PC_T_PHP_SERVICE, 0);
+    if (parts & 128)
+        case_item(&host, PC_T_FCGID_SERVICE, "\14\0\0\0/srv/starter\11\0\0\0service:0", 29);
     raw = whole_record(&host);
     CASE_U32S(&service, PC_T_SERVICE_KIND, PC_SERVICE_HTTP);
     case_text(&service, PC_T_SERVICE_SOCKET, "/run/x.sock");
@@ -329,7 +331,7 @@ test_parse_tells_which_hosts_have_programs(void)
 static void
 test_parse_refuses_services_that_are_not_there(void)
 {
-    static const unsigned int parts[] = {1, 8, 32};
+    static const unsigned int parts[] = {1, 8, 32, 128};
 
     for (size_t i = 0; i < COUNT_OF(parts); i++) {
         struct pc_config *config = parse_programs(parts[i]);
@@ -342,7 +344,7 @@ test_parse_refuses_services_that_are_not_there(void)
 static void
 test_parse_fills_programs(void)
 {
-    struct pc_config *config = parse_programs(127);
+    struct pc_config *config = parse_programs(255);
     const struct pc_host *host;
 
     CHECK(config != NULL);
@@ -358,6 +360,7 @@ test_parse_fills_programs(void)
     CHECK(host->base.php_value_count == 1 && host->base.php_values[0].is_admin && case_is(host->base.php_values[0].value, "1"));
     CHECK(case_is(host->base.handlers[0].name, "php") && case_is(host->base.handlers[0].value, "service:0"));
     CHECK_EQ(host->php_service, 0);
+    CHECK(host->wrapper_count == 1 && case_is(host->wrappers[0].name, "/srv/starter") && case_is(host->wrappers[0].value, "service:0"));
     drop(config);
 }
 

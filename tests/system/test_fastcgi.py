@@ -392,7 +392,7 @@ def test_a_client_that_leaves_ends_the_responders_connection(site: Site) -> None
 def test_without_a_responder_it_is_503_and_never_the_source(site: Site, name: str) -> None:
     """A missing socket, another tenant's, a closed port, no pool, a wrapper: each is said."""
     words = {"x.gone": "AH01079: failed to make connection to backend: ", "x.bobs": "Permission denied", "x.refused": "Connection refused",
-             "x.php83": "PHPPool in the virtual host starts one", "x.fcgid": "FcgidWrapper starts no program here"}
+             "x.php83": "PHPPool in the virtual host starts one", "x.fcgid": "no FcgidWrapper names the FastCGI program"}
     calls = site.bobs.calls
     for path in (f"/{name}", f"/{name}/more"):
         answer = site.get(path)

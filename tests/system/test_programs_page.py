@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ch
 
 PAGE = (ROOT / "docs/programs.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```apache\n(.*?)```", PAGE, re.DOTALL)
-CGI, AMONG_FILES, PHP, OWN_FPM, APP, WSGI, PROXY, LIMITS, GIT = BLOCKS
+CGI, AMONG_FILES, PHP, OWN_FPM, STARTER, APP, WSGI, PROXY, LIMITS, GIT = BLOCKS
 ROWS = re.findall(r"^\| (\d+|any) \| `(.*?)`", PAGE, re.MULTILINE)
 WHO = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s' \"$(id -u) $(ulimit -t) $(ulimit -v)\"\n"
 HAS_PHP = any(name.startswith("php-fpm") for name in os.listdir("/usr/sbin"))
@@ -102,6 +102,18 @@ def test_a_php_fpm_of_ones_own_is_connected_to_by_the_user() -> None:
                 assert b"secret" not in response.raw
 
 
+@pytest.mark.skipif(not Path("/usr/bin/php-cgi").exists(), reason="needs php-cgi")
+def test_a_starter_runs_as_the_user() -> None:
+    """The shell script that the page describes."""
+    def prepare(alice: Tenant) -> None:
+        put(alice, "fcgi-bin/php.fcgi", "#!/bin/sh\nexec /usr/bin/php-cgi\n")
+        alice.write("x.php", "<?php echo posix_geteuid(), ' ', PHP_SAPI;")
+
+    with make_lab(STARTER, prepare) as lab:
+        response = lab.get("alice.example", "/x.php", timeout_s=30)
+        assert (response.status, response.body.decode()) == (200, f"{lab.tenants['alice'].uid} cgi-fcgi")
+
+
 PYTHON_APP = """import os
 def {name}(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
@@ -174,7 +186,7 @@ def test_sentences_of_the_table_are_logged() -> None:
                                       "    Require all granted\n    </Directory>\n    <Files gone.php>\n"
                                       '    SetHandler "proxy:unix:/home/alice/none.sock|fcgi://localhost"\n    </Files>\n'
                                       "    <Directory /home/alice/public_html/off>\n    Options -ExecCGI\n    </Directory>\n"
-                                      "    AddHandler application/x-httpd-php .php\n"
+                                      "    AddHandler application/x-httpd-php .php\n    AddHandler fcgid-script .fcgi\n"
                                       "    ProxyPass /app unix:/home/alice/none.sock|http://localhost/\n</VirtualHost>")
 
     def prepare(alice: Tenant) -> None:
@@ -184,13 +196,14 @@ def test_sentences_of_the_table_are_logged() -> None:
             put(alice, f"bin/{name}", text, mode)
         (alice.home / "bin/link").symlink_to("ok")
         os.chown(alice.home / "bin/foreign", alice.uid + 7, alice.uid + 7)
-        for name in ("off/x.cgi", "open/x.cgi", "x.php", "gone.php"):
+        for name in ("off/x.cgi", "open/x.cgi", "x.php", "gone.php", "x.fcgi"):
             alice.write(name, WHO, 0o700)
         (alice.docroot / "open").chmod(0o777)
 
     paths = {"/bin/group": "it can be written to by group", "/open/x.cgi": "its directory can be written", "/bin/plain": "not executable by its user",
              "/bin/foreign": "does not belong to", "/bin/link": "symbolic link", "/bin/dos": "CR LF", "/bin/text": "Exec format error", "/off/x.cgi": "AH02809",
-             "/bin/none": "AH02811", "/bin/slow": "AH01220", "/x.php": "AH01627", "/gone.php": "AH01079", "/app": "AH01114", "/bin/says": "AH01215"}
+             "/bin/none": "AH02811", "/bin/slow": "AH01220", "/x.php": "no PHP runs here", "/x.fcgi": "no FcgidWrapper", "/gone.php": "AH01079",
+             "/app": "AH01114", "/bin/says": "AH01215"}
     with make_lab(alice_block, prepare) as lab:
         for path, words in paths.items():
             status, sentence = next((status, text) for status, text in ROWS if words in text)

@@ -77,7 +77,9 @@ def test_the_runner_file_says_who_and_what(world: Any) -> None:
     assert tree == {
         "version": 1, "user": "alice", "uid": 1001, "gid": 1001, "home": "/home/alice",
         "roots": ["/home/alice/web", "/srv/php", "/srv/cgi", "/srv/x"], "limits": {"cpu": [5, 10], "mem": [-1, -1], "nproc": None},
-        "nice": 7, "new_privs": True, "path": "/usr/local/bin:/usr/bin:/bin", "idle_s": 60, "services": [],
+        "nice": 7, "new_privs": True, "path": "/usr/local/bin:/usr/bin:/bin", "idle_s": 60,
+        "services": [{"name": "fcgid0", "kind": "fcgid", "socket": f"{SOCKETS}/fcgid0.sock", "idle_s": 60,
+                      "command": ["/srv/php/starter", "-x"], "max_children": 4, "env": {}, "log": tree["services"][0]["log"]}],
     }
 
 
@@ -93,6 +95,21 @@ def test_the_main_server_may_have_programs(world: Any) -> None:
     result = world.good("PHPPool on\n" + ALICE.format(""))
     assert runner(result, "www-data")["services"][0]["socket"] == "/run/perchildd/tenants/33:33:/php.sock"
     assert runner(result)["services"][0]["socket"] == f"{SOCKETS}/php.sock"
+
+
+def test_each_wrapper_is_a_service_of_its_identity(world: Any, by_tag: Any) -> None:
+    """Wherever it is said; hosts of one user with the same command, variables and number share it."""
+    main = "FcgidInitialEnv A 1\nFcgidMaxProcessesPerClass 9\n"
+    inside = "<Directory /home/alice>\n<Files *.php>\nFCGIWrapper /a/b .php\n</Files>\n</Directory>\nFCGIWrapper '/c/d e' .x\n"
+    other = "FcgidWrapper /a/b .y\nFcgidInitialEnv {} 2\n"
+    result = world.good(main + ALICE.format(inside) + ALICE.format(inside) + ALICE.format(other.format("B")) + BOB.format(inside))
+    assert [(one["name"], one["command"], one["max_children"], one["env"]) for one in runner(result)["services"]] == [
+        ("fcgid0", ["/a/b"], 9, {"A": "1"}), ("fcgid1", ["/c/d", "e"], 9, {"A": "1"}), ("fcgid2", ["/a/b"], 9, {"A": "1", "B": "2"})]
+    assert {"/a", "/c"} <= set(runner(result)["roots"])
+    assert len(runner(result, "bob")["services"]) == 2
+    record = world.record(result, "alice")
+    wanted = [[("/a/b", "service:0"), ("/c/d e", "service:1")]] * 2 + [[("/a/b", "service:2")]]
+    assert [by_tag(value)["FCGID_SERVICE"] for tag, value in record if tag == "HOST"] == wanted
 
 
 # --- services ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perchild.runner import commands
-from perchild.wire.runner import APP, PHP, WSGI, RunnerFile, Service
+from perchild.wire.runner import APP, FCGID, PHP, WSGI, RunnerFile, Service
 
 FACTS = RunnerFile(user="alice", uid=1, gid=1, home="/home/alice")
 
@@ -91,3 +91,12 @@ def test_wsgi_needs_an_interpreter() -> None:
 def test_an_unknown_kind_is_an_error() -> None:
     with pytest.raises(commands.CommandError, match="kind odd"):
         commands.make_command(Service("x", "odd", ""), FACTS)
+
+
+def test_a_wrapper_starts_in_its_directory_with_its_own_variables() -> None:
+    service = Service("fcgid0", FCGID, "/run/x.sock", command=("/home/alice/fcgi-bin/php.fcgi", "-x"),
+                      env=(("PATH", "/opt/bin"), ("HOME", "/elsewhere"), ("A", "1")))
+    command = commands.make_command(service, FACTS)
+    assert (command.path, command.arguments, command.cwd) == ("/home/alice/fcgi-bin/php.fcgi", ("-x",), "/home/alice/fcgi-bin")
+    assert (command.is_fastcgi, command.search_path, command.touched) == (True, "/opt/bin", (command.path,))
+    assert command.environment == ("USER=alice", "LOGNAME=alice", "LANG=C.UTF-8", "HOME=/elsewhere", "A=1")
