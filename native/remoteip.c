@@ -13,19 +13,33 @@
 
 #define ADDRESS_ROOM 64
 
-/* All such fields in their order, as one list; base NULL = none. */
+/* All such fields in their order, as one list; base NULL = none. In memory once, however many there are. */
 static struct pc_slice
 join_fields(struct pc_req *req, struct pc_slice name)
 {
     struct pc_slice list = {0};
+    char *copy = NULL;
+    size_t room = 0, used = 0;
     for (uint32_t i = 0; i < req->head->field_count; i++) {
         struct pc_slice value = pc_slice_at(req->raw, req->head->fields[i].value);
         if (!pc_slice_ieq(pc_slice_at(req->raw, req->head->fields[i].name), name))
             continue;
-        list = list.base == NULL ? value
-                                 : pc_arena_print(req->arena, "%.*s, %.*s", (int)list.len, list.base, (int)value.len, value.base);
+        list = list.base == NULL ? value : list;
+        room += value.len + 2;
     }
-    return list;
+    if (list.base == NULL || room == list.len + 2) /* none, or one */
+        return list;
+    copy = pc_arena_alloc(req->arena, room);
+    for (uint32_t i = 0; i < req->head->field_count; i++) {
+        struct pc_slice value = pc_slice_at(req->raw, req->head->fields[i].value);
+        if (!pc_slice_ieq(pc_slice_at(req->raw, req->head->fields[i].name), name))
+            continue;
+        if (used > 0)
+            memcpy(copy + used - 2, ", ", 2);
+        memcpy(copy + used, value.base, value.len); /* UNSAFE: all of them were added up */
+        used += value.len + 2;
+    }
+    return (struct pc_slice){copy, used - 2};
 }
 
 /* An address without port or brackets; the port stays that of the connection, as in httpd. */
