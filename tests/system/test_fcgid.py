@@ -74,7 +74,11 @@ def make_lab(form: str = FORMS["hestia"], config: str = "", *, more: str = "", t
             tenant.write(name, script)
         blocks.append(lab.host_block(tenant, form.format(root=tenant.docroot, starter=starter)))
     lab.config_tail = "".join(blocks)
-    return lab.start()
+    try:
+        return lab.start()
+    except BaseException:
+        lab.close()
+        raise
 
 
 def fetch(lab: Lab, path: str, name: str = "alice") -> Response:
