@@ -111,11 +111,11 @@ def test_the_same_clients_as_httpd(back: BackEnd, lists: str) -> None:
             f"<VirtualHost *:{{port}}>\nServerName alice.test\nDocumentRoot {tenant.docroot}\n"
             f"{HOST.format(lists=lists, port=back.port, log=log)}</VirtualHost>\n")
         with Httpd(lab.base / "httpd", tenant.uid, config) as httpd:
-            for values in VALUES:
+            for count, values in enumerate(VALUES, 1):
                 assert ask(lab.port, values) == ask(httpd.port, values), values
+                wait_until(lambda count=count: log.read_text().count("\n") == count, "httpd's line, which it writes behind its answer")
         ours = lab.log / "who.log"
         wait_until(lambda: ours.exists() and ours.read_text().count("\n") == len(VALUES), "the log's lines")
-        wait_until(lambda: log.read_text().count("\n") == len(VALUES), "httpd's lines")
         for values, one, other in zip(VALUES, lines(ours), lines(log), strict=True):
             assert one == other, values
 
