@@ -28,7 +28,7 @@ ask(const struct mode *mode)
 {
     char text[256];
     int fd = open_client(mode->leaves ? 4608 : 1 << 20);
-    (void)snprintf(text, sizeof text, "%s /app/x.php HTTP/1.1\r\nHost: own.test\r\n%s\r\n%s",
+    (void)snprintf(text, sizeof text, "%s /app/x HTTP/1.1\r\nHost: own.test\r\n%s\r\n%s",
                    mode->is_head ? "HEAD" : mode->has_body ? "POST" : "GET",
                    !mode->has_body ? "" : mode->is_chunked ? "Transfer-Encoding: chunked\r\n" : "Content-Length: 4\r\n",
                    !mode->has_body ? "" : mode->is_chunked ? "4\r\nbody\r\n" : "bo");
