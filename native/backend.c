@@ -39,19 +39,6 @@ struct pc_backend {
     struct { int fd; uint64_t since_ns; } kept[PC_KEPT_PER_BACKEND]; /* the latest last */
 };
 
-static struct pc_slice
-behind(struct pc_slice s, size_t len)
-{
-    return (struct pc_slice){s.base + len, s.len - len};
-}
-
-static struct pc_slice
-before(struct pc_slice s, char end)
-{
-    const char *found = s.len > 0 ? memchr(s.base, end, s.len) : NULL;
-    return (struct pc_slice){s.base, found != NULL ? (size_t)(found - s.base) : s.len};
-}
-
 /* ------------------------------------------------------------------ names */
 
 static bool
@@ -487,7 +474,7 @@ hear_runner(struct pc_dial *dial, const struct pc_gate *gate)
         dial->heard += (uint32_t)count;
     if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) && memchr(dial->answer, '\n', dial->heard) == NULL)
         return -PC_E_AGAIN;
-    struct pc_slice line = before((struct pc_slice){dial->answer, dial->heard}, '\n');
+    struct pc_slice line = pc_slice_before((struct pc_slice){dial->answer, dial->heard}, '\n');
     if (line.len == 2 && memcmp(line.base, "ok", 2) == 0) {
         close_one(&dial->wake_fd);
         return connect_next(dial, gate);
@@ -495,7 +482,7 @@ hear_runner(struct pc_dial *dial, const struct pc_gate *gate)
     char text[sizeof dial->answer];
     struct pc_slice error = PC_S("error ");
     if (pc_slice_starts(line, error))
-        line = behind(line, error.len);
+        line = pc_slice_behind(line, error.len);
     if (line.len == 0)
         return fail(dial, 0, "the runner ended before the service was there");
     (void)snprintf(text, sizeof text, "%.*s", (int)line.len, line.base); /* cut if it is longer */

@@ -3,6 +3,7 @@
 #ifndef PC_CHILD_H
 #define PC_CHILD_H
 
+#include <errno.h>
 #include <sys/epoll.h>
 
 #include "page.h"
@@ -88,6 +89,15 @@ struct pc_transport {
     void (*end)(struct pc_conn *conn); /* before the socket is closed */
 };
 extern const struct pc_transport pc_transport_plain;
+
+/* What a call that reads or writes without waiting has returned, in our words. */
+static inline ssize_t
+pc_io_result(ssize_t count)
+{
+    if (count >= 0)
+        return count;
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? -PC_E_AGAIN : -PC_E_CLOSED;
+}
 
 /* Acknowledge at once what the client has sent: called when more of its request is awaited. */
 void pc_transport_acknowledge(const struct pc_conn *conn);

@@ -156,17 +156,9 @@ start(struct pc_worker *worker, struct pc_conn *conn)
 /* ------------------------------------------------------------------ its streams */
 
 static ssize_t
-result_of(ssize_t count)
-{
-    if (count >= 0)
-        return count;
-    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? -PC_E_AGAIN : -PC_E_CLOSED;
-}
-
-static ssize_t
 send_input(struct pc_gate *gate, const char *buf, size_t len)
 {
-    return result_of(write(cgi_of(gate)->ours[0], buf, len));
+    return pc_io_result(write(cgi_of(gate)->ours[0], buf, len));
 }
 
 static int
@@ -179,7 +171,7 @@ end_input(struct pc_gate *gate)
 static ssize_t
 hear_output(struct pc_gate *gate, char *buf, size_t cap)
 {
-    return result_of(read(cgi_of(gate)->ours[1], buf, cap));
+    return pc_io_result(read(cgi_of(gate)->ours[1], buf, cap));
 }
 
 static int
@@ -244,7 +236,7 @@ listen_to_errors(struct pc_gate *gate)
     struct cgi *cgi = cgi_of(gate);
     size_t heard = 0;
     while (cgi->ours[2] >= 0 && heard < LISTEN_BYTES) {
-        ssize_t count = result_of(read(cgi->ours[2], cgi->line + cgi->line_len, LINE_BYTES - cgi->line_len));
+        ssize_t count = pc_io_result(read(cgi->ours[2], cgi->line + cgi->line_len, LINE_BYTES - cgi->line_len));
         if (count == -PC_E_AGAIN)
             return false;
         if (count <= 0) {

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/types.h>
 #include <time.h>
 
@@ -63,6 +64,20 @@ bool pc_slice_eq(struct pc_slice a, struct pc_slice b);
 bool pc_slice_ieq(struct pc_slice a, struct pc_slice b); /* ASCII letters without regard to case */
 bool pc_slice_starts(struct pc_slice s, struct pc_slice prefix);
 struct pc_slice pc_slice_trim(struct pc_slice s); /* without blanks and tabs around it */
+/* What stands behind its first len bytes, and before the first `end` (all of it, if there is none). */
+static inline struct pc_slice
+pc_slice_behind(struct pc_slice s, size_t len)
+{
+    return (struct pc_slice){s.base + len, s.len - len};
+}
+
+static inline struct pc_slice
+pc_slice_before(struct pc_slice s, char end)
+{
+    const char *found = s.len > 0 ? memchr(s.base, end, s.len) : NULL;
+    return (struct pc_slice){s.base, found != NULL ? (size_t)(found - s.base) : s.len};
+}
+
 /* Next element of a comma-separated list, trimmed, maybe empty; *at is 0 at first. false: behind the last one. */
 bool pc_list_next(struct pc_slice list, size_t *at, struct pc_slice *ret_item);
 /* A byte of a token (RFC 9110 5.6.2); of a field's value: blank, tab, visible, 0x80 and up. */

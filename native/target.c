@@ -9,29 +9,16 @@
 
 #define SOCKET_ROOM sizeof ((struct sockaddr_un *)0)->sun_path
 
-static struct pc_slice
-behind(struct pc_slice s, size_t len)
-{
-    return (struct pc_slice){s.base + len, s.len - len};
-}
-
-static struct pc_slice
-before(struct pc_slice s, char end)
-{
-    const char *found = s.len > 0 ? memchr(s.base, end, s.len) : NULL;
-    return (struct pc_slice){s.base, found != NULL ? (size_t)(found - s.base) : s.len};
-}
-
 static int
 parse_service(struct pc_slice rest, struct pc_target *target)
 {
-    struct pc_slice number = before(rest, '/');
+    struct pc_slice number = pc_slice_before(rest, '/');
     uint64_t index;
     if (pc_parse_u64(number, &index) != 0 || index >= UINT32_MAX)
         return -PC_E_BAD;
     target->kind = PC_TARGET_SERVICE;
     target->service = (uint32_t)index;
-    target->path = behind(rest, number.len);
+    target->path = pc_slice_behind(rest, number.len);
     return 0;
 }
 
@@ -42,18 +29,18 @@ parse_authority(struct pc_target *target)
     struct pc_slice rest = target->authority;
     uint64_t port = 0;
     if (rest.len > 0 && rest.base[0] == '[') {
-        target->host = before(behind(rest, 1), ']');
+        target->host = pc_slice_before(pc_slice_behind(rest, 1), ']');
         if (target->host.len + 2 > rest.len)
             return -PC_E_BAD;
-        rest = behind(rest, target->host.len + 2);
+        rest = pc_slice_behind(rest, target->host.len + 2);
     } else {
-        target->host = before(rest, ':');
-        rest = behind(rest, target->host.len);
+        target->host = pc_slice_before(rest, ':');
+        rest = pc_slice_behind(rest, target->host.len);
     }
     if (target->kind == PC_TARGET_UNIX)
         return 0;
     bool has_port = rest.len > 0;
-    if (has_port && (rest.base[0] != ':' || pc_parse_u64(behind(rest, 1), &port) != 0 || port == 0 || port > UINT16_MAX))
+    if (has_port && (rest.base[0] != ':' || pc_parse_u64(pc_slice_behind(rest, 1), &port) != 0 || port == 0 || port > UINT16_MAX))
         return -PC_E_BAD;
     target->port = (uint16_t)port;
     if (target->host.len == 0 || target->host.len > PC_MAX_HOST_BYTES || memchr(target->host.base, '\0', target->host.len) != NULL)
@@ -67,26 +54,26 @@ pc_target_parse(struct pc_slice text, struct pc_target *ret_target)
     static const struct pc_slice service = {"service:", 8}, local = {"unix:", 5}, mark = {"://", 3};
     struct pc_target target = {.kind = PC_TARGET_TCP};
     if (pc_slice_starts(text, service)) {
-        int result = parse_service(behind(text, service.len), &target);
+        int result = parse_service(pc_slice_behind(text, service.len), &target);
         if (result == 0)
             *ret_target = target;
         return result;
     }
     if (pc_slice_starts(text, local)) {
         target.kind = PC_TARGET_UNIX;
-        target.socket = before(behind(text, local.len), '|');
+        target.socket = pc_slice_before(pc_slice_behind(text, local.len), '|');
         if (target.socket.len < 2 || target.socket.base[0] != '/' || target.socket.len >= SOCKET_ROOM
             || local.len + target.socket.len >= text.len || memchr(target.socket.base, '\0', target.socket.len) != NULL)
             return -PC_E_BAD;
-        text = behind(text, local.len + target.socket.len + 1);
+        text = pc_slice_behind(text, local.len + target.socket.len + 1);
     }
-    target.scheme = before(text, ':');
-    text = behind(text, target.scheme.len);
+    target.scheme = pc_slice_before(text, ':');
+    text = pc_slice_behind(text, target.scheme.len);
     if (target.scheme.len == 0 || !pc_slice_starts(text, mark))
         return -PC_E_BAD;
-    text = behind(text, mark.len);
-    target.authority = before(text, '/');
-    target.path = behind(text, target.authority.len);
+    text = pc_slice_behind(text, mark.len);
+    target.authority = pc_slice_before(text, '/');
+    target.path = pc_slice_behind(text, target.authority.len);
     if (parse_authority(&target) != 0)
         return -PC_E_BAD;
     *ret_target = target;

@@ -3,7 +3,6 @@
  * Distrusts: the socket's flags: whoever passed it may keep a duplicate and turn O_NONBLOCK off, so every call says
  *            MSG_DONTWAIT, and send_file, which cannot, bounds its wait by a send time-out.
  * Before:   conn.c   After: request.c, respond.c */
-#include <errno.h>
 #include <netinet/tcp.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -12,23 +11,15 @@
 #include "child.h"
 
 static ssize_t
-result_of(ssize_t count)
-{
-    if (count >= 0)
-        return count;
-    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? -PC_E_AGAIN : -PC_E_CLOSED;
-}
-
-static ssize_t
 plain_recv(struct pc_conn *conn, char *buf, size_t cap)
 {
-    return result_of(recv(conn->fd, buf, cap, MSG_DONTWAIT));
+    return pc_io_result(recv(conn->fd, buf, cap, MSG_DONTWAIT));
 }
 
 static ssize_t
 plain_send(struct pc_conn *conn, const char *buf, size_t len, bool more)
 {
-    return result_of(send(conn->fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0)));
+    return pc_io_result(send(conn->fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0)));
 }
 
 /* The listener's sockets acknowledge with their answer. A client that waits for the acknowledgement before it sends the rest of
@@ -55,7 +46,7 @@ plain_send_file(struct pc_conn *conn, int fd, uint64_t *offset, size_t len)
     off_t at = (off_t)*offset;
     if (!bound_wait(conn))
         return -PC_E_CLOSED;
-    ssize_t sent = result_of(sendfile(conn->fd, fd, &at, len));
+    ssize_t sent = pc_io_result(sendfile(conn->fd, fd, &at, len));
     if (sent > 0)
         *offset = (uint64_t)at;
     return sent;
