@@ -1,4 +1,4 @@
-"""perchildctl: status, reload, restart, reopen, drain, stop, graceful-stop.
+"""perchildctl: the table of its commands, and those that are one question to the server.
 
 Exit status: 0 done, 1 refused (and why), 2 wrong call, 3 no server answers.
 Runs as: root, or the uid the server was started by.
@@ -15,6 +15,7 @@ from typing import Any
 
 from perchild.control.client import NoServerError, ask_pages, ask_server
 from perchild.control.protocol import ProtocolError
+from perchild.control.table import Command
 from perchild.wire.page import Page
 
 DEFAULT_RUN_DIR = "/run/perchildd"
@@ -24,26 +25,21 @@ _OPERATIONS = {"reload": "graceful", "graceful": "graceful", "restart": "restart
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of perchildctl."""
-    parser = argparse.ArgumentParser(prog="perchildctl", description="Ask a running perchildd.")
+    parser = argparse.ArgumentParser(prog="perchildctl", description="Ask a running perchildd, and look at configurations.")
     parser.add_argument("--run-dir", default=os.environ.get("PERCHILD_RUN_DIR", DEFAULT_RUN_DIR), help="where its control.sock is")
     commands = parser.add_subparsers(dest="command", required=True)
-    helps = {
-        "status": "identities, their children, and what these have done", "reload": "take the configuration; wait until it is in force",
-        "graceful": "the same", "restart": "take the configuration and replace every child at once", "reopen": "open the logs anew",
-        "drain": "replace the children of one identity gracefully", "stop": "stop now", "graceful-stop": "finish and stop",
-    }
-    for name, text in helps.items():
-        command = commands.add_parser(name, help=text)
+    for row in COMMANDS:
+        command = commands.add_parser(row.name, help=row.help, description=row.help)
         command.add_argument("--json", action="store_true", help="answer in JSON")
-        if name == "drain":
-            command.add_argument("identity", help="name or number")
+        row.add_arguments(command)
+        command.set_defaults(run=row.run)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run perchildctl with `argv` (without the program's name; None: the process's own); return the exit status."""
     options = make_parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = _run_status if options.command == "status" else _run_operation
+    run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
     except NoServerError as error:
@@ -106,3 +102,19 @@ def _render_child(child: Mapping[str, Any]) -> str:
     slots = f" slots={' '.join(map(str, child['slots']))}" if "slots" in child else ""
     return (f"      pid {child['pid']} {child['state']} generation={child['generation']}"
             f"{' accepting' if child['is_accepting'] else ''} idle={child['idle']} busy={child['busy']}{facts}{slots}")
+
+
+def _add_identity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("identity", help="name or number")
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command("status", "identities, their children, and what these have done", _run_status),
+    Command("reload", "take the configuration; wait until it is in force", _run_operation),
+    Command("graceful", "the same", _run_operation),
+    Command("restart", "take the configuration and replace every child at once", _run_operation),
+    Command("reopen", "open the logs anew", _run_operation),
+    Command("drain", "replace the children of one identity gracefully", _run_operation, _add_identity),
+    Command("stop", "stop now", _run_operation),
+    Command("graceful-stop", "finish and stop", _run_operation),
+)
