@@ -1,6 +1,6 @@
 """Build the extension in place: `python3 native/build.py` makes perchild/_native*.so from native/*.c.
 
-Debian: python3-cffi, python3-dev, gcc, libpcre2-dev, libseccomp-dev.  Runs as: whoever builds.
+Debian: python3-cffi, python3-dev, gcc, libpcre2-dev, libseccomp-dev, libssl-dev, libnghttp2-dev.  Runs as: whoever builds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
 FLAGS = ["-std=gnu17", "-D_GNU_SOURCE", "-O2", "-g", "-fno-strict-aliasing", "-fvisibility=hidden", "-fstack-protector-strong",
          "-D_FORTIFY_SOURCE=2", "-fPIC", "-pthread",
          "-idirafter", str(HERE)]  # -I would put our limits.h before the system's
-LIBRARIES = ["pcre2-8", "seccomp"]
+LIBRARIES = ["pcre2-8", "seccomp", "ssl", "crypto", "nghttp2"]
 
 
 def make_ffi() -> cffi.FFI:

@@ -31,6 +31,7 @@ make_fallback_host(struct pc_host *host)
     host->head_rate = 500;
     host->keep_alive = true;
     host->max_requests = 100;
+    host->protocols = PC_PROTOCOL_HTTP_1_1;
     host->limits = (struct pc_h1_limits){PC_MAX_LINE_BYTES, PC_MAX_LINE_BYTES, PC_MAX_FIELDS};
     host->base.accept_path_info = host->base.signature = host->base.ask = -1;
     (void)pthread_mutex_init(&host->root_lock, NULL); /* cannot fail on Linux */

@@ -177,6 +177,7 @@ struct pc_conn {
     uint64_t front_tag; /* PC_FRONT_TAKEN: who listens has signed that `client` is this socket's */
     const struct pc_transport *transport;
     void *tls;
+    struct pc_host *sni_host; /* TLS: whose certificate was shown; NULL = plain */
     uint64_t since_ns;       /* accepted, or the first byte of the head in work */
     struct pc_io *io;        /* NULL = parked */
     char *stash;             /* first bytes of a head that is not whole yet (malloc'ed) */

@@ -342,6 +342,9 @@ struct pc_settings {
     struct pc_php_value *php_values; uint32_t php_value_count;
     int32_t preserve_host, cgi_pass_auth; /* -1 = not set */
     uint32_t proxy_timeout_ms;            /* 0 = not set */
+    int32_t ssl_require;                  /* -1 = not set */
+    bool has_ssl_options, ssl_options_absolute;
+    uint32_t ssl_options_add, ssl_options_remove; /* PC_SSL_* */
 };
 
 struct pc_pair { struct pc_slice name, value; };
@@ -387,6 +390,28 @@ struct pc_pass {
 
 struct pc_log { uint32_t file; struct pc_slice format, env; };
 
+struct pc_cert { struct pc_slice pem; uint32_t key_number; /* index among the child's key descriptors */ };
+enum pc_verify { PC_VERIFY_NONE, PC_VERIFY_OPTIONAL, PC_VERIFY_REQUIRE, PC_VERIFY_NO_CA };
+
+/* How a host speaks TLS. A slice with base NULL is not set. */
+struct pc_tls_conf {
+    struct pc_slice broken; /* why it cannot: its handshakes are ended with an alert; base NULL = it can */
+    struct pc_cert *certs; uint32_t cert_count;
+    uint32_t protocols; /* PC_TLS_TLSV1_2, PC_TLS_TLSV1_3 */
+    struct pc_slice ciphers, suites;
+    bool server_order, tickets, strict;
+    struct pc_pair *commands; uint32_t command_count; /* SSL_CONF_cmd(3) */
+    uint32_t timeout_s;
+    uint32_t verify; /* enum pc_verify */
+    uint32_t depth;
+    struct pc_slice ca; /* PEM */
+};
+
+/* Of the whole server; an HTTP/2 connection's, whatever its hosts. */
+struct pc_h2_limits {
+    uint32_t streams, window_bytes, frame_bytes /* 0 = what fits */, early_hints /* 0, 1 */;
+};
+
 struct pc_host {
     struct pc_slice name, admin, document_root;
     uint32_t port, index;
@@ -406,6 +431,8 @@ struct pc_host {
     bool has_programs;    /* a handler, action, alias or pass here may lead to what is no file */
     struct pc_slice remote_ip_header, remote_ip_internal, remote_ip_trusted; /* the last two: ACCESS leaves; base NULL = not set */
     bool proxy_protocol;
+    struct pc_tls_conf *tls;  /* NULL = plain HTTP */
+    uint32_t protocols;       /* PC_PROTOCOL_*; never 0 */
     int root_fd;              /* O_PATH of document_root, -1 = not opened yet */
     uint64_t root_checked_ns; /* pc_now_ns of the last look at its device and inode */
     uint64_t root_dev, root_ino;
@@ -433,6 +460,7 @@ struct pc_config {
     bool error_log_json;
     uint32_t start_threads, min_spare, max_spare, max_threads, max_connections, idle_s;
     uint32_t send_buffer_bytes, receive_buffer_bytes;
+    struct pc_h2_limits h2;
     struct pc_service *services; uint32_t service_count;
     struct pc_host *hosts; uint32_t host_count;
     struct pc_arena memory; /* everything above lives here */

@@ -151,6 +151,58 @@ load_limits(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct p
     return 0;
 }
 
+/* ------------------------------------------------------------------ TLS */
+
+static const struct pc_tlv_row cert_rows[] = {
+    {PC_T_CERT_PEM, .required = true, PC_TLV_AT(pc_cert, pem), .load = pc_tlv_str},
+    {PC_T_KEY_NUMBER, .required = true, PC_TLV_AT(pc_cert, key_number), .load = pc_tlv_u32},
+};
+
+static int
+load_cert(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
+{
+    (void)row;
+    return PC_TLV_BOX(loader, cert_rows, payload, to);
+}
+
+static const struct pc_tlv_row tls_rows[] = {
+    {PC_T_TLS_BROKEN, PC_TLV_AT(pc_tls_conf, broken), .load = pc_tlv_str},
+    {PC_T_TLS_CERT, PC_TLV_MANY(pc_tls_conf, certs, cert_count, struct pc_cert), .load = load_cert},
+    {PC_T_TLS_PROTOCOLS, .required = true, PC_TLV_AT(pc_tls_conf, protocols), .high = PC_TLS_TLSV1_2 | PC_TLS_TLSV1_3, .load = pc_tlv_u32},
+    {PC_T_TLS_CIPHERS, PC_TLV_AT(pc_tls_conf, ciphers), .load = pc_tlv_str},
+    {PC_T_TLS_SUITES, PC_TLV_AT(pc_tls_conf, suites), .load = pc_tlv_str},
+    {PC_T_TLS_SERVER_ORDER, PC_TLV_AT(pc_tls_conf, server_order), .load = pc_tlv_flag},
+    {PC_T_TLS_CONF, PC_TLV_MANY(pc_tls_conf, commands, command_count, struct pc_pair), .load = pc_tlv_pair},
+    {PC_T_TLS_TICKETS, PC_TLV_AT(pc_tls_conf, tickets), .load = pc_tlv_flag},
+    {PC_T_TLS_TIMEOUT, .required = true, PC_TLV_AT(pc_tls_conf, timeout_s), .load = pc_tlv_u32},
+    {PC_T_TLS_VERIFY, PC_TLV_AT(pc_tls_conf, verify), .high = PC_VERIFY_NO_CA, .load = pc_tlv_u32},
+    {PC_T_TLS_DEPTH, PC_TLV_AT(pc_tls_conf, depth), .load = pc_tlv_u32},
+    {PC_T_TLS_CA, PC_TLV_AT(pc_tls_conf, ca), .load = pc_tlv_str},
+    {PC_T_TLS_STRICT, PC_TLV_AT(pc_tls_conf, strict), .load = pc_tlv_flag},
+};
+
+static int
+load_tls(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
+{
+    struct pc_tls_conf *tls = pc_tlv_zeroed(loader, 1, sizeof *tls);
+    (void)row;
+    *(struct pc_tls_conf **)to = tls;
+    if (PC_TLV_BOX(loader, tls_rows, payload, tls) != 0)
+        return -PC_E_FORMAT;
+    if (tls->protocols == 0 || (tls->cert_count == 0 && tls->broken.base == NULL))
+        return pc_tlv_refuse(loader, "record: TLS without a protocol or a certificate");
+    return 0;
+}
+
+static int
+load_protocols(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
+{
+    if (pc_tlv_u32(loader, row, payload, to) != 0)
+        return -PC_E_FORMAT;
+    return pc_tlv_read_u32(payload.base) != 0 ? 0 : pc_tlv_refuse(loader, "record: a host that speaks nothing");
+}
+
+_Static_assert(sizeof(struct pc_h2_limits) == 16, "H2_LIMITS fills four");
 _Static_assert(offsetof(struct pc_host, body_rate) - offsetof(struct pc_host, timeout_ms) == 28, "TIMES fills eight in a row");
 _Static_assert(offsetof(struct pc_host, error_level) - offsetof(struct pc_host, error_log) == 4, "ERROR_LOG fills two");
 _Static_assert(offsetof(struct pc_pass, retry_s_plus_1) - offsetof(struct pc_pass, timeout_ms) == 8, "PROXY_TIMES fills three");
@@ -178,6 +230,8 @@ static const struct pc_tlv_row host_rows[] = {
     {PC_T_REMOTE_IP_TRUSTED, PC_TLV_AT(pc_host, remote_ip_trusted), .load = pc_settings_leaves},
     {PC_T_PROXY_PROTOCOL, PC_TLV_AT(pc_host, proxy_protocol), .load = pc_tlv_flag},
     {PC_T_FCGID_SERVICE, PC_TLV_MANY(pc_host, wrappers, wrapper_count, struct pc_pair), .load = pc_tlv_pair},
+    {PC_T_TLS, PC_TLV_AT(pc_host, tls), .load = load_tls},
+    {PC_T_PROTOCOLS, PC_TLV_AT(pc_host, protocols), .high = PC_PROTOCOL_HTTP_1_1 | PC_PROTOCOL_H2 | PC_PROTOCOL_H2C, .load = load_protocols},
 };
 
 /* Whether a handler of this name may lead to something else than the file: all but the two that say so. */
@@ -249,6 +303,7 @@ load_host(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_
     host->root_fd = host->old_root_fd = -1;
     host->index = loader->config->host_count - 1;
     host->php_service = PC_NO_SERVICE;
+    host->protocols = PC_PROTOCOL_HTTP_1_1;
     pc_settings_unset(&host->base);
     if (pthread_mutex_init(&host->root_lock, NULL) != 0)
         pc_bug("record: pthread_mutex_init");
@@ -337,6 +392,7 @@ static const struct pc_tlv_row config_rows[] = {
     {PC_T_HOST, PC_TLV_MANY(pc_config, hosts, host_count, struct pc_host), .load = load_host},
     {PC_T_SCALE, .required = true, PC_TLV_AT(pc_config, start_threads), .low = 6, .load = pc_tlv_u32s},
     {PC_T_SOCKET_BUFFERS, PC_TLV_AT(pc_config, send_buffer_bytes), .low = 2, .load = pc_tlv_u32s},
+    {PC_T_H2_LIMITS, PC_TLV_AT(pc_config, h2), .low = 4, .load = pc_tlv_u32s},
 };
 
 /* "service:K" and what may follow: whether there is a service K. Other texts are no concern of this. */
@@ -405,6 +461,7 @@ pc_record_parse(struct pc_slice raw, struct pc_slice types, struct pc_config **r
     if (loader.config == NULL)
         pc_die(111, "out of memory");
     loader.config->types = types;
+    loader.config->h2 = (struct pc_h2_limits){.streams = PC_H2_STREAMS, .window_bytes = PC_H2_WINDOW_BYTES};
     if (raw.len > PC_MAX_RECORD_BYTES)
         result = pc_tlv_refuse(&loader, "record: larger than any record");
     else if (types.len > 0 && pc_types_check(types) != 0)

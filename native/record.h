@@ -15,6 +15,7 @@
 #define PC_T_SCALE 9 /* u32s: StartThreads, MinSpareThreads, MaxSpareThreads, MaxThreadsPerChild, MaxConnectionsPerChild, IdleTimeout seconds (0 = never ends) */
 #define PC_T_SOCKET_BUFFERS 10 /* u32s: SendBufferSize, ReceiveBufferSize, bytes, 0 = system's */
 #define PC_T_SERVICE 11 /* box, many: a long-lived program that the runner keeps; "service:K" names it by its index in the record */
+#define PC_T_H2_LIMITS 12 /* u32s: H2MaxSessionStreams, H2WindowSize bytes, H2MaxDataFrameLen bytes (0 = what fits), H2EarlyHints 0|1 */
 #define PC_T_FILE_PATH 20 /* str: absolute path */
 #define PC_T_FILE_OPENER 21 /* u32: 0: the child opens it after the drop; 1: the dispatcher hands it over */
 #define PC_T_NAME 30 /* str: ServerName without port, lower case; may be empty */
@@ -36,6 +37,8 @@
 #define PC_T_REMOTE_IP_TRUSTED 46 /* raw: ACCESS leaves (ip): front ends believed if the address they name is public */
 #define PC_T_PROXY_PROTOCOL 47 /* u32: 1: connections to this host begin with a PROXY protocol header (RemoteIPProxyProtocol) */
 #define PC_T_FCGID_SERVICE 48 /* strs, many: command of a FCGID_WRAPPER, and the "service:K" that runs it */
+#define PC_T_TLS 49 /* box: SSLEngine On: TLS_* items; absent: this host speaks plain HTTP */
+#define PC_T_PROTOCOLS 53 /* u32: what clients may speak (PROTOCOL_BITS); absent: http/1.1 */
 #define PC_T_LOG_INDEX 50 /* u32: index of its LOG_FILE */
 #define PC_T_LOG_FORMAT 51 /* raw: format operations, see FORMAT below */
 #define PC_T_LOG_ENV 52 /* str: log only if this variable is set; first byte '!' turns it round; absent: always */
@@ -98,8 +101,25 @@
 #define PC_T_FCGI_ENV_NAME 141 /* str: name of the variable */
 #define PC_T_FCGI_ENV_VALUE 142 /* raw: FORMAT operations; absent: the variable is unset */
 #define PC_T_PHP_VALUE 143 /* strs, many: php_value, php_flag, php_admin_value or php_admin_flag; name; value (flags: 1 or 0) */
+#define PC_T_SSL_REQUIRE 144 /* u32: SSLRequireSSL: 1 = requests without TLS are refused */
+#define PC_T_SSL_OPTIONS 145 /* u32s: SSLOptions: absolute 0|1, added bits, removed bits (SSL_OPTION_BITS) */
 #define PC_T_VALUE_U32S 200 /* u32s, many: as the box says */
 #define PC_T_VALUE_STR 201 /* str, many: as the box says */
+#define PC_T_TLS_BROKEN 210 /* str: why this host has no usable certificate: its handshakes end with an alert and a line in the log; then there may be no TLS_CERT */
+#define PC_T_TLS_CERT 211 /* box, many: a certificate: at most one of each kind of key */
+#define PC_T_CERT_PEM 212 /* str: PEM: the leaf, then its chain */
+#define PC_T_KEY_NUMBER 213 /* u32: index of its key among the descriptors that the child is given */
+#define PC_T_TLS_PROTOCOLS 214 /* u32: SSLProtocol (TLS_PROTOCOL_BITS), at least one */
+#define PC_T_TLS_CIPHERS 215 /* str: SSLCipherSuite for TLS 1.2, as OpenSSL writes it; absent: as built in */
+#define PC_T_TLS_SUITES 216 /* str: SSLCipherSuite TLSv1.3; absent: OpenSSL's */
+#define PC_T_TLS_SERVER_ORDER 217 /* u32: SSLHonorCipherOrder 0|1 */
+#define PC_T_TLS_CONF 218 /* strs, many: SSLOpenSSLConfCmd: command, value (SSL_CONF_cmd(3)) */
+#define PC_T_TLS_TICKETS 219 /* u32: SSLSessionTickets 0|1 */
+#define PC_T_TLS_TIMEOUT 220 /* u32: SSLSessionCacheTimeout, s: how long a session may be resumed */
+#define PC_T_TLS_VERIFY 221 /* u32: SSLVerifyClient: 0 none, 1 optional, 2 require, 3 optional_no_ca */
+#define PC_T_TLS_DEPTH 222 /* u32: SSLVerifyDepth */
+#define PC_T_TLS_CA 223 /* str: PEM: authorities of clients' certificates (SSLCACertificateFile, SSLCACertificatePath) */
+#define PC_T_TLS_STRICT 224 /* u32: SSLStrictSNIVHostCheck: 1 = a client without SNI is refused */
 
 #define PC_OPT_INDEXES 1
 #define PC_OPT_INCLUDES 2
@@ -108,6 +128,17 @@
 #define PC_OPT_EXECCGI 16
 #define PC_OPT_MULTIVIEWS 32
 #define PC_OPT_INCLUDESNOEXEC 64
+
+#define PC_PROTOCOL_HTTP_1_1 1
+#define PC_PROTOCOL_H2 2
+#define PC_PROTOCOL_H2C 4
+
+#define PC_TLS_TLSV1_2 1
+#define PC_TLS_TLSV1_3 2
+
+#define PC_SSL_STDENVVARS 1
+#define PC_SSL_EXPORTCERTDATA 2
+#define PC_SSL_STRICTREQUIRE 4
 
 #define PC_HDR_SET 0
 #define PC_HDR_APPEND 1

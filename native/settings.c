@@ -134,6 +134,15 @@ load_etag(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_
 }
 
 static int
+load_ssl_options(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
+{
+    struct pc_settings *settings = to;
+    (void)row;
+    settings->has_ssl_options = true;
+    return load_bits(loader, payload, &settings->ssl_options_absolute, &settings->ssl_options_add, &settings->ssl_options_remove);
+}
+
+static int
 load_limit_body(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_slice payload, void *to)
 {
     struct pc_settings *settings = to;
@@ -356,13 +365,15 @@ static const struct pc_tlv_row settings_rows[] = {
     PAIR_ROW(PC_T_FCGID_WRAPPER, wrappers, wrapper_count),
     {PC_T_FCGI_SETENV, PC_TLV_MANY(pc_settings, fcgi_env, fcgi_env_count, struct pc_fcgi_env), .load = load_fcgi_env},
     {PC_T_PHP_VALUE, PC_TLV_MANY(pc_settings, php_values, php_value_count, struct pc_php_value), .load = load_php_value},
+    {PC_T_SSL_REQUIRE, PC_TLV_AT(pc_settings, ssl_require), .high = 1, .load = pc_tlv_u32},
+    {PC_T_SSL_OPTIONS, .load = load_ssl_options},
 };
 
 void
 pc_settings_unset(struct pc_settings *settings)
 {
     settings->accept_path_info = settings->signature = settings->ask = -1;
-    settings->preserve_host = settings->cgi_pass_auth = -1;
+    settings->preserve_host = settings->cgi_pass_auth = settings->ssl_require = -1;
 }
 
 int

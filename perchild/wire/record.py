@@ -50,6 +50,7 @@ TAGS: tuple[Tag, ...] = (
                                  "MaxConnectionsPerChild, IdleTimeout seconds (0 = never ends)"),
     Tag(10, "SOCKET_BUFFERS", U32S, False, "SendBufferSize, ReceiveBufferSize, bytes, 0 = system's"),
     Tag(11, "SERVICE", BOX, True, 'a long-lived program that the runner keeps; "service:K" names it by its index in the record'),
+    Tag(12, "H2_LIMITS", U32S, False, "H2MaxSessionStreams, H2WindowSize bytes, H2MaxDataFrameLen bytes (0 = what fits), H2EarlyHints 0|1"),
     # --- LOG_FILE ------------------------------------------------------------------------------------------------
     Tag(20, "FILE_PATH", STR, False, "absolute path"),
     Tag(21, "FILE_OPENER", U32, False, "0: the child opens it after the drop; 1: the dispatcher hands it over"),
@@ -75,6 +76,8 @@ TAGS: tuple[Tag, ...] = (
     Tag(46, "REMOTE_IP_TRUSTED", RAW, False, "ACCESS leaves (ip): front ends believed if the address they name is public"),
     Tag(47, "PROXY_PROTOCOL", U32, False, "1: connections to this host begin with a PROXY protocol header (RemoteIPProxyProtocol)"),
     Tag(48, "FCGID_SERVICE", STRS, True, 'command of a FCGID_WRAPPER, and the "service:K" that runs it'),
+    Tag(49, "TLS", BOX, False, "SSLEngine On: TLS_* items; absent: this host speaks plain HTTP"),
+    Tag(53, "PROTOCOLS", U32, False, "what clients may speak (PROTOCOL_BITS); absent: http/1.1"),
     # --- LOG -----------------------------------------------------------------------------------------------------
     Tag(50, "LOG_INDEX", U32, False, "index of its LOG_FILE"),
     Tag(51, "LOG_FORMAT", RAW, False, "format operations, see FORMAT below"),
@@ -146,9 +149,28 @@ TAGS: tuple[Tag, ...] = (
     Tag(141, "FCGI_ENV_NAME", STR, False, "name of the variable"),
     Tag(142, "FCGI_ENV_VALUE", RAW, False, "FORMAT operations; absent: the variable is unset"),
     Tag(143, "PHP_VALUE", STRS, True, "php_value, php_flag, php_admin_value or php_admin_flag; name; value (flags: 1 or 0)"),
+    Tag(144, "SSL_REQUIRE", U32, False, "SSLRequireSSL: 1 = requests without TLS are refused"),
+    Tag(145, "SSL_OPTIONS", U32S, False, "SSLOptions: absolute 0|1, added bits, removed bits (SSL_OPTION_BITS)"),
     # --- anonymous members of boxes ---------------------------------------------------------------------------------
     Tag(200, "VALUE_U32S", U32S, True, "as the box says"),
     Tag(201, "VALUE_STR", STR, True, "as the box says"),
+    # --- TLS -------------------------------------------------------------------------------------------------------
+    Tag(210, "TLS_BROKEN", STR, False, "why this host has no usable certificate: its handshakes end with an alert and a line in the log; "
+                                       "then there may be no TLS_CERT"),
+    Tag(211, "TLS_CERT", BOX, True, "a certificate: at most one of each kind of key"),
+    Tag(212, "CERT_PEM", STR, False, "PEM: the leaf, then its chain"),
+    Tag(213, "KEY_NUMBER", U32, False, "index of its key among the descriptors that the child is given"),
+    Tag(214, "TLS_PROTOCOLS", U32, False, "SSLProtocol (TLS_PROTOCOL_BITS), at least one"),
+    Tag(215, "TLS_CIPHERS", STR, False, "SSLCipherSuite for TLS 1.2, as OpenSSL writes it; absent: as built in"),
+    Tag(216, "TLS_SUITES", STR, False, "SSLCipherSuite TLSv1.3; absent: OpenSSL's"),
+    Tag(217, "TLS_SERVER_ORDER", U32, False, "SSLHonorCipherOrder 0|1"),
+    Tag(218, "TLS_CONF", STRS, True, "SSLOpenSSLConfCmd: command, value (SSL_CONF_cmd(3))"),
+    Tag(219, "TLS_TICKETS", U32, False, "SSLSessionTickets 0|1"),
+    Tag(220, "TLS_TIMEOUT", U32, False, "SSLSessionCacheTimeout, s: how long a session may be resumed"),
+    Tag(221, "TLS_VERIFY", U32, False, "SSLVerifyClient: 0 none, 1 optional, 2 require, 3 optional_no_ca"),
+    Tag(222, "TLS_DEPTH", U32, False, "SSLVerifyDepth"),
+    Tag(223, "TLS_CA", STR, False, "PEM: authorities of clients' certificates (SSLCACertificateFile, SSLCACertificatePath)"),
+    Tag(224, "TLS_STRICT", U32, False, "SSLStrictSNIVHostCheck: 1 = a client without SNI is refused"),
 )
 
 # Bits of OPTIONS.  All = everything but MultiViews (httpd).
@@ -156,6 +178,11 @@ OPTION_BITS = {
     "indexes": 1, "includes": 2, "followsymlinks": 4, "symlinksifownermatch": 8, "execcgi": 16, "multiviews": 32,
     "includesnoexec": 64,
 }
+
+# Bits of PROTOCOLS, TLS_PROTOCOLS and SSL_OPTIONS.
+PROTOCOL_BITS = {"http/1.1": 1, "h2": 2, "h2c": 4}
+TLS_PROTOCOL_BITS = {"tlsv1.2": 1, "tlsv1.3": 2}
+SSL_OPTION_BITS = {"stdenvvars": 1, "exportcertdata": 2, "strictrequire": 4}
 
 # HEADER_ACTION's first number.
 HEADER_ACTIONS = {"set": 0, "append": 1, "add": 2, "merge": 3, "unset": 4, "edit": 5, "setifempty": 6, "echo": 7, "note": 8}
@@ -254,8 +281,9 @@ def render_header() -> str:
              "#define PC_RECORD_H", "", f"#define PC_RECORD_VERSION {VERSION}", ""]
     lines += [f"#define PC_T_{tag.name} {tag.number} /* {tag.type}{', many' if tag.many else ''}: {tag.meaning} */"
               for tag in TAGS]
-    for prefix, table in (("PC_OPT_", OPTION_BITS), ("PC_HDR_", HEADER_ACTIONS), ("PC_ACC_", ACCESS_KINDS)):
-        lines += ["", *(f"#define {prefix}{name.upper()} {number}" for name, number in table.items())]
+    for prefix, table in (("PC_OPT_", OPTION_BITS), ("PC_PROTOCOL_", PROTOCOL_BITS), ("PC_TLS_", TLS_PROTOCOL_BITS),
+                          ("PC_SSL_", SSL_OPTION_BITS), ("PC_HDR_", HEADER_ACTIONS), ("PC_ACC_", ACCESS_KINDS)):
+        lines += ["", *(f"#define {prefix}{name.upper().replace('/', '_').replace('.', '_')} {number}" for name, number in table.items())]
     lines += ["", *(f"#define PC_FMT_{name if len(name) == 1 else name.upper()} {number}" for name, number in FORMAT_OPS.items())]
     lines += ["", f"#define PC_NO_HOST 0x{NO_HOST:X}u"]
     return "\n".join([*lines, "", "#endif", ""])

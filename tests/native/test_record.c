@@ -424,6 +424,84 @@ test_types_finds_what_is_there_and_refuses_broken_tables(void)
     CHECK_EQ(pc_types_check(case_slice(&bad)), -PC_E_FORMAT);
 }
 
+/* A host's TLS box with `protocols` and what `more` holds. */
+static struct case_bytes
+tls_host(uint32_t protocols, const struct case_bytes *more)
+{
+    struct case_bytes tls = {0}, host = {0};
+
+    CASE_U32S(&tls, PC_T_TLS_PROTOCOLS, protocols);
+    CASE_U32S(&tls, PC_T_TLS_TIMEOUT, 300);
+    if (more != NULL)
+        case_put(&tls, more->base, more->len);
+    case_box(&host, PC_T_TLS, &tls);
+    return host;
+}
+
+static void
+put_cert(struct case_bytes *to, const char *pem, uint32_t key)
+{
+    struct case_bytes cert = {0};
+
+    case_text(&cert, PC_T_CERT_PEM, pem);
+    CASE_U32S(&cert, PC_T_KEY_NUMBER, key);
+    case_box(to, PC_T_TLS_CERT, &cert);
+}
+
+static void
+test_parse_fills_tls(void)
+{
+    struct case_bytes more = {0}, host, raw;
+    struct pc_config *config;
+    const struct pc_tls_conf *tls;
+
+    put_cert(&more, "first", 0);
+    put_cert(&more, "second", 1);
+    case_put(&more, "\332\0\0\0\12\0\0\0\2\0\0\0ab\0\0\0\0", 18); /* TLS_CONF: "ab", "" */
+    CASE_U32S(&more, PC_T_TLS_VERIFY, PC_VERIFY_REQUIRE);
+    CASE_U32S(&more, PC_T_TLS_TICKETS, 1);
+    case_text(&more, PC_T_TLS_CA, "authority");
+    host = tls_host(PC_TLS_TLSV1_3, &more);
+    CASE_U32S(&host, PC_T_PROTOCOLS, PC_PROTOCOL_H2);
+    raw = whole_record(&host);
+    CASE_U32S(&raw, PC_T_H2_LIMITS, 7, 8, 9, 1);
+    config = parse(&raw);
+    CHECK(config != NULL && config->hosts[0].tls != NULL);
+    if (config == NULL)
+        return;
+    tls = config->hosts[0].tls;
+    CHECK(tls->cert_count == 2 && case_is(tls->certs[1].pem, "second") && tls->certs[1].key_number == 1);
+    CHECK(tls->command_count == 1 && case_is(tls->commands[0].name, "ab") && tls->commands[0].value.len == 0);
+    CHECK(tls->protocols == PC_TLS_TLSV1_3 && tls->timeout_s == 300 && tls->verify == PC_VERIFY_REQUIRE && tls->tickets);
+    CHECK(case_is(tls->ca, "authority") && tls->broken.base == NULL && tls->ciphers.base == NULL && !tls->strict);
+    CHECK(config->hosts[0].protocols == PC_PROTOCOL_H2 && config->h2.streams == 7 && config->h2.early_hints == 1);
+    drop(config);
+}
+
+static void
+test_parse_refuses_tls_that_cannot_be(void)
+{
+    struct case_bytes more = {0}, host, raw;
+
+    host = tls_host(PC_TLS_TLSV1_2, NULL); /* neither a certificate nor a word why there is none */
+    raw = whole_record(&host);
+    CHECK(is_refused(&raw));
+    case_text(&more, PC_T_TLS_BROKEN, "its key is missing");
+    host = tls_host(PC_TLS_TLSV1_2, &more);
+    raw = whole_record(&host);
+    CHECK(!is_refused(&raw));
+    host = tls_host(0, &more);
+    raw = whole_record(&host);
+    CHECK(is_refused(&raw));
+    host = tls_host(4, &more);
+    raw = whole_record(&host);
+    CHECK(is_refused(&raw));
+    host = (struct case_bytes){0};
+    CASE_U32S(&host, PC_T_PROTOCOLS, 0);
+    raw = whole_record(&host);
+    CHECK(is_refused(&raw));
+}
+
 int
 main(void)
 {
@@ -439,6 +517,8 @@ main(void)
     RUN(test_parse_tells_which_hosts_have_programs);
     RUN(test_parse_refuses_services_that_are_not_there);
     RUN(test_parse_fills_programs);
+    RUN(test_parse_fills_tls);
+    RUN(test_parse_refuses_tls_that_cannot_be);
     RUN(test_load_maps_files_and_refuses_an_empty_one);
     RUN(test_types_finds_what_is_there_and_refuses_broken_tables);
     return check_end();

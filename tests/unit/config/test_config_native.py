@@ -151,7 +151,8 @@ def read_record(tmp_path_factory: pytest.TempPathFactory) -> Check:
         pytest.skip("no C compiler")
     library = tmp_path_factory.mktemp("native") / "record.so"
     subprocess.run([compiler, "-O0", "-shared", "-fPIC", "-std=gnu17", "-D_GNU_SOURCE", "-idirafter", str(NATIVE),
-                    *map(str, sorted(NATIVE.glob("*.c"))), "-o", str(library), "-lpcre2-8", "-lseccomp", "-pthread"], check=True)
+                    *map(str, sorted(NATIVE.glob("*.c"))), "-o", str(library), "-lpcre2-8", "-lseccomp",
+                    "-lssl", "-lcrypto", "-lnghttp2", "-pthread"], check=True)
     parse = ctypes.CDLL(str(library)).pc_record_parse
     free = ctypes.CDLL(str(library)).pc_record_free
     parse.argtypes = [_Slice, _Slice, ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_char_p)]
