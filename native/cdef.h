@@ -31,6 +31,9 @@ struct pc_child_options {
     uint32_t max_open;
     int mutex_kind, mutex_fd, mutex_id;
     int job_fd;
+    int ticket_fd;
+    const int *key_fds;
+    uint32_t key_count;
     bool may_scale_leaders;
     size_t thread_stack_bytes;
     bool has_one_worker;
@@ -100,3 +103,5 @@ void pc_ask_answer(struct pc_child *child, uint32_t slot, uint32_t status, const
 int pc_acceptlock_init_shared(int fd);
 int pc_acceptlock_new_semaphore(uint32_t uid, uint32_t gid);
 int pc_acceptlock_remove_semaphore(int id);
+
+int pc_tickets_rotate(int before, int fd);

@@ -175,6 +175,7 @@ init_locks(struct pc_child *child)
                                 &child->wait_lock, &child->io_lock, &child->accept_lock, &child->backends.lock};
     for (size_t i = 0; i < sizeof locks / sizeof *locks; i++)
         (void)pthread_mutex_init(locks[i], NULL); /* cannot fail on Linux */
+    (void)pthread_rwlock_init(&child->ticket_lock, NULL);
     (void)pthread_cond_init(&child->lead_cond, NULL);
     (void)pthread_cond_init(&child->ask_cond, NULL);
 }
@@ -307,6 +308,10 @@ set_up(struct pc_child *child, const struct pc_child_options *options, const cha
         error = error == 0 ? remember_logs(child, options) : error;
     }
     if (error == 0) {
+        *ret_why = "its ticket keys are damaged";
+        error = pc_keys_take(child, options);
+    }
+    if (error == 0) {
         *ret_why = "the epoll set cannot be made";
         error = pc_acceptlock_map(child);
     }
@@ -325,7 +330,8 @@ pc_child_new(const struct pc_child_options *options, struct pc_child **ret_child
     }
     atomic_store(&child->last_active_ns, pc_now_ns());
     int error = set_up(child, options, ret_why);
-    int mapped[] = {options->record_fd, options->types_fd, options->page_fd, options->route_fd};
+    pc_keys_close(child);
+    int mapped[] = {options->record_fd, options->types_fd, options->page_fd, options->route_fd, options->ticket_fd};
     for (size_t i = 0; i < sizeof mapped / sizeof *mapped; i++)
         if (mapped[i] >= 0)
             (void)close(mapped[i]); /* mapped by now: what is not held cannot be stolen */
@@ -356,6 +362,7 @@ pc_child_free(struct pc_child *child)
     for (uint32_t i = 0; i < child->inbox_count; i++)
         if (child->inbox_write[i] >= 0)
             (void)close(child->inbox_write[i]);
+    pc_keys_close(child);
     int fds[] = {child->epoll_fd, child->wake_fd, child->notify_fd, child->signal_fd, child->job_fd};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
@@ -367,6 +374,8 @@ pc_child_free(struct pc_child *child)
     free(child->fresh_logs);
     free(child->inbox_write);
     free(child->inbox_waiting);
+    (void)pthread_rwlock_destroy(&child->ticket_lock); /* nobody holds it: no worker is left */
+    explicit_bzero(&child->tickets, sizeof child->tickets);
     (void)munmap(child, sizeof *child);
 }
 
@@ -444,6 +453,20 @@ pc_child_stop(struct pc_child *child)
     (void)pthread_cond_broadcast(&child->ask_cond);
     (void)pthread_mutex_unlock(&child->lead_lock);
     pc_child_wake(child);
+}
+
+int
+pc_child_set_tickets(struct pc_child *child, int fd)
+{
+    struct pc_ticket_keys keys;
+    int error = pc_tickets_read(fd, &keys);
+    if (error != 0)
+        return error;
+    (void)pthread_rwlock_wrlock(&child->ticket_lock);
+    child->tickets = keys;
+    (void)pthread_rwlock_unlock(&child->ticket_lock);
+    explicit_bzero(&keys, sizeof keys);
+    return 0;
 }
 
 int

@@ -191,6 +191,23 @@ enum pc_hold { PC_HOLD_NONE = 0, PC_HOLD_OWNED = 1, PC_HOLD_AGAIN = 2 };
 
 #define PC_CONN_CHUNK 64
 
+/* ------------------------------------------------------------------ keys of session tickets (tickets.c) */
+
+/* A memfd, sealed: this struct with `count` keys, newest first. One for each identity; it outlives children and reloads. */
+#define PC_TICKETS_MAGIC 0x4B544350u /* "PCTK" */
+struct pc_ticket_key { uint8_t name[16], cipher[32], mac[32]; };
+struct pc_ticket_keys {
+    uint32_t magic, count;
+    struct pc_ticket_key keys[PC_MAX_TICKET_KEYS];
+};
+_Static_assert(sizeof(struct pc_ticket_keys) == 8 + 80 * PC_MAX_TICKET_KEYS, "docs/protocol.md");
+
+/* Dispatcher: put a fresh key, and the newer ones of `before` (-1 = none), into an empty memfd, and seal it. No process's own memory
+ * ever holds them. 0, -PC_E_FORMAT (before), -PC_E_SYS. */
+int pc_tickets_rotate(int before, int fd);
+/* Child. The descriptor stays the caller's. 0, -PC_E_FORMAT, -PC_E_SYS. */
+int pc_tickets_read(int fd, struct pc_ticket_keys *ret_keys);
+
 /* ------------------------------------------------------------------ a worker thread and the child (loop.c, child.c) */
 
 #define PC_OUT_BYTES (PC_SMALL_FILE_BYTES + 16384 + 32768)
@@ -239,6 +256,10 @@ struct pc_child {
     int notify_fd; /* eventfd: wakes the main thread */
     int signal_fd; /* SIGTERM */
     int job_fd;    /* job.c: write end of the identity's job box, shared by its children; -1 = none */
+    int *key_fds;  /* until it is ready: TLS keys by KEY_NUMBER; -errno = it cannot be opened */
+    uint32_t key_count;
+    pthread_rwlock_t ticket_lock;
+    struct pc_ticket_keys tickets; /* with ticket_lock; count 0 = none */
     uint32_t listener_count;
     int listener_fds[PC_MAX_LISTENERS];
     struct sockaddr_storage listener_addresses[PC_MAX_LISTENERS];
@@ -339,13 +360,16 @@ struct pc_child_options {
     uint32_t max_open;    /* connections: from RLIMIT_NOFILE */
     int mutex_kind, mutex_fd, mutex_id;
     int job_fd; /* write end of the identity's job box; -1 = it has no runner */
+    int ticket_fd; /* keys of session tickets; -1 = none */
+    const int *key_fds; /* TLS keys, by KEY_NUMBER; -1 = the child opens it itself, as its identity */
+    uint32_t key_count;
     bool may_scale_leaders;
     size_t thread_stack_bytes; /* 0 = the system's */
     bool has_one_worker;       /* -X */
     uint32_t generation;       /* for people */
     char name[64];             /* of the identity, for people; NUL-terminated */
 };
-/* Takes over every descriptor; record, types, page and route are closed once they are mapped. */
+/* Takes over every descriptor; record, types, page, route and keys are closed once they are mapped or read. */
 int pc_child_new(const struct pc_child_options *options, struct pc_child **ret_child, const char **ret_why);
 /* Wait for something that the main thread decides. Returns enum pc_event bits; timeout_ms -1 = none. */
 uint32_t pc_child_wait(struct pc_child *child, int timeout_ms);
@@ -353,6 +377,7 @@ void pc_child_drain(struct pc_child *child); /* no new connections; what is open
 void pc_child_stop(struct pc_child *child);  /* workers leave now; logs flushed */
 int pc_child_set_route(struct pc_child *child, int route_fd); /* maps it; the descriptor stays the caller's */
 int pc_child_set_inbox(struct pc_child *child, uint32_t number, int write_fd); /* -1 = forget; the child owns it */
+int pc_child_set_tickets(struct pc_child *child, int fd); /* the descriptor stays the caller's */
 int pc_child_reopen(struct pc_child *child, const int *fds, uint32_t count);
 void pc_child_notify(struct pc_child *child, uint32_t events);
 void pc_child_wake(struct pc_child *child); /* ends the leader's wait */
@@ -364,6 +389,10 @@ struct pc_child_facts { /* for scaling: the record's numbers, then what there is
     char name[64];
 };
 void pc_child_facts(struct pc_child *child, struct pc_child_facts *ret_facts);
+
+/* keys.c: fills key_fds and tickets; what is there is read by then, or of no use, when they are closed (again). */
+int pc_keys_take(struct pc_child *child, const struct pc_child_options *options);
+void pc_keys_close(struct pc_child *child);
 
 /* spawn.c: fork, drop, serve. In the dispatcher: the child's pid, or -PC_E_SYS. In the child: 0, once Python is needed, with
  * ret_child; a child that does not need Python never returns. */

@@ -54,6 +54,8 @@
 #define PC_KEPT_MS 60000 /* ms: how long one is kept idle */
 #define PC_MAX_REPLY_HEAD_BYTES 65536 /* bytes: head of a program's or back end's answer */
 #define PC_MAX_REPLY_FIELDS 96 /* count: fields in it: what a response has room for */
+#define PC_MAX_TICKET_KEYS 4 /* count: session ticket keys that still open tickets: the newest seals, for TICKET_ROTATE_S */
+#define PC_TICKET_ROTATE_S 43200 /* s: a new ticket key twice a day, so that none opens tickets for longer than two days */
 #define PC_H2_STREAMS 100 /* count: default of H2MaxSessionStreams (httpd); RFC 9113 6.5.2 asks for no less */
 #define PC_H2_WINDOW_BYTES 65535 /* bytes: default of H2WindowSize (httpd): the protocol's own, RFC 9113 6.9.2 */
 

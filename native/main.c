@@ -18,7 +18,7 @@
 #define MAX_MESSAGE_FDS 64
 
 /* perchild/wire/control.py */
-enum { MSG_READY = 1, MSG_ROUTE = 2, MSG_LOAD = 3, MSG_INBOX = 4, MSG_IDLE = 5, MSG_REOPEN = 6, MSG_DRAIN = 8 };
+enum { MSG_READY = 1, MSG_ROUTE = 2, MSG_LOAD = 3, MSG_INBOX = 4, MSG_IDLE = 5, MSG_REOPEN = 6, MSG_DRAIN = 8, MSG_TICKETS = 10 };
 
 struct message {
     uint8_t kind, zero;
@@ -105,6 +105,15 @@ take_logs(struct pc_child *child, const struct heard *heard)
 }
 
 static void
+take_tickets(struct pc_child *child, const struct heard *heard)
+{
+    if (heard->fd_count == 1 && pc_child_set_tickets(child, heard->fds[0]) != 0)
+        pc_errlog(child->config, NULL, PC_ERROR, "ssl", NULL, "new ticket keys are damaged; the old ones stay");
+    for (uint32_t i = 0; i < heard->fd_count; i++)
+        (void)close(heard->fds[i]);
+}
+
+static void
 take_drain(struct pc_child *child, const struct heard *heard)
 {
     (void)heard;
@@ -120,6 +129,7 @@ static const struct {
     {MSG_INBOX, take_inbox},
     {MSG_REOPEN, take_logs},
     {MSG_DRAIN, take_drain},
+    {MSG_TICKETS, take_tickets},
 };
 
 /* Returns false when the dispatcher is gone. */

@@ -23,21 +23,21 @@
 #define MAX_GROUPS 1024
 #define ANSWER_S 2 /* a nursery that stands still must not stop the dispatcher for longer */
 
-/* A request: this, then group_count + inbox_count u32, then log_count bytes (1 = a descriptor is given). Its descriptors, in this
- * order: standard error, control, inbox, record, types, page, then those whose flags say so: route, mutex, job box; listeners,
- * inboxes, logs. A runner's: standard error, job box, its file, pidfd of the dispatcher. */
+/* A request: this, then group_count + inbox_count u32, then log_count + key_count bytes (1 = a descriptor is given). Its descriptors,
+ * in this order: standard error, control, inbox, record, types, page, then those whose flags say so: route, mutex, job box, ticket
+ * keys; listeners, inboxes, logs, TLS keys. A runner's: standard error, job box, its file, pidfd of the dispatcher. */
 struct request {
-    uint32_t uid, gid, group_count, listener_count, inbox_count, log_count, max_open, generation;
+    uint32_t uid, gid, group_count, listener_count, inbox_count, log_count, key_count, max_open, generation;
     int32_t parent_pid, mutex_kind, mutex_id;
     uint64_t nofile, thread_stack_bytes, seccomp_bpf, seccomp_count; /* the filter lies at the same address in both */
-    uint8_t is_privileged, has_route, has_mutex, may_scale_leaders, has_one_worker, has_job, is_runner, may_gain;
+    uint8_t is_privileged, has_route, has_mutex, may_scale_leaders, has_one_worker, has_job, has_tickets, is_runner, may_gain;
     char name[64];
 };
 
 struct letter {
     struct request request;
     uint32_t numbers[MAX_GROUPS + MAX_FDS];
-    uint8_t log_given[MAX_FDS];
+    uint8_t given[2 * MAX_FDS]; /* of logs, then of keys */
     int fds[MAX_FDS];
     uint32_t fd_count;
 };
@@ -48,6 +48,17 @@ static void
 add_fd(struct letter *letter, int fd)
 {
     letter->fds[letter->fd_count++] = fd;
+}
+
+/* Descriptors of which some are missing. */
+static void
+add_given(struct letter *letter, uint8_t *ret_given, const int *fds, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        ret_given[i] = fds[i] >= 0;
+        if (fds[i] >= 0)
+            add_fd(letter, fds[i]);
+    }
 }
 
 static void
@@ -61,7 +72,8 @@ write_request(struct letter *letter, const struct pc_drop *drop, const struct pc
         .thread_stack_bytes = options->thread_stack_bytes, .seccomp_bpf = (uintptr_t)drop->seccomp_bpf,
         .seccomp_count = drop->seccomp_count, .is_privileged = drop->is_privileged, .has_route = options->route_fd >= 0,
         .has_mutex = options->mutex_fd >= 0, .may_scale_leaders = options->may_scale_leaders,
-        .has_one_worker = options->has_one_worker, .has_job = options->job_fd >= 0,
+        .has_one_worker = options->has_one_worker, .has_job = options->job_fd >= 0, .key_count = options->key_count,
+        .has_tickets = options->ticket_fd >= 0,
     };
     memcpy(letter->request.name, options->name, sizeof letter->request.name);
     uint32_t *numbers = letter->numbers;
@@ -78,15 +90,14 @@ write_request(struct letter *letter, const struct pc_drop *drop, const struct pc
         add_fd(letter, options->mutex_fd);
     if (options->job_fd >= 0)
         add_fd(letter, options->job_fd);
+    if (options->ticket_fd >= 0)
+        add_fd(letter, options->ticket_fd);
     for (uint32_t i = 0; i < options->listener_count; i++)
         add_fd(letter, options->listener_fds[i]);
     for (uint32_t i = 0; i < options->inbox_count; i++)
         add_fd(letter, options->inbox_fds[i]);
-    for (uint32_t i = 0; i < options->log_count; i++) {
-        letter->log_given[i] = options->log_fds[i] >= 0;
-        if (letter->log_given[i])
-            add_fd(letter, options->log_fds[i]);
-    }
+    add_given(letter, letter->given, options->log_fds, options->log_count);
+    add_given(letter, letter->given + options->log_count, options->key_fds, options->key_count);
 }
 
 static ssize_t
@@ -96,7 +107,7 @@ send_letter(int fd, struct letter *letter)
     struct iovec parts[] = {
         {request, sizeof *request},
         {letter->numbers, (request->group_count + request->inbox_count) * sizeof *letter->numbers},
-        {letter->log_given, request->log_count},
+        {letter->given, request->log_count + request->key_count},
     };
     union { char bytes[CMSG_SPACE(sizeof(int) * MAX_FDS)]; struct cmsghdr align; } control = {0};
     struct msghdr message = {
@@ -132,7 +143,8 @@ exchange(int fd, struct letter *letter)
 int
 pc_nursery_spawn(int fd, const struct pc_drop *drop, const struct pc_child_options *options)
 {
-    if (9 + options->listener_count + options->inbox_count + options->log_count > MAX_FDS || drop->group_count > MAX_GROUPS)
+    if (10 + options->listener_count + options->inbox_count + options->log_count + options->key_count > MAX_FDS
+        || drop->group_count > MAX_GROUPS)
         return -PC_E_BAD;
     struct letter letter = {.fd_count = 0};
     write_request(&letter, drop, options);
@@ -165,7 +177,7 @@ static int
 receive_letter(int fd, struct letter *ret_letter)
 {
     union { char bytes[CMSG_SPACE(sizeof(int) * MAX_FDS)]; struct cmsghdr align; } control;
-    static char raw[sizeof(struct request) + sizeof ret_letter->numbers + sizeof ret_letter->log_given];
+    static char raw[sizeof(struct request) + sizeof ret_letter->numbers + sizeof ret_letter->given];
     struct iovec whole = {raw, sizeof raw};
     struct msghdr message = {
         .msg_iov = &whole, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes,
@@ -181,10 +193,10 @@ receive_letter(int fd, struct letter *ret_letter)
     memcpy(request, raw, sizeof *request);
     size_t numbers = ((size_t)request->group_count + request->inbox_count) * sizeof(uint32_t);
     if (request->group_count > MAX_GROUPS || request->inbox_count > MAX_FDS || request->log_count > MAX_FDS
-        || (size_t)len != sizeof *request + numbers + request->log_count)
+        || request->key_count > MAX_FDS || (size_t)len != sizeof *request + numbers + request->log_count + request->key_count)
         return 0;
     memcpy(ret_letter->numbers, raw + sizeof *request, numbers);
-    memcpy(ret_letter->log_given, raw + sizeof *request + numbers, request->log_count);
+    memcpy(ret_letter->given, raw + sizeof *request + numbers, request->log_count + request->key_count);
     ret_letter->fd_count = (uint32_t)((rights->cmsg_len - CMSG_LEN(0)) / sizeof(int));
     memcpy(ret_letter->fds, CMSG_DATA(rights), ret_letter->fd_count * sizeof(int));
     return 1;
@@ -212,12 +224,21 @@ be_runner(const struct letter *letter)
     pc_runner_become(&drop, &options);
 }
 
+/* Put what add_given took apart together again. Returns the place behind it. */
+static int
+take_given(const struct letter *letter, const uint8_t *given, uint32_t count, int next, int *ret_fds)
+{
+    for (uint32_t i = 0; i < count; i++)
+        ret_fds[i] = given[i] ? letter->fds[next++] : -1;
+    return next;
+}
+
 /* Behind the fork: put the arguments together again, with this process's numbers of the descriptors. NULL in a runner. */
 static struct pc_child *
 be_born(struct letter *letter)
 {
     const struct request *request = &letter->request;
-    int logs[MAX_FDS], next = 6;
+    int logs[MAX_FDS], keys[MAX_FDS], next = 6;
     if (dup2(letter->fds[0], STDERR_FILENO) < 0)
         pc_die(111, "standard error");
     if (request->is_runner) {
@@ -234,6 +255,7 @@ be_born(struct letter *letter)
     memcpy(options.name, request->name, sizeof options.name);
     options.mutex_fd = request->has_mutex ? letter->fds[next++] : -1;
     options.job_fd = request->has_job ? letter->fds[next++] : -1;
+    options.ticket_fd = request->has_tickets ? letter->fds[next++] : -1;
     options.listener_fds = letter->fds + next;
     options.listener_count = request->listener_count;
     next += (int)request->listener_count;
@@ -241,10 +263,12 @@ be_born(struct letter *letter)
     options.inbox_numbers = letter->numbers + request->group_count;
     options.inbox_count = request->inbox_count;
     next += (int)request->inbox_count;
-    for (uint32_t i = 0; i < request->log_count; i++)
-        logs[i] = letter->log_given[i] ? letter->fds[next++] : -1;
+    next = take_given(letter, letter->given, request->log_count, next, logs);
+    (void)take_given(letter, letter->given + request->log_count, request->key_count, next, keys); /* the last ones */
     options.log_fds = logs;
     options.log_count = request->log_count;
+    options.key_fds = keys;
+    options.key_count = request->key_count;
     struct pc_drop drop = make_drop(letter);
     return pc_spawn_become(&drop, &options);
 }

@@ -390,7 +390,11 @@ struct pc_pass {
 
 struct pc_log { uint32_t file; struct pc_slice format, env; };
 
-struct pc_cert { struct pc_slice pem; uint32_t key_number; /* index among the child's key descriptors */ };
+struct pc_cert {
+    struct pc_slice pem;
+    uint32_t key_number; /* index among the child's key descriptors */
+    struct pc_slice key_path; /* NUL behind it */
+};
 enum pc_verify { PC_VERIFY_NONE, PC_VERIFY_OPTIONAL, PC_VERIFY_REQUIRE, PC_VERIFY_NO_CA };
 
 /* How a host speaks TLS. A slice with base NULL is not set. */

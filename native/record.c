@@ -156,6 +156,7 @@ load_limits(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct p
 static const struct pc_tlv_row cert_rows[] = {
     {PC_T_CERT_PEM, .required = true, PC_TLV_AT(pc_cert, pem), .load = pc_tlv_str},
     {PC_T_KEY_NUMBER, .required = true, PC_TLV_AT(pc_cert, key_number), .load = pc_tlv_u32},
+    {PC_T_KEY_PATH, .required = true, PC_TLV_AT(pc_cert, key_path), .load = pc_tlv_path},
 };
 
 static int
@@ -168,7 +169,8 @@ load_cert(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct pc_
 static const struct pc_tlv_row tls_rows[] = {
     {PC_T_TLS_BROKEN, PC_TLV_AT(pc_tls_conf, broken), .load = pc_tlv_str},
     {PC_T_TLS_CERT, PC_TLV_MANY(pc_tls_conf, certs, cert_count, struct pc_cert), .load = load_cert},
-    {PC_T_TLS_PROTOCOLS, .required = true, PC_TLV_AT(pc_tls_conf, protocols), .high = PC_TLS_TLSV1_2 | PC_TLS_TLSV1_3, .load = pc_tlv_u32},
+    {PC_T_TLS_PROTOCOLS, .required = true, PC_TLV_AT(pc_tls_conf, protocols), .high = PC_TLS_TLSV1_2 | PC_TLS_TLSV1_3,
+     .load = pc_tlv_u32},
     {PC_T_TLS_CIPHERS, PC_TLV_AT(pc_tls_conf, ciphers), .load = pc_tlv_str},
     {PC_T_TLS_SUITES, PC_TLV_AT(pc_tls_conf, suites), .load = pc_tlv_str},
     {PC_T_TLS_SERVER_ORDER, PC_TLV_AT(pc_tls_conf, server_order), .load = pc_tlv_flag},
@@ -231,7 +233,8 @@ static const struct pc_tlv_row host_rows[] = {
     {PC_T_PROXY_PROTOCOL, PC_TLV_AT(pc_host, proxy_protocol), .load = pc_tlv_flag},
     {PC_T_FCGID_SERVICE, PC_TLV_MANY(pc_host, wrappers, wrapper_count, struct pc_pair), .load = pc_tlv_pair},
     {PC_T_TLS, PC_TLV_AT(pc_host, tls), .load = load_tls},
-    {PC_T_PROTOCOLS, PC_TLV_AT(pc_host, protocols), .high = PC_PROTOCOL_HTTP_1_1 | PC_PROTOCOL_H2 | PC_PROTOCOL_H2C, .load = load_protocols},
+    {PC_T_PROTOCOLS, PC_TLV_AT(pc_host, protocols), .high = PC_PROTOCOL_HTTP_1_1 | PC_PROTOCOL_H2 | PC_PROTOCOL_H2C,
+     .load = load_protocols},
 };
 
 /* Whether a handler of this name may lead to something else than the file: all but the two that say so. */

@@ -303,7 +303,8 @@ def _make_start(call: Call) -> Start:
         child_main=lambda _spec: child_main(), drop_privileges=lambda _spec: None, prepare=prepare, finish=native.end_nursery,
         restrict_compile=native.restrict_to_read_search if os.geteuid() == 0 else lambda: None,
         prepare_child=lambda spec: native.prepare_child(spec, seccomp), fork_child=native.fork_child,
-        fork_runner=lambda spec: native.fork_runner(spec, runner_seccomp), runner_main=runner_main)
+        fork_runner=lambda spec: native.fork_runner(spec, runner_seccomp), runner_main=runner_main,
+        rotate_tickets=native.rotate_tickets)
     request = compiling.Request(call.file, call.root, call.before, call.after, call.defines)
     return Start(request, compiling.compile_by_config, hooks, SERVER, is_foreground=call.is_foreground,
                  has_one_worker=call.has_one_worker, on_state=_make_notifier())

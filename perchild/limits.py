@@ -75,6 +75,8 @@ LIMITS: tuple[Limit, ...] = (
     Limit("KEPT_MS", 60000, "ms", "how long one is kept idle"),
     Limit("MAX_REPLY_HEAD_BYTES", 65536, "bytes", "head of a program's or back end's answer"),
     Limit("MAX_REPLY_FIELDS", 96, "count", "fields in it: what a response has room for"),
+    Limit("MAX_TICKET_KEYS", 4, "count", "session ticket keys that still open tickets: the newest seals, for TICKET_ROTATE_S"),
+    Limit("TICKET_ROTATE_S", 43200, "s", "a new ticket key twice a day, so that none opens tickets for longer than two days"),
     Limit("H2_STREAMS", 100, "count", "default of H2MaxSessionStreams (httpd); RFC 9113 6.5.2 asks for no less"),
     Limit("H2_WINDOW_BYTES", 65535, "bytes", "default of H2WindowSize (httpd): the protocol's own, RFC 9113 6.9.2"),
 )

@@ -101,11 +101,13 @@ def _make_options(spec: ChildSpec) -> tuple[Any, tuple[Any, ...]]:
     numbers = _ffi.new("uint32_t[]", list(spec.inbox_write_fds) or [0])
     inboxes = _ffi.new("int[]", list(spec.inbox_write_fds.values()) or [-1])
     logs = _ffi.new("int[]", list(spec.log_fds) or [-1])
+    keys = _ffi.new("int[]", list(spec.key_fds) or [-1])
     options.control_fd, options.inbox_fd, options.record_fd = spec.control_fd, spec.inbox_fd, spec.record_fd
     options.types_fd, options.page_fd, options.route_fd = spec.types_fd, spec.page_fd, spec.route_fd
     options.listener_fds, options.listener_count = listeners, len(spec.listener_fds)
     options.inbox_numbers, options.inbox_fds, options.inbox_count = numbers, inboxes, len(spec.inbox_write_fds)
     options.log_fds, options.log_count = logs, len(spec.log_fds)
+    options.key_fds, options.key_count, options.ticket_fd = keys, len(spec.key_fds), spec.ticket_fd
     options.max_open = max(16, spec.nofile - RESERVED_FDS - len(spec.descriptors()))
     options.mutex_kind = MUTEX_KINDS[spec.accept_mutex]
     options.mutex_fd, options.mutex_id, options.job_fd = spec.mutex_fd, spec.mutex_id, spec.job_fd
@@ -113,7 +115,7 @@ def _make_options(spec: ChildSpec) -> tuple[Any, tuple[Any, ...]]:
     options.thread_stack_bytes = spec.thread_stack_bytes
     options.has_one_worker, options.generation = spec.has_one_worker, spec.generation
     options.name = spec.name.encode()[:MAX_NAME_BYTES]
-    return options, (listeners, numbers, inboxes, logs)
+    return options, (listeners, numbers, inboxes, logs, keys)
 
 
 def fork_child(spec: ChildSpec) -> int:
@@ -328,6 +330,11 @@ def make_accept_semaphore(uid: int, gid: int) -> int:
 def remove_accept_semaphore(semaphore_id: int) -> None:
     """Remove it; NativeError if it is gone. Runs as: dispatcher."""
     _check(_lib.pc_acceptlock_remove_semaphore(semaphore_id), "AcceptMutex sysvsem")
+
+
+def rotate_tickets(before_fd: int, fd: int) -> None:
+    """Put a new key of session tickets, and the newer ones of before_fd (-1 = none), into an empty memfd. Runs as: dispatcher."""
+    _check(_lib.pc_tickets_rotate(before_fd, fd), "ticket keys")
 
 
 @dataclass(frozen=True, slots=True)

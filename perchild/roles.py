@@ -1,7 +1,8 @@
 """Who exists: one row for each kind of process, with everything the kernel can be asked about it.
 
 The boundary tests compare this table with /proc of live processes; docs/security.md is written from it.
-A child's row holds from READY on: record, types, page and route table come to it as descriptors too, are mapped, and closed.
+A child's row holds from READY on: record, types, page, route table, TLS keys and ticket keys come to it as descriptors too, are
+mapped or read, and closed. The dispatcher has a TLS key open for the moment of a fork.
 Runs as: any role (pure).
 """
 
@@ -35,6 +36,7 @@ RECORD = "record"
 TYPES = "types"
 PAGE = "page"
 ROUTE = "route table"
+TICKETS = "ticket keys"
 LISTENER = "listener"
 MUTEX = "accept mutex"
 LOG = "log"
@@ -134,6 +136,7 @@ ROLES: tuple[Role, ...] = (
              Fds(PAGE, 0, None, "one for each child; passed on to perchildctl, never read"),
              Fds(ROUTE, 1, 1, "for new children"),
              Fds(TYPES, 1, 1, "for new children"),
+             Fds(TICKETS, 0, None, "one for each identity with TLS: they outlive its children; never read"),
              Fds(PLAN, 0, 2, "plan and text of a compile in progress"),
              Fds(RECORDS, 1, 1, "records are opened at the fork"),
              Fds(MUTEX, 0, 1, "AcceptMutex pthread"),

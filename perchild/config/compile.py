@@ -326,7 +326,7 @@ def _make_identity(work: Work, group: Group, numbers: Numbers, shared: bytes, gi
     return Identity(group.number, person.name, person.uid, person.gid, person.groups, group.kind, group.children, name, digest,
                     len(group.hosts), threads.start, threads.min_spare, threads.max_spare, threads.most, server["max_connections"],
                     idle_s, tuple(group.logs), _make_runner(work, group, records),
-                    group.programs.may_gain)
+                    new_privs=group.programs.may_gain)
 
 
 def _make_runner(work: Work, group: Group, records: dict[str, bytes]) -> str:

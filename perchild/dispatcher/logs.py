@@ -25,7 +25,9 @@ class UnsafePathError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class Rule:
+    """Whose directories are safe: root's that nobody else can write to, tenants' groups included; also sticky ones, if it says so."""
+
     tenant_gids: frozenset[int]
     may_be_sticky: bool
 
@@ -46,7 +48,7 @@ def open_log(path: str, tenant_gids: frozenset[int] = frozenset(), *, may_be_sti
     """
     if path in _STANDARD:
         return os.dup(_STANDARD[path])
-    directory_fd, name = _walk(path, _Rule(tenant_gids, may_be_sticky))
+    directory_fd, name = walk_as_root(path, Rule(tenant_gids, may_be_sticky))
     try:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
         fd = os.open(name, flags, LOG_MODE, dir_fd=directory_fd)
@@ -74,8 +76,12 @@ def _open_or_leave(path: str, tenant_gids: frozenset[int]) -> int:
         return -1
 
 
-def _walk(path: str, rule: _Rule) -> tuple[int, str]:
-    """Return the directory of `path`, opened, and the last component; symbolic links are followed where root made them."""
+def walk_as_root(path: str, rule: Rule) -> tuple[int, str]:
+    """Return the directory of `path`, opened, and the last component; symbolic links are followed where root made them.
+
+    Raises:
+        UnsafePathError, OSError: as open_log.
+    """
     pending = path.split("/")
     current = _enter_root(rule)
     links = 0
@@ -109,15 +115,15 @@ def _walk(path: str, rule: _Rule) -> tuple[int, str]:
         raise
 
 
-def _enter_root(rule: _Rule) -> int:
+def _enter_root(rule: Rule) -> int:
     return _checked(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), rule)
 
 
-def _enter(parent_fd: int, name: str, rule: _Rule) -> int:
+def _enter(parent_fd: int, name: str, rule: Rule) -> int:
     return _checked(os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd), rule)
 
 
-def _checked(fd: int, rule: _Rule) -> int:
+def _checked(fd: int, rule: Rule) -> int:
     state = os.fstat(fd)
     is_open = state.st_mode & stat.S_IWOTH or (state.st_mode & stat.S_IWGRP and state.st_gid in rule.tenant_gids)
     is_held = rule.may_be_sticky and state.st_mode & stat.S_ISVTX

@@ -46,7 +46,7 @@ def sign_identity(plan: Plan, identity: Identity) -> tuple[object, ...]:
     runner's file what programs are told.
     """
     accepting = is_accepting(plan, identity)
-    return (identity.uid, identity.gid, identity.groups, identity.kind, identity.digest, identity.runner, accepting,
+    return (identity.uid, identity.gid, identity.groups, identity.kind, identity.digest, identity.runner, identity.keys, accepting,
             plan.accept_scope, plan.types_digest, plan.thread_stack_bytes,
             (plan.accept_mutex, plan.lock_file) if identity.kind == UNASSIGNED else None,
             plan.listeners if accepting else None)
@@ -105,6 +105,7 @@ def check_room(server: Server, plan: Plan) -> None:
     fresh = [one for one in plan.identities if one.number not in server.members]
     fresh_boxes = [one for one in fresh if one.runner]
     wanted = INBOX_FDS * len(fresh) + (INBOX_FDS + 1) * len(fresh_boxes)
+    wanted += sum(1 for one in plan.identities if one.keys and (one.number not in server.members or server.members[one.number].ticket_fd < 0))
     wanted += CHILD_FDS * sum(one.children for one in plan.identities if one.kind == FIXED)
     used = len(os.listdir("/proc/self/fd"))
     if used + wanted + SPARE_FDS > server.nofile:

@@ -16,7 +16,7 @@ import stat
 import traceback
 from typing import NoReturn
 
-from perchild.dispatcher import logs, nursery, signals
+from perchild.dispatcher import logs, nursery, signals, tls
 from perchild.dispatcher.errors import RecordError
 from perchild.dispatcher.state import Child, Hooks, Member, Server
 from perchild.wire.child import ChildSpec, ForkLostError
@@ -100,6 +100,9 @@ def _start_child(server: Server, member: Member) -> Child:
         log_fds = logs.open_logs([log.path for log in member.identity.logs], tenant_gids(server.plan),
                                  is_privileged=server.is_privileged)
         spec.log_fds = tuple(_keep(for_child, fd) for fd in log_fds)
+        gids = tenant_gids(server.plan)
+        spec.key_fds = tuple(_keep(for_child, tls.open_key(path, gids, is_privileged=server.is_privileged))
+                             for path in member.identity.keys)
         spec.mutex_fd = _open_mutex(server, member, for_child)
         server.hooks.prepare_child(spec)
         pid = _fork_into(server, spec)
@@ -134,6 +137,7 @@ def make_spec(server: Server, member: Member, *, accepts: bool) -> ChildSpec:
         inbox_fd=member.inbox.read_fd, record_fd=-1, types_fd=server.types_fd, page_fd=-1,
         route_fd=server.route_fd if may_send_to_all else -1,
         listener_fds=server.listeners.descriptors() if accepts else (), inbox_write_fds=writes,
+        ticket_fd=tls.have_tickets(server, member),
         job_fd=member.programs.box.write_fd if member.programs else -1,
         mutex_id=server.mutex_id if identity.kind == UNASSIGNED else -1, has_one_worker=server.has_one_worker,
         thread_stack_bytes=plan.thread_stack_bytes)

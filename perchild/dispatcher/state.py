@@ -124,6 +124,8 @@ class Member:
     children: dict[int, Child] = field(default_factory=dict)
     removed_s: float | None = None  # when a reload took it out of the plan
     programs: Programs | None = None  # None: it executes nothing
+    ticket_fd: int = -1  # its keys of session tickets, ours; -1 = none yet
+    ticket_s: float = 0.0  # when the newest was made
     is_crowded: bool = False  # its inbox was not empty at the last look
 
     def live(self) -> list[Child]:
@@ -151,6 +153,7 @@ class Hooks:
     renew_nursery: Callable[[], None] | None = None  # starts another; None = there never is one
     fork_child: Callable[[ChildSpec], int] | None = None  # forks and drops in one call, instead of fork and drop_privileges
     fork_runner: Callable[[RunnerSpec], int] | None = None  # forks and drops; None: no program is executed
+    rotate_tickets: Callable[[int, int], None] = lambda _before, _fd: None  # native.rotate_tickets
     runner_main: Callable[[], object] = lambda: None  # in the runner; does not return
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import signal
 from functools import partial
 
-from perchild.dispatcher import inbox, nursery
+from perchild.dispatcher import inbox, nursery, tls
 from perchild.dispatcher.children import (
     MAX_ENDING,
     add_child,
@@ -23,6 +23,7 @@ from perchild.dispatcher.children import (
     on_ending,
     on_exit,
     on_ready,
+    post,
     replace_dead,
 )
 from perchild.dispatcher.loop import HANGUP, READ
@@ -30,6 +31,7 @@ from perchild.dispatcher.runners import drop_programs, look_at_runners
 from perchild.dispatcher.signals import STOP, Escalation, Step
 from perchild.dispatcher.state import Child, Member, Phase, Reclaim, Server
 from perchild.mpm.policy import Counts
+from perchild.wire.control import MSG_TICKETS, Message
 from perchild.wire.plan import FIXED, ON_DEMAND, UNASSIGNED
 
 TICK_S = 1.0
@@ -164,10 +166,18 @@ def look_around(server: Server) -> None:
     nursery.reap_unknown(server)
     nursery.renew_nursery(server)
     look_at_runners(server)
+    rotate_tickets(server)
     if not server.stopping:
         scale_unassigned(server)
         relieve_crowded(server)
     retire_removed(server)
+
+
+def rotate_tickets(server: Server) -> None:
+    """Renew ticket keys that are old, and send them to their identities' children."""
+    for member in tls.renew_old_tickets(server):
+        for child in member.children.values():
+            post(server, child, Message(MSG_TICKETS, fds=(member.ticket_fd,)))
 
 
 def revive_listeners(server: Server) -> None:
@@ -251,6 +261,7 @@ def drop_member(server: Server, member: Member) -> None:
     """Forget an identity that has no children any more."""
     server.loop.forget(member.inbox.read_fd)
     inbox.close_inbox(member.inbox)
+    tls.forget_tickets(member)
     server.retries.pop(member.identity.number, None)
     del server.members[member.identity.number]
 

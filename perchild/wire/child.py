@@ -40,10 +40,12 @@ class ChildSpec:
     route_fd: int = -1  # the server's route table; -1 unless it accepts
     mutex_fd: int = -1  # file of AcceptMutex flock/fcntl, or memfd of pthread
     job_fd: int = -1  # write end of its identity's job box (native/job.c); -1 = the identity has no runner
+    ticket_fd: int = -1  # memfd: its identity's keys of session tickets (native/tickets.c); -1 = none
     mutex_id: int = -1  # System V semaphore of sysvsem
     listener_fds: tuple[int, ...] = ()  # empty unless it accepts
     inbox_write_fds: dict[int, int] = field(default_factory=dict)  # identity number -> write end, of those it may send to
     log_fds: tuple[int, ...] = ()  # one for each LogFile of its identity; -1 = the child opens it itself
+    key_fds: tuple[int, ...] = ()  # one for each of its identity's keys; -1 = the child opens it itself
     has_one_worker: bool = False  # -X
     thread_stack_bytes: int = 0
     prepared: object = None  # what native.prepare_child made of all this before the fork
@@ -51,8 +53,8 @@ class ChildSpec:
     def descriptors(self) -> tuple[int, ...]:
         """Return every descriptor of the child besides 0, 1 and 2: what the drop keeps open."""
         single = (self.control_fd, self.inbox_fd, self.record_fd, self.types_fd, self.page_fd, self.route_fd, self.mutex_fd,
-                  self.job_fd)
-        every = (*single, *self.listener_fds, *self.inbox_write_fds.values(), *self.log_fds)
+                  self.job_fd, self.ticket_fd)
+        every = (*single, *self.listener_fds, *self.inbox_write_fds.values(), *self.log_fds, *self.key_fds)
         return tuple(sorted({fd for fd in every if fd >= 0}))
 
 

@@ -20,6 +20,7 @@ MSG_ROUTE = 2  # dispatcher -> child: one descriptor, the new route table; numbe
 MSG_INBOX = 4  # dispatcher -> child: one descriptor, the write end of identity `number`'s inbox; none = forget it
 MSG_REOPEN = 6  # dispatcher -> child: descriptors of the log files it opens for this child, in LOG_FILE order; small = last part
 MSG_DRAIN = 8  # dispatcher -> child: let go of listeners and inbox, finish what is there, end
+MSG_TICKETS = 10  # dispatcher -> child: one descriptor, its identity's new keys of session tickets
 
 FORMAT = struct.Struct("<BBHI")
 MAX_FDS = 64  # in one message

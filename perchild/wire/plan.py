@@ -67,6 +67,7 @@ class Identity:
     idle_timeout_s: int  # ON_DEMAND only
     logs: tuple[LogFile, ...] = ()
     runner: str = ""
+    keys: tuple[str, ...] = ()  # absolute paths of its hosts' TLS keys, by KEY_NUMBER; not empty: it has session tickets
     new_privs: bool = False  # its programs go without no_new_privs (NoNewPrivileges Off); the runner's file says the same
 
 
@@ -162,5 +163,6 @@ def decode_plan(raw: bytes) -> Plan:
 
 def _decode_identity(tree: dict[str, object]) -> Identity:
     tree["groups"] = tuple(tree["groups"])  # type: ignore[arg-type]
+    tree["keys"] = tuple(tree["keys"])  # type: ignore[arg-type]
     tree["logs"] = tuple(LogFile(**one) for one in tree["logs"])  # type: ignore[attr-defined]
     return Identity(**tree)  # type: ignore[arg-type]

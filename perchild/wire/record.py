@@ -160,6 +160,7 @@ TAGS: tuple[Tag, ...] = (
     Tag(211, "TLS_CERT", BOX, True, "a certificate: at most one of each kind of key"),
     Tag(212, "CERT_PEM", STR, False, "PEM: the leaf, then its chain"),
     Tag(213, "KEY_NUMBER", U32, False, "index of its key among the descriptors that the child is given"),
+    Tag(225, "KEY_PATH", STR, False, "absolute path of it: the child opens what the dispatcher did not"),
     Tag(214, "TLS_PROTOCOLS", U32, False, "SSLProtocol (TLS_PROTOCOL_BITS), at least one"),
     Tag(215, "TLS_CIPHERS", STR, False, "SSLCipherSuite for TLS 1.2, as OpenSSL writes it; absent: as built in"),
     Tag(216, "TLS_SUITES", STR, False, "SSLCipherSuite TLSv1.3; absent: OpenSSL's"),

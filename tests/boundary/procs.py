@@ -96,7 +96,7 @@ _ANONYMOUS = {
     "/dev/null": roles.NULL, "anon_inode:[eventpoll]": roles.EPOLL, "anon_inode:[eventfd]": roles.EVENTFD,
     "anon_inode:[signalfd]": roles.SIGNALFD, "anon_inode:[pidfd]": roles.PIDFD,
     "/memfd:perchild-page (deleted)": roles.PAGE, "/memfd:perchild-routes (deleted)": roles.ROUTE,
-    "/memfd:perchild-types (deleted)": roles.TYPES, "/memfd:perchild-plan (deleted)": roles.PLAN,
+    "/memfd:perchild-types (deleted)": roles.TYPES, "/memfd:perchild-tickets (deleted)": roles.TICKETS, "/memfd:perchild-plan (deleted)": roles.PLAN,
     "/memfd:perchild-text (deleted)": roles.PLAN, "/memfd:perchild-environ (deleted)": roles.ENVIRON,
 }
 

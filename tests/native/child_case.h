@@ -309,7 +309,7 @@ child_new(struct child_case *one, const struct child_plan *plan)
         .listener_fds = &plan->listener_fd, .listener_count = plan->listener_fd >= 0 ? 1 : 0,
         .inbox_numbers = numbers, .inbox_fds = inboxes, .inbox_count = 2,
         .log_fds = logs, .log_count = 2, .max_open = 4096, .mutex_fd = -1, .mutex_id = -1,
-        .job_fd = plan->has_programs ? plan->job_fd : -1, .may_scale_leaders = true,
+        .job_fd = plan->has_programs ? plan->job_fd : -1, .ticket_fd = -1, .may_scale_leaders = true,
     };
     if (pc_child_new(&options, &one->child, &why) != 0) {
         fprintf(stderr, "pc_child_new: %s\n", why);

@@ -445,6 +445,7 @@ put_cert(struct case_bytes *to, const char *pem, uint32_t key)
 
     case_text(&cert, PC_T_CERT_PEM, pem);
     CASE_U32S(&cert, PC_T_KEY_NUMBER, key);
+    case_text(&cert, PC_T_KEY_PATH, "/etc/ssl/key.pem");
     case_box(to, PC_T_TLS_CERT, &cert);
 }
 
