@@ -39,6 +39,7 @@
 #define PC_MAX_INTERNAL_REDIRECTS 10 /* count: LimitInternalRecursion (httpd) */
 #define PC_DOCROOT_RECHECK_MS 1000 /* ms: a document root replaced by rename is noticed within this time */
 #define PC_MAX_LISTENERS 256 /* count: Listen directives */
+#define PC_MAX_STORED_FDS 1024 /* count: descriptors that the service manager keeps (FileDescriptorStoreMax=): it compares each new one with all */
 #define PC_MAX_CONNECTIONS 65536 /* count: connections of one child */
 #define PC_MAX_RECORD_BYTES 67108864 /* bytes: one identity's record */
 #define PC_MAX_CANCELS 256 /* count: programs to be ended that a child remembers while the job box is full */

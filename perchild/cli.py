@@ -12,7 +12,6 @@ import gc
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
@@ -307,22 +306,7 @@ def _make_start(call: Call) -> Start:
         rotate_tickets=native.rotate_tickets)
     request = compiling.Request(call.file, call.root, call.before, call.after, call.defines)
     return Start(request, compiling.compile_by_config, hooks, SERVER, is_foreground=call.is_foreground,
-                 has_one_worker=call.has_one_worker, on_state=_make_notifier())
-
-
-def _make_notifier() -> Callable[[str], None]:
-    """Return what tells the service manager, if there is one (sd_notify(3))."""
-    if "NOTIFY_SOCKET" not in os.environ:
-        return lambda _state: None
-    import sdnotify  # noqa: PLC0415 - only where it is used
-
-    notifier = sdnotify.SystemdNotifier()
-
-    def notify(state: str) -> None:
-        clock = f"\nMONOTONIC_USEC={time.monotonic_ns() // 1000}" if state == "RELOADING" else ""
-        notifier.notify(f"{state}=1\nMAINPID={os.getpid()}{clock}")
-
-    return notify
+                 has_one_worker=call.has_one_worker)
 
 
 def start_server(call: Call) -> int:
@@ -331,7 +315,10 @@ def start_server(call: Call) -> int:
         fd = os.open(call.error_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         os.dup2(fd, 2)
         os.close(fd)
-    start = _make_start(call)
+    from perchild.dispatcher.service import Service  # noqa: PLC0415
+
+    service = Service.take(os.environ)  # before anything else opens descriptors or looks at the environment
+    start = replace(_make_start(call), service=service)
     if call.is_foreground:
         return _serve(start)
     up_read, up_write = os.pipe()

@@ -18,7 +18,7 @@ from functools import cache
 
 # Programs are found by PATH, messages and times are in LANG, LC_* and TZ; sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3);
 # how the interpreter and the loader find their parts, and how sanitizers report, must stay as it was.
-KEPT = re.compile(r"PATH|LANG|LANGUAGE|LC_\w+|TZ|NOTIFY_SOCKET|LISTEN_(PID|FDS|FDNAMES)|WATCHDOG_(PID|USEC)|PYTHON\w+|"
+KEPT = re.compile(r"PATH|LANG|LANGUAGE|LC_\w+|TZ|NOTIFY_SOCKET|LISTEN_(PID|FDS|FDNAMES)|FDSTORE|WATCHDOG_(PID|USEC)|PYTHON\w+|"
                   r"LD_LIBRARY_PATH|LD_PRELOAD|\w+SAN_OPTIONS")
 FD_NAME = "PERCHILDD_ENVIRON_FD"
 MEMFD_NAME = "perchild-environ"

@@ -59,6 +59,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("MAX_INTERNAL_REDIRECTS", 10, "count", "LimitInternalRecursion (httpd)"),
     Limit("DOCROOT_RECHECK_MS", 1000, "ms", "a document root replaced by rename is noticed within this time"),
     Limit("MAX_LISTENERS", 256, "count", "Listen directives"),
+    Limit("MAX_STORED_FDS", 1024, "count", "descriptors that the service manager keeps (FileDescriptorStoreMax=): it compares each new one with all"),
     Limit("MAX_CONNECTIONS", 65536, "count", "connections of one child"),
     Limit("MAX_RECORD_BYTES", 67108864, "bytes", "one identity's record"),
     Limit("MAX_CANCELS", 256, "count", "programs to be ended that a child remembers while the job box is full"),

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perchild.dispatcher.errors import BindError
+from perchild.dispatcher.service import Service
 from perchild.wire.plan import Listener
 
 IPV6 = 6
@@ -41,19 +42,25 @@ def format_address(listener: Listener) -> str:
     return f"{address}:{listener.port}"
 
 
-def bind_listener(listener: Listener) -> Bound:
-    """Bind and listen.
+def bind_listener(listener: Listener, service: Service | None = None) -> Bound:
+    """Bind and listen; a socket of this address that the service manager passed is taken instead of a new one.
 
     Raises:
         BindError: AH00072 with the address, the reason and what to do.
     """
-    sock = socket.socket(_FAMILIES[listener.family], socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock = None
     try:
-        _set_options(sock, listener)
-        sock.bind((listener.address, listener.port))
+        sock = service.take_listener(key_of(listener)) if service else None
+        is_given = sock is not None
+        sock = sock or socket.socket(_FAMILIES[listener.family], socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        sock.setblocking(False)
+        _set_options(sock, listener, is_bound=is_given)
+        if not is_given:
+            sock.bind((listener.address, listener.port))
         _listen(sock, listener)
     except OSError as error:
-        sock.close()
+        if sock is not None:
+            sock.close()
         raise BindError("AH00072", _explain(listener, error)) from error
     return Bound(listener, sock)
 
@@ -65,13 +72,13 @@ def _listen(sock: socket.socket, listener: Listener) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
 
 
-def _set_options(sock: socket.socket, listener: Listener) -> None:
+def _set_options(sock: socket.socket, listener: Listener, *, is_bound: bool) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # Accepted sockets inherit both: no call of their own per connection, and none is accepted before its first bytes are
     # there to be looked at (httpd's AcceptFilter http data; a silent client is accepted after a second all the same).
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
-    if listener.family == IPV6:
+    if listener.family == IPV6 and not is_bound:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if listener.send_buffer_bytes:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, listener.send_buffer_bytes)
@@ -89,14 +96,16 @@ _REMEDIES = {
 def _explain(listener: Listener, error: OSError) -> str:
     remedy = _REMEDIES.get(error.errno or 0, "")
     return (f"make_sock: could not bind to address {format_address(listener)} ({listener.source}): "
-            f"({error.errno}){os.strerror(error.errno or 0)}{': ' + remedy if remedy else ''}")
+            f"{f'({error.errno}){os.strerror(error.errno)}' if error.errno else error}{': ' + remedy if remedy else ''}")
 
 
 class Listeners:
     """The listening sockets in force, in the plan's order."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: Service | None = None) -> None:
+        """Listen to nothing yet. service: who keeps the sockets over restarts."""
         self._bound: dict[Key, Bound] = {}
+        self._service = service or Service()
 
     def prepare(self, wanted: Sequence[Listener]) -> dict[Key, Bound]:
         """Bind what is not bound yet; nothing is changed.
@@ -112,7 +121,7 @@ class Listeners:
             for listener in wanted:
                 known = self._bound.get(key_of(listener))
                 if known is None:
-                    fresh.append(bind_listener(listener))
+                    fresh.append(bind_listener(listener, self._service))
                 ready[key_of(listener)] = Bound(listener, known.sock if known else fresh[-1].sock)
         except BindError:
             for bound in fresh:
@@ -130,8 +139,10 @@ class Listeners:
         """Take what prepare() returned; sockets that are no longer wanted are closed."""
         for key, bound in self._bound.items():
             if key not in ready:
+                self._service.forget_listener(key)
                 bound.sock.close()
         for key, bound in ready.items():
+            self._service.keep_listener(key, bound.sock)
             if key in self._bound and self._bound[key].listener.backlog != bound.listener.backlog:
                 _listen(bound.sock, bound.listener)
         self._bound = dict(ready)
@@ -149,8 +160,10 @@ class Listeners:
         return tuple(format_address(bound.listener) for bound in self._bound.values() if _revive_one(bound))
 
     def close(self) -> None:
-        """Close all of them."""
-        self.adopt({})
+        """Close all of them; those that the service manager keeps go on, and connections wait in them for the next start."""
+        for bound in self._bound.values():
+            bound.sock.close()
+        self._bound = {}
 
 
 def _revive_one(bound: Bound) -> bool:

@@ -174,10 +174,13 @@ def _take_tables(server: Server, outcome: Outcome) -> None:
 
 
 def make_member(server: Server, identity: Identity) -> Member:
-    """Take an identity into the server: an inbox, no children yet."""
-    member = Member(identity, inbox.make_inbox(), sign_identity(server.plan, identity))
+    """Take an identity into the server: an inbox (that of the run before, if it was kept), no children yet."""
+    key = identity_key(identity.uid, identity.gid, identity.groups)
+    box = server.service.take_inbox(key) or inbox.make_inbox()
+    server.service.keep_inbox(key, box)
+    member = Member(identity, box, sign_identity(server.plan, identity))
     server.members[identity.number] = member
-    server.numbers[identity_key(identity.uid, identity.gid, identity.groups)] = identity.number
+    server.numbers[key] = identity.number
     make_programs(member)
     settle_runner(server, member)
     return member

@@ -11,15 +11,17 @@ import os
 import select
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from perchild.dispatcher import acceptlock, answer, logs, nursery, pidfile, reload, stop, supervise
 from perchild.dispatcher.children import drain_child
+from perchild.dispatcher.compile import LIMIT_S as COMPILE_LIMIT_S
 from perchild.dispatcher.compile import Compiler, Job, Outcome, Request, finish_job, kill_job, start_job
 from perchild.dispatcher.errors import AlreadyRunningError, ConfigError, DispatcherError, LogError
 from perchild.dispatcher.events import Events
 from perchild.dispatcher.listen import Listeners
 from perchild.dispatcher.loop import READ, Loop
+from perchild.dispatcher.service import Service
 from perchild.dispatcher.signals import GRACEFUL, GRACEFUL_STOP, RESTART, STOP, SignalQueue
 from perchild.dispatcher.spawn import tenant_gids
 from perchild.dispatcher.state import Hooks, Server
@@ -28,6 +30,8 @@ from perchild.mpm import MPMS
 from perchild.wire.plan import Plan
 
 EXHAUSTED_PAUSE_S = 0.1
+STOP_MORE_S = 10.0  # asked for each second of a graceful stop that has a limit of its own
+MAX_REASON = 300  # characters of why a reload was refused, in the status line
 READ_LOOK_S = 0.002  # between looks whether children have read the new route table
 Done = Callable[[bool, str], None]
 
@@ -44,7 +48,7 @@ class Start:
     has_one_worker: bool = False
     keeps_stderr: bool = False  # -X, and tests: the error log stays where stderr is
     on_up: Callable[[], None] = lambda: None  # once, when the first unassigned child is ready
-    on_state: Callable[[str], None] = lambda _state: None  # "READY", "RELOADING", "STOPPING" for the service manager
+    service: Service = field(default_factory=Service)  # the service manager
 
 
 class Dispatcher:
@@ -58,6 +62,7 @@ class Dispatcher:
         self._job_kind = ""
         self._job_done: list[Done] = []
         self._reopen_replies: list[answer.Reply] = []
+        self._refused = ""  # why the last reload was
         self._queued: list[tuple[str, Done]] = []  # reloads asked for while one is in progress
         self._next_look_s = server.sys.now_s() + supervise.TICK_S
         server.on_ready = self._on_up
@@ -77,6 +82,7 @@ class Dispatcher:
         supervise.start_all(server)
         while server.exit_code is None:
             try:
+                server.service.feed_watchdog(server.sys.now_s())
                 server.loop.run_once(max(0.0, self._next_deadline_s() - server.sys.now_s()))
                 self._do_due()
             except OSError as error:  # out of descriptors, memory or processes: what could not be done is done later
@@ -89,6 +95,7 @@ class Dispatcher:
         if server.reopening:
             return 0.0
         deadlines = [self._next_look_s, *(one.escalation.deadline_s() for one in server.reclaims)]
+        deadlines += [server.service.next_feed_s if server.service.watchdog_s else None]
         deadlines += [self._job.deadline_s if self._job else None]
         deadlines += [server.transition.deadline_s if server.transition else None, server.stop_deadline_s]
         if server.transition is not None and server.transition.is_draining:
@@ -108,6 +115,7 @@ class Dispatcher:
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + supervise.TICK_S
             supervise.look_around(server)
+            self._report()
         if server.has_failed:
             stop.begin_stop(server)
         if server.stopping:
@@ -115,6 +123,14 @@ class Dispatcher:
         elif self._queued and self._job is None and server.transition is None:
             kind, done = self._queued.pop(0)
             self.ask_reload(kind, done)
+
+    def _report(self) -> None:
+        """Once a second: tell the service manager how things are, and that a stop with a limit of its own takes that long."""
+        server = self.server
+        if not server.stopping:
+            server.service.say_status(describe(server, self._refused))
+        elif server.stop_deadline_s is not None:
+            server.service.extend(STOP_MORE_S)
 
     def _go_on_reopening(self) -> None:
         reload.advance_reopening(self.server)
@@ -125,7 +141,8 @@ class Dispatcher:
 
     def _on_up(self) -> None:
         self.start.on_up()
-        self.start.on_state("READY")
+        self.server.service.say_status(describe(self.server, ""))
+        self.server.service.say_ready()
 
     # ------------------------------------------------------------ signals and requests
 
@@ -139,7 +156,7 @@ class Dispatcher:
                 self.ask_reload(action, lambda _ok, _text: None)
 
     def _stop(self, action: str) -> None:
-        self.start.on_state("STOPPING")
+        self.server.service.say_stopping()
         {STOP: stop.begin_stop, GRACEFUL_STOP: stop.begin_graceful_stop}[action](self.server)
 
     def _answer_stop(self, _server: Server, request: dict[str, object], reply: answer.Reply) -> None:
@@ -175,7 +192,8 @@ class Dispatcher:
         if self._job is not None or server.transition is not None:
             self._queued.append((kind, done))
             return
-        self.start.on_state("RELOADING")
+        server.service.say_reloading()
+        server.service.extend(COMPILE_LIMIT_S + reload.READY_LIMIT_S)
         request = replace(self.start.request, generation=server.generation + 1)
         self._job = start_job(server.sys, request, _tenants(server), self.start.compiler, server.hooks.restrict_compile)
         self._job_kind, self._job_done = kind, [done]
@@ -202,7 +220,10 @@ class Dispatcher:
         server = self.server
         if is_done:
             server.events.say("notice", server.mpm.configured_code, _configured(self.start))
-        self.start.on_state("READY")
+        self._refused = "" if is_done else " ".join(text.split())[:MAX_REASON]
+        if not server.stopping:
+            server.service.say_status(describe(server, self._refused))
+            server.service.say_ready()
         gc.collect()
         gc.freeze()
         for done in self._job_done:
@@ -225,6 +246,16 @@ class Dispatcher:
         self.control.close()
         self.signals.close()
         self.server.listeners.close()
+
+
+def describe(server: Server, refused: str) -> str:
+    """Return the line that `systemctl status` shows. refused: why the last reload was, "" = it was not."""
+    held_back = sum(1 for number in server.retries if number in server.members)
+    facts = [f"{server.plan.host_count} hosts of {len(server.members)} users", f"{len(server.children)} processes",
+             f"generation {server.generation}"]
+    facts += [f"{held_back} users held back"] if held_back else []
+    facts += [f"the last reload was refused: {refused}"] if refused else []
+    return "serving " + ", ".join(facts)
 
 
 _CAUGHT = {
@@ -264,6 +295,7 @@ def run_server(start: Start, sys: Sys | None = None) -> int:
     """
     sys = sys or Sys()
     start.hooks.prepare()
+    start.service.extend(COMPILE_LIMIT_S + supervise.START_LIMIT_S)
     outcome = compile_now(sys, start.request, start)
     server = _make_server(sys, start, outcome)
     try:
@@ -280,9 +312,12 @@ def run_server(start: Start, sys: Sys | None = None) -> int:
         for identity in server.plan.identities:
             reload.make_member(server, identity)
         reload.sweep_records(server)
+        strange = start.service.discard_given()
         _enter_service(start, server, is_unclean=is_unclean)
         dispatcher = Dispatcher(start, server)
         dispatcher.signals.install()
+        for name in strange:
+            server.events.say("warn", "", f"the service manager passed {name or 'a socket'}, which no Listen directive names: closed")
         return dispatcher.run()
     finally:
         if dispatcher is not None:
@@ -312,8 +347,8 @@ def _make_server(sys: Sys, start: Start, outcome: Outcome) -> Server:
         raise ConfigError("", outcome.text)
     events = Events(f"mpm_{plan.mpm}", plan.error_log_level, is_json=plan.error_log_json)
     records_fd = os.open(f"{plan.run_dir}/records", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    return Server(plan=plan, mpm=MPMS[plan.mpm], sys=sys, events=events, loop=Loop(), hooks=start.hooks,
-                  listeners=Listeners(), route_fd=outcome.route_fd, types_fd=outcome.types_fd, records_fd=records_fd,
+    return Server(plan=plan, mpm=MPMS[plan.mpm], sys=sys, events=events, loop=Loop(), hooks=start.hooks, service=start.service,
+                  listeners=Listeners(start.service), route_fd=outcome.route_fd, types_fd=outcome.types_fd, records_fd=records_fd,
                   nofile=sys.raise_nofile(), is_privileged=sys.is_root(), has_one_worker=start.has_one_worker,
                   started_s=sys.now_s())
 

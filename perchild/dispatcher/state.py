@@ -19,6 +19,7 @@ from perchild.dispatcher.events import Events
 from perchild.dispatcher.inbox import Inbox
 from perchild.dispatcher.listen import Listeners
 from perchild.dispatcher.loop import Loop
+from perchild.dispatcher.service import Service
 from perchild.dispatcher.signals import Escalation
 from perchild.dispatcher.system import Sys
 from perchild.mpm.policy import Mpm, Rate
@@ -193,6 +194,7 @@ class Server:
     records_fd: int
     nofile: int
     is_privileged: bool
+    service: Service = field(default_factory=Service)
     has_one_worker: bool = False
     generation: int = 1
     started_s: float = 0.0

@@ -26,6 +26,7 @@ from perchild.dispatcher.children import (
     post,
     replace_dead,
 )
+from perchild.dispatcher.compile import identity_key
 from perchild.dispatcher.loop import HANGUP, READ
 from perchild.dispatcher.runners import drop_programs, look_at_runners
 from perchild.dispatcher.signals import STOP, Escalation, Step
@@ -122,10 +123,17 @@ def repair_inbox(server: Server, member: Member) -> None:
                       identity=member.identity.number)
     old, member.inbox = member.inbox, inbox.make_inbox()
     inbox.close_inbox(old)
+    server.service.forget_inbox(_key_of(member))
+    server.service.keep_inbox(_key_of(member), member.inbox)
     announce_inbox(server, member)
     for child in list(member.children.values()):
         drain_child(server, child)
     settle(server, member)
+
+
+def _key_of(member: Member) -> str:
+    """Return the key of a member's identity, by which the service manager keeps its inbox."""
+    return identity_key(member.identity.uid, member.identity.gid, member.identity.groups)
 
 
 # ---------------------------------------------------------------- children's events
@@ -262,6 +270,7 @@ def drop_member(server: Server, member: Member) -> None:
     server.loop.forget(member.inbox.read_fd)
     inbox.close_inbox(member.inbox)
     tls.forget_tickets(member)
+    server.service.forget_inbox(_key_of(member))
     server.retries.pop(member.identity.number, None)
     del server.members[member.identity.number]
 
