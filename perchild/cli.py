@@ -374,6 +374,7 @@ def _find_server(call: Call) -> tuple[int, str, int | None]:
         outcome = compile_now(Sys(), replace(start.request, is_test=True), start)
         if outcome.plan is None:
             return 1, "", None
+        _complain(outcome.text)
         pid = pidfile.find_running(outcome.plan.pid_file)
         stale_pid = pidfile.read_pid(outcome.plan.pid_file)
     except DispatcherError as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from perchild import __version__, limits
@@ -20,6 +20,7 @@ from perchild.config.assign import find_group, find_unassigned, number_groups, t
 from perchild.config.collect import Collector, Draft
 from perchild.config.hosts import Group, HostPacker
 from perchild.config.identity import People, Person
+from perchild.config.isolate import Isolation, Kept, isolate
 from perchild.config.messages import BadDirectiveError, Diagnostic
 from perchild.config.model import HostInfo, Model, Options, Result
 from perchild.config.routes import Routes
@@ -53,8 +54,8 @@ _TOKENS = {
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
-def read_tree(options: Options, loader: Loader, main_text: str | None = None) -> tuple[Tree, str]:
-    """Read everything; return the tree and the name of the MPM.
+def read_tree(options: Options, loader: Loader, main_text: str | None = None) -> tuple[Tree, str, Assumptions]:
+    """Read everything; return the tree, the name of the MPM, and what was assumed.
 
     <IfModule> may depend on the MPM, and relative Includes on ServerRoot, both of which may stand below: if what was assumed turns
     out wrong and mattered, the whole is read again with what was found.
@@ -65,7 +66,7 @@ def read_tree(options: Options, loader: Loader, main_text: str | None = None) ->
         mpm = choose_mpm(tree.nodes)
         is_wrong = (assumed.mpm_was_asked and mpm != assumed.mpm) or (assumed.root_was_used and tree.server_root != assumed.server_root)
         if not is_wrong:
-            return tree, mpm
+            return tree, mpm, assumed
         if assumed.mpm != "perchild" or assumed.server_root != options.server_root:
             raise ConfigurationError("AH00534", "The choice of the MPM or of ServerRoot depends on itself (through <IfModule> or Include).")
         assumed = Assumptions(mpm, tree.server_root)
@@ -106,7 +107,8 @@ def choose_mpm(nodes: list[Node]) -> str:
 # --- the whole ---------------------------------------------------------------------------------------------------
 
 
-def compile_tree(options: Options, env: Env, loader: Loader, known_numbers: Mapping[str, int], main_text: str | None = None) -> Result:
+def compile_tree(options: Options, env: Env, loader: Loader, known_numbers: Mapping[str, int], main_text: str | None = None,
+                 open_kept: Callable[[str], Kept] | None = None) -> Result:
     """Compile one configuration.
 
     Args:
@@ -114,22 +116,35 @@ def compile_tree(options: Options, env: Env, loader: Loader, known_numbers: Mapp
         env, loader: the world outside; env.server_root is overwritten.
         known_numbers: identity key (Person.key) -> its number so far; new identities get the next free one.
         main_text: the main file's text; None: read options.config_file.
+        open_kept: DefaultStateDir -> last good versions; with it, a broken site is replaced and does not fail the whole.
     Returns:
         Result; `compiled` and `model` are None if there are errors.
     Runs as: compile.
     """
-    result = Result()
     try:
-        tree, mpm = read_tree(options, loader, main_text)
+        tree, mpm, assumed = read_tree(options, loader, main_text)
     except ConfigurationError as error:
-        result.errors.append(Diagnostic("", 0, str(error), code=error.code))
-        return result
+        return Result(errors=[Diagnostic("", 0, str(error), code=error.code)])
     env.server_root = tree.server_root
+
+    def compile_nodes(one: Tree) -> Result:
+        return _compile_nodes(options, env, loader, known_numbers, one, mpm)
+
+    result = compile_nodes(tree)
+    if open_kept is None:
+        return result
+    isolation = Isolation(tree, assumed, loader, options.environ, open_kept(result.state_dir))
+    return isolate(isolation, result, compile_nodes)
+
+
+def _compile_nodes(options: Options, env: Env, loader: Loader, known_numbers: Mapping[str, int], tree: Tree, mpm: str) -> Result:
+    result = Result()
     collector = Collector(env)
     collected = collector.collect(tree.nodes)
     result.errors = [*tree.errors, *collector.errors]
     result.warnings = [*loader.warnings, *tree.warnings, *collector.warnings]
     work = Work(options, env, known_numbers, result, People(env.users), {**directives_server.DEFAULTS, **collected.server}, collected)
+    result.state_dir = _state_dir(work, tree)
     compiled, model = _compile(work, tree, mpm, loader)
     result.errors = _in_order(result.errors, tree)
     if not result.errors:
@@ -289,6 +304,11 @@ def _make_plan(work: Work, tree: Tree, mpm: str, packer: HostPacker, listeners: 
 def _run_dir(work: Work, tree: Tree) -> str:
     default = "/run/perchildd" if not work.options.caller_uid else f"{tree.server_root}/run"
     return str(work.server.get("run_dir") or default)
+
+
+def _state_dir(work: Work, tree: Tree) -> str:
+    is_packaged = not work.options.caller_uid and tree.server_root == "/etc/perchild"
+    return str(work.server.get("state_dir") or ("/var/lib/perchildd" if is_packaged else f"{tree.server_root}/state"))
 
 
 def _shared_items(server: dict[str, Any], listeners: tuple[Listener, ...]) -> bytes:

@@ -19,12 +19,13 @@ import stat
 from collections.abc import Mapping
 
 from perchild.config.compile import compile_tree
+from perchild.config.kept import LastGood
 from perchild.config.messages import Diagnostic, format_errors
 from perchild.config.model import Options, Result
 from perchild.config.tree import LoadError
 from perchild.config.values import Env
 
-__all__ = ["Options", "Result", "compile_config", "compile_text", "format_errors"]
+__all__ = ["LastGood", "Options", "Result", "compile_config", "compile_text", "format_errors"]
 
 MAX_FILE_BYTES = 16 << 20  # a configuration file; no hand and no panel writes a longer one
 MAX_DIR_DEPTH = 20  # AP_MAX_INCLUDE_DIR_DEPTH
@@ -347,12 +348,13 @@ def make_env(options: Options) -> Env:
                has_ipv6=os.path.exists("/proc/net/if_inet6"))
 
 
-def compile_config(options: Options, known_numbers: Mapping[str, int]) -> Result:
+def compile_config(options: Options, known_numbers: Mapping[str, int], *, is_isolating: bool = False) -> Result:
     """Compile the configuration that `options` names, with the system's files and users.
 
     Args:
         options: what the command line says.
         known_numbers: identity key -> its stable number; new identities get the next free one.
+        is_isolating: a broken site is replaced by its last good version (isolate.py) and does not fail the whole.
     Returns:
         Result; errors end up in format_errors, in order.
     Runs as: compile.
@@ -360,7 +362,8 @@ def compile_config(options: Options, known_numbers: Mapping[str, int]) -> Result
     was_enabled = gc.isenabled()
     gc.disable()  # nothing here is cyclic; the collector would only go through the growing tree, again and again
     try:
-        return compile_tree(options, make_env(options), Files(options.caller_uid), known_numbers)
+        return compile_tree(options, make_env(options), Files(options.caller_uid), known_numbers, None,
+                            LastGood if is_isolating else None)
     finally:
         if was_enabled:
             gc.enable()

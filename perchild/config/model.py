@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from perchild.config.identity import Person
 from perchild.config.messages import Diagnostic
-from perchild.wire.plan import Compiled
+from perchild.wire.plan import BrokenSite, Compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,16 @@ class Options:
     caller_groups: tuple[int, ...] = ()
     generation: int = 1
     environ: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a part of the configuration is made of (tree.Unit). text: its own; files, matches: as there; when: for people."""
+
+    text: str
+    files: Mapping[str, str]
+    matches: Mapping[str, list[str]]
+    when: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +85,8 @@ class Result:
     errors: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
     model: Model | None = None
+    state_dir: str = ""  # DefaultStateDir
+    broken: list[BrokenSite] = field(default_factory=list)  # parts that were refused without the rest (isolate.py)
+    report: str = ""  # the same for people, with every error in them
+    good: dict[str, Version] = field(default_factory=dict)  # parts that were taken, by key: what they are made of now
+    refused: tuple[str, ...] = ()  # keys of the others

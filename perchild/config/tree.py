@@ -67,10 +67,32 @@ class Assumptions:
 
 
 @dataclass(slots=True)
+class Unit:
+    """A part of the configuration that can be refused without the rest (isolate.py).
+
+    It is one of the files that a wildcard or a directory stands for, or a <VirtualHost> of another file.
+
+    line, last: of the <VirtualHost> and its end, 0 for a file; start, end: its nodes in Tree.nodes; files: path -> text of what it was
+    made of; matches: what its Includes with wildcards stood for; errors: what was wrong with its file as such.
+    """
+
+    file: str
+    line: int = 0
+    last: int = 0
+    start: int = 0
+    end: int = 0
+    files: dict[str, str] = field(default_factory=dict)
+    matches: dict[str, list[str]] = field(default_factory=dict)
+    errors: list[Diagnostic] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Tree:
     """What was read. includes: (depth, line of the Include, path), depth 0 for the main file."""
 
     nodes: list[Node] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+    shared: dict[str, str] = field(default_factory=dict)  # path -> text of the files that were read outside of any unit
     defines: dict[str, str] = field(default_factory=dict)
     includes: list[tuple[int, int, str]] = field(default_factory=list)
     errors: list[Diagnostic] = field(default_factory=list)
@@ -87,8 +109,12 @@ class _Frame(NamedTuple):
 class Builder:
     """Reads one configuration. Feed it texts in their order, then take `tree`."""
 
-    def __init__(self, loader: Loader, assumed: Assumptions, environ: Mapping[str, str], defines: Sequence[str] = ()) -> None:
+    def __init__(self, loader: Loader, assumed: Assumptions, environ: Mapping[str, str], defines: Sequence[str] = (),
+                 label: str = "") -> None:
+        """label: what is put behind the names of files, for those who read messages."""
         self.tree = Tree(server_root=assumed.server_root)
+        self._label = label
+        self._unit: Unit | None = None  # the part that is being read
         self.assumed = assumed
         self._loader = loader
         self._environ = environ
@@ -116,8 +142,12 @@ class Builder:
                 return
             raise BadDirectiveError(str(error), 0) from None
         self.tree.includes.append((len(self._open), source.line if source else 0, path))
+        if self._unit is None:
+            self.tree.shared[path] = text
+        else:
+            self._unit.files[path] = text
         self._open.append(path)
-        self.feed_text(text, path)
+        self.feed_text(text, path + self._label)
         self._open.pop()
 
     def feed_text(self, text: str, file: str) -> None:
@@ -173,6 +203,8 @@ class Builder:
         condition = _CONDITIONS.get(name)
         if condition is None:
             section = Node(name, rest, raw, file, number, [])
+            if name == "<virtualhost" and self._unit is None and self._current is self.tree.nodes:
+                self._open_unit(Unit(file, number))
             self._current.append(section)
             self._stack.append(_Frame(name, section, self._current))
             self._current = section.children if section.children is not None else []
@@ -216,7 +248,19 @@ class Builder:
         while len(self._stack) > depth + 1:
             inner = self._pop().node
             self.fail(node, f"Expected </{section_title(inner)}> but saw </{shown}>: {section_title(inner)} of line {inner.line} is not closed")
-        self._pop()
+        closed = self._pop()
+        if self._unit is not None and self._unit.line == closed.node.line and self._current is self.tree.nodes:
+            self._close_unit(node.line)
+
+    def _open_unit(self, unit: Unit) -> None:
+        unit.start = len(self.tree.nodes)
+        self._unit = unit
+        self.tree.units.append(unit)
+
+    def _close_unit(self, line: int) -> None:
+        if self._unit is not None:
+            self._unit.end, self._unit.last = len(self.tree.nodes), line
+        self._unit = None
 
     def _close_skipped(self, wanted: str, shown: str, node: Node) -> None:
         if all(one != wanted for one, _ in self._skip):
@@ -234,6 +278,9 @@ class Builder:
         return frame
 
     def _close_all(self, floor: int) -> None:
+        if self._unit is not None and self._unit.line and any(frame.node.line == self._unit.line for frame in self._stack[floor:]):
+            self.tree.units.remove(self._unit)  # it swallowed what follows
+            self._unit = None
         for _, node in self._skip:
             self.fail(node, f"<{section_title(node)}> was not closed.")
         self._skip.clear()
@@ -277,14 +324,34 @@ class Builder:
             paths = self._loader.match(pattern)
         except LoadError as error:
             raise BadDirectiveError(str(error), 0) from None
+        if self._unit is not None:
+            self._unit.matches[pattern] = paths
         if not paths and not is_optional:
             if any(char in pattern for char in "*?["):
                 message = f"No matches for the wildcard '{pattern}', failing (use IncludeOptional if required)"
             else:
                 message = f"Could not open configuration file {pattern}: No such file or directory"
             raise BadDirectiveError(message, 0)
+        is_set = paths != [pattern] and self._current is self.tree.nodes
         for path in paths:
+            if is_set:
+                self._feed_unit(path, node)
+            else:
+                self.feed_file(path, node)
+
+    def _feed_unit(self, path: str, node: Node) -> None:
+        """Read one file of several; what is wrong with it as such does not keep the others from being read."""
+        outer = self._unit
+        self._open_unit(Unit(path))
+        before = len(self.tree.errors)
+        try:
             self.feed_file(path, node)
+        except BadDirectiveError as error:
+            self.fail(node, error.reason, error.word)
+            if self._unit is not None:
+                self._unit.errors = self.tree.errors[before:]
+        self._close_unit(0)
+        self._unit = outer
 
     def take_root(self, node: Node, words: list[str]) -> None:
         """Note ServerRoot: later relative Includes start there."""

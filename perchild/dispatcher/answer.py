@@ -20,6 +20,7 @@ from typing import Any
 from perchild.control import protocol
 from perchild.dispatcher.loop import HANGUP, READ, WRITE
 from perchild.dispatcher.state import Child, Member, Server
+from perchild.wire.plan import BrokenSite
 
 MAX_CLIENTS = 16
 _UCRED = struct.Struct("3i")
@@ -148,9 +149,14 @@ def describe_server(server: Server) -> dict[str, Any]:
         "accept_scope": server.plan.accept_scope, "uptime_s": round(server.sys.now_s() - server.started_s, 3),
         "state": server.stopping or ("reloading" if server.transition else "running"),
         "is_privileged": server.is_privileged, "host_count": server.plan.host_count,
+        "broken_sites": [_describe_broken(one) for one in server.plan.broken_sites],
         "listeners": [{"address": one.address, "port": one.port} for one in server.plan.listeners],
         "identities": [_describe_member(server, server.members[number]) for number in sorted(server.members)],
     }
+
+
+def _describe_broken(one: BrokenSite) -> dict[str, Any]:
+    return {"file": one.file, "line": one.line, "reason": one.reason, "stand_in": one.stand_in, "when": one.when, "hosts": list(one.hosts)}
 
 
 def _describe_member(server: Server, member: Member) -> dict[str, Any]:

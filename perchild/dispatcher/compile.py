@@ -42,7 +42,8 @@ class Request:
     is_test: bool = False  # no record is written
 
 
-# Compiles: (what to compile, identity key -> known number) -> (compiled or None if there are errors, text for people).
+# Compiles: (what to compile, identity key -> known number) -> (compiled or None if there are errors, text for people: what is wrong,
+# with the whole, or, beside what was compiled, with parts of it that were refused).
 Compiler = Callable[[Request, Mapping[str, int]], tuple[Compiled | None, str]]
 
 
@@ -59,9 +60,16 @@ def compile_by_config(request: Request, known: Mapping[str, int]) -> tuple[Compi
         config_file=request.config_file, server_root=request.server_root, before=request.lines_before,
         after=request.lines_after, defines=request.defines, caller_uid=os.geteuid(), caller_gid=os.getegid(),
         caller_groups=tuple(os.getgroups()), generation=request.generation, environ=dict(environment.read_starters()))
-    result = load.compile_config(options, known)
-    text = load.format_errors(result.errors)
-    return (None if result.errors else result.compiled), text
+    result = load.compile_config(options, known, is_isolating=True)
+    if result.errors:
+        return None, load.format_errors(result.errors)
+    report = result.report
+    if not request.is_test:
+        try:
+            load.LastGood(result.state_dir).save(result.good, result.refused)
+        except OSError as error:
+            report += f"what is good of the sites now cannot be kept for later: {error}\n"
+    return result.compiled, report
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a job came to. plan None: refused, and text says why. The caller owns route_fd and types_fd (-1 if refused)."""
+    """What a job came to. The caller owns route_fd and types_fd (-1 if refused).
+
+    plan None: refused, and text says why. Else text says which sites were refused without the rest, "" if none.
+    """
 
     plan: Plan | None
     text: str

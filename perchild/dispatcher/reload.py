@@ -140,7 +140,8 @@ def apply_outcome(server: Server, outcome: Outcome, kind: str, done: Callable[[b
     server.generation += 1
     server.rate = hold_off(server.rate)
     old_pids = _change_members(server, changes, kind)
-    server.transition = Transition(_pending(server, old_pids), old_pids, server.sys.now_s() + READY_LIMIT_S, done)
+    server.transition = Transition(_pending(server, old_pids), old_pids, server.sys.now_s() + READY_LIMIT_S,
+                                   lambda is_done, _text: done(is_done, outcome.text.rstrip()))
     if kind == RESTART:
         reclaim_children(server, set(old_pids))
     advance_transition(server)
@@ -154,7 +155,14 @@ def _check_outcome(server: Server, outcome: Outcome) -> Plan:
     plan, warnings = check_plan(server.plan, outcome.plan)
     for warning in (*warnings, *plan.warnings):
         server.events.say("warn", "", warning)
+    tell_broken(server, outcome)
     return plan
+
+
+def tell_broken(server: Server, outcome: Outcome) -> None:
+    """Log which sites were refused without the rest, why, and what is served instead."""
+    for line in outcome.text.splitlines():
+        server.events.say("error", "", line)
 
 
 def _refuse(server: Server, error: DispatcherError) -> None:

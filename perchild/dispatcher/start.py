@@ -313,7 +313,7 @@ def run_server(start: Start, sys: Sys | None = None) -> int:
             reload.make_member(server, identity)
         reload.sweep_records(server)
         strange = start.service.discard_given()
-        _enter_service(start, server, is_unclean=is_unclean)
+        _enter_service(start, server, outcome, is_unclean=is_unclean)
         dispatcher = Dispatcher(start, server)
         dispatcher.signals.install()
         for name in strange:
@@ -361,9 +361,10 @@ def _write_pid(server: Server) -> bool:
     return pidfile.write_pid(server.plan.pid_file, os.getpid())
 
 
-def _enter_service(start: Start, server: Server, *, is_unclean: bool) -> None:
+def _enter_service(start: Start, server: Server, outcome: Outcome, *, is_unclean: bool) -> None:
     """Log to the error log from now on, and make the memory that children will share quiet."""
     if not start.keeps_stderr:
+        os.write(2, outcome.text.encode("utf-8", "backslashreplace"))  # for who started us, too
         _open_error_log(server.plan, is_privileged=server.is_privileged)
         null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(null_fd, 0)
@@ -374,6 +375,7 @@ def _enter_service(start: Start, server: Server, *, is_unclean: bool) -> None:
                           "perchildd run?")
     for warning in server.plan.warnings:
         server.events.say("warn", "", warning)
+    reload.tell_broken(server, outcome)
     server.events.say("notice", server.mpm.configured_code, _configured(start))
     gc.disable()
     gc.collect()

@@ -84,6 +84,22 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokenSite:
+    """A part of the configuration that was refused without the rest.
+
+    line, reason: of the first thing that is wrong with it, line 0 = its file as such; stand_in: what is served instead, one of
+    "last good version" (which is of the time `when`), "503" and "nothing"; hosts: names that it is about.
+    """
+
+    file: str
+    line: int
+    reason: str
+    stand_in: str
+    when: str
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything the dispatcher acts on. Paths are absolute; times in seconds."""
 
@@ -113,6 +129,7 @@ class Plan:
     host_count: int
     server_name: str
     warnings: tuple[str, ...] = ()
+    broken_sites: tuple[BrokenSite, ...] = ()
     version: int = VERSION
 
 
@@ -158,6 +175,7 @@ def decode_plan(raw: bytes) -> Plan:
     tree["scale"] = Scale(**tree["scale"])
     tree["groups"] = tuple(tree["groups"])
     tree["warnings"] = tuple(tree["warnings"])
+    tree["broken_sites"] = tuple(BrokenSite(**{**one, "hosts": tuple(one["hosts"])}) for one in tree["broken_sites"])
     return Plan(**tree)
 
 
