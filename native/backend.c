@@ -1,6 +1,8 @@
 /* backend.c - connect to back ends and services without waiting, keep connections for the next request, wake services.
  * Runs as:  child, as the identity that owns the host.   Sees: no byte of a request.
- * Holds:    kept connections, at most PC_KEPT_PER_BACKEND of each back end and PC_MAX_KEPT in all, idle for PC_KEPT_MS at most.
+ * Holds:    kept connections, at most PC_KEPT_PER_BACKEND of each back end and PC_MAX_KEPT in all, idle for PC_KEPT_MS at most. One by
+ *           FastCGI holds a whole worker of the responder, for which others might wait: it is kept for PC_KEPT_FCGI_MS at most, and only
+ *           while this child has no more connections than its share of the workers, so that each of them has one.
  * Distrusts: what answers: a kept connection on which anything came is not used again. The runner's answer to WAKE is one bounded line.
  * Before:   gate_http.c, gate_fcgi.c   After: job.c */
 #include <arpa/inet.h>
@@ -35,6 +37,8 @@ struct pc_backend {
     uint32_t address_count;
     uint64_t ask_ns;             /* when its name is to be looked up; 0 = never */
     uint64_t failed_ns;          /* 0 = it did not */
+    uint32_t share;              /* FastCGI: connections that may be open for one to be kept; 0 = none is */
+    _Atomic uint32_t open_count; /* in use, being made, and kept */
     uint32_t kept_count;
     struct { int fd; uint64_t since_ns; } kept[PC_KEPT_PER_BACKEND]; /* the latest last */
 };
@@ -141,7 +145,7 @@ name_of(const struct pc_backend *backend)
 }
 
 static struct pc_backend *
-make(const struct pc_target *target, struct pc_slice place, uint16_t port, enum pc_backend_protocol protocol)
+make(const struct pc_target *target, struct pc_slice place, uint16_t port, enum pc_backend_protocol protocol, uint32_t share)
 {
     struct pc_backend *backend = calloc(1, sizeof *backend);
     char *copy = malloc(place.len + 1);
@@ -152,6 +156,7 @@ make(const struct pc_target *target, struct pc_slice place, uint16_t port, enum 
     backend->kind = target->kind;
     backend->protocol = (uint8_t)protocol;
     backend->service = target->service;
+    backend->share = share;
     backend->port = target->kind == PC_TARGET_TCP ? port : 0;
     backend->place = copy;
     backend->name = name_of(backend);
@@ -168,14 +173,15 @@ pc_backend_find(struct pc_child *child, const struct pc_target *target, enum pc_
     struct pc_slice place = target->kind == PC_TARGET_UNIX ? target->socket : target->host;
     if (target->kind == PC_TARGET_SERVICE && target->service >= child->config->service_count)
         return -PC_E_FORMAT;
-    if (target->kind == PC_TARGET_SERVICE)
-        place = child->config->services[target->service].socket;
+    const struct pc_service *service = target->kind == PC_TARGET_SERVICE ? &child->config->services[target->service] : NULL;
+    if (service != NULL)
+        place = service->socket;
     (void)pthread_mutex_lock(&child->backends.lock);
     struct pc_backend *backend = child->backends.first;
     while (backend != NULL && !is_same(backend, target, port, protocol))
         backend = backend->next;
     if (backend == NULL && child->backends.count < PC_MAX_BACKENDS) {
-        backend = make(target, place, port, protocol);
+        backend = make(target, place, port, protocol, service != NULL && protocol == PC_BACKEND_FCGI ? service->connections : 0);
         backend->next = child->backends.first;
         child->backends.first = backend;
         child->backends.count++;
@@ -208,6 +214,12 @@ pc_backend_is_service(const struct pc_backend *backend)
 }
 
 bool
+pc_backend_is_kept(const struct pc_backend *backend)
+{
+    return backend->protocol == PC_BACKEND_HTTP || backend->share > 0;
+}
+
+bool
 pc_backend_is_held(struct pc_child *child, const struct pc_backend *backend, uint64_t now_ns, uint32_t hold_s)
 {
     (void)pthread_mutex_lock(&child->backends.lock);
@@ -226,6 +238,12 @@ pc_backend_note(struct pc_child *child, struct pc_backend *backend, uint64_t now
 
 /* ------------------------------------------------------------------ kept connections */
 
+static void
+discount(struct pc_backend *backend, uint32_t count)
+{
+    (void)atomic_fetch_sub(&backend->open_count, count);
+}
+
 /* With the lock held. */
 static void
 close_first(struct pc_child *child, struct pc_backend *backend, uint32_t count)
@@ -235,6 +253,7 @@ close_first(struct pc_child *child, struct pc_backend *backend, uint32_t count)
     memmove(backend->kept, backend->kept + count, (backend->kept_count - count) * sizeof *backend->kept);
     backend->kept_count -= count;
     (void)atomic_fetch_sub(&child->backends.kept, count);
+    discount(backend, count);
 }
 
 void
@@ -242,9 +261,10 @@ pc_backend_sweep(struct pc_child *child, uint64_t now_ns)
 {
     (void)pthread_mutex_lock(&child->backends.lock);
     for (struct pc_backend *backend = child->backends.first; backend != NULL; backend = backend->next) {
+        uint64_t kept_ms = backend->protocol == PC_BACKEND_FCGI ? PC_KEPT_FCGI_MS : PC_KEPT_MS;
         uint32_t old = 0;
         /* One may have been kept since now_ns: no difference is taken. */
-        while (old < backend->kept_count && backend->kept[old].since_ns + PC_KEPT_MS * MS <= now_ns)
+        while (old < backend->kept_count && backend->kept[old].since_ns + kept_ms * MS <= now_ns)
             old++;
         if (old > 0)
             close_first(child, backend, old);
@@ -285,10 +305,19 @@ take_kept(struct pc_child *child, struct pc_backend *backend)
         if (is_quiet(fd))
             break;
         (void)close(fd); /* as above */
+        discount(backend, 1);
         fd = -1;
     }
     (void)pthread_mutex_unlock(&child->backends.lock);
     return fd;
+}
+
+/* With the lock held. */
+static bool
+has_room(const struct pc_child *child, const struct pc_backend *backend)
+{
+    bool is_shared = backend->protocol == PC_BACKEND_FCGI && atomic_load(&backend->open_count) > backend->share;
+    return !is_shared && backend->kept_count < PC_KEPT_PER_BACKEND && atomic_load(&child->backends.kept) < PC_MAX_KEPT;
 }
 
 void
@@ -296,16 +325,17 @@ pc_dial_keep(struct pc_dial *dial, struct pc_gate *gate)
 {
     struct pc_child *child = gate->child;
     struct pc_backend *backend = dial->backend;
-    bool may_keep = dial->state == PC_DIAL_OPEN && !atomic_load_explicit(&child->is_draining, memory_order_relaxed)
-                    && epoll_ctl(child->epoll_fd, EPOLL_CTL_DEL, dial->fd, NULL) == 0;
+    bool may_keep = dial->state == PC_DIAL_OPEN && !atomic_load_explicit(&child->is_draining, memory_order_relaxed);
     if (may_keep) {
         (void)pthread_mutex_lock(&child->backends.lock);
-        may_keep = backend->kept_count < PC_KEPT_PER_BACKEND && atomic_load(&child->backends.kept) < PC_MAX_KEPT;
+        may_keep = has_room(child, backend);
         if (may_keep) {
+            /* It stays in the epoll set: what happens on it meanwhile looks like an event of a gate that is over. */
             backend->kept[backend->kept_count].fd = dial->fd;
             backend->kept[backend->kept_count++].since_ns = pc_now_ns();
             (void)atomic_fetch_add(&child->backends.kept, 1);
             dial->fd = -1;
+            dial->is_counted = false; /* the place that it has now is */
         }
         (void)pthread_mutex_unlock(&child->backends.lock);
     }
@@ -325,10 +355,13 @@ close_one(int *fd)
 void
 pc_dial_end(struct pc_dial *dial)
 {
-    if (dial->state == PC_DIAL_NONE)
+    if (dial->state == PC_DIAL_NONE && !dial->is_counted)
         return;
     close_one(&dial->fd);
     close_one(&dial->wake_fd);
+    if (dial->is_counted)
+        discount(dial->backend, 1);
+    dial->is_counted = false;
     dial->state = PC_DIAL_NONE;
 }
 
@@ -428,12 +461,28 @@ connect_next(struct pc_dial *dial, const struct pc_gate *gate)
     int result = connect(dial->fd, &to.any, size_of(&to));
     if (result < 0 && errno != EINPROGRESS)
         return try_another(dial, gate, errno);
-    if (pc_gate_watch(gate, dial->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP) != 0)
+    dial->watches_out = result != 0; /* a Unix socket is connected at once, and mostly takes the whole request */
+    if (pc_gate_watch(gate, dial->fd, EPOLLIN | EPOLLRDHUP | (dial->watches_out ? EPOLLOUT : 0)) != 0)
         return fail_by_system(dial, errno);
     if (result == 0)
         return open_now(dial);
     dial->state = PC_DIAL_CONNECTING;
     return -PC_E_AGAIN;
+}
+
+/* One more is open than before, unless it is a kept one; then none may stay kept that has a worker which this one would wait for. */
+static void
+count_in(struct pc_dial *dial, struct pc_child *child)
+{
+    struct pc_backend *backend = dial->backend;
+    uint32_t before = dial->is_kept || dial->is_counted ? 0 : atomic_fetch_add(&backend->open_count, 1);
+    dial->is_counted = true;
+    if (backend->share == 0 || before < backend->share)
+        return;
+    (void)pthread_mutex_lock(&child->backends.lock);
+    if (backend->kept_count > 0)
+        close_first(child, backend, 1);
+    (void)pthread_mutex_unlock(&child->backends.lock);
 }
 
 int
@@ -444,9 +493,11 @@ pc_dial_begin(struct pc_dial *dial, const struct pc_gate *gate, bool is_fresh)
     dial->address = 0;
     dial->fd = is_fresh ? -1 : take_kept(gate->child, dial->backend);
     dial->is_kept = dial->fd >= 0;
+    count_in(dial, gate->child);
     if (!dial->is_kept)
         return connect_next(dial, gate);
-    if (pc_gate_watch(gate, dial->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP) != 0)
+    dial->watches_out = false;
+    if (pc_gate_rewatch(gate, dial->fd, EPOLLIN | EPOLLRDHUP) != 0)
         return fail_by_system(dial, errno);
     return open_now(dial);
 }
@@ -515,9 +566,13 @@ result_of(ssize_t count)
 }
 
 ssize_t
-pc_dial_send(const struct pc_dial *dial, const char *buf, size_t len)
+pc_dial_send(struct pc_dial *dial, const struct pc_gate *gate, const char *buf, size_t len)
 {
-    return result_of(send(dial->fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL));
+    ssize_t sent = result_of(send(dial->fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL));
+    if (sent != -PC_E_AGAIN || dial->watches_out)
+        return sent;
+    dial->watches_out = true;
+    return pc_gate_rewatch(gate, dial->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP) == 0 ? sent : -PC_E_CLOSED;
 }
 
 ssize_t

@@ -21,6 +21,8 @@ int pc_backend_find(struct pc_child *child, const struct pc_target *target, enum
                     bool may_block, struct pc_backend **ret_backend);
 /* "127.0.0.1:8080 (localhost)", as httpd's lines name it; for logs. */
 struct pc_slice pc_backend_name(const struct pc_backend *backend);
+/* Whether connections to it may be kept for the next request. */
+bool pc_backend_is_kept(const struct pc_backend *backend);
 bool pc_backend_is_service(const struct pc_backend *backend);
 /* Whether it failed less than hold_s ago; then it is left alone. */
 bool pc_backend_is_held(struct pc_child *child, const struct pc_backend *backend, uint64_t now_ns, uint32_t hold_s);
@@ -41,20 +43,22 @@ struct pc_dial {
     uint8_t state;              /* enum pc_dial_state */
     uint8_t address;            /* which of the back end's addresses is tried */
     bool is_kept;               /* was kept from an earlier request: it may break before a byte of the answer came */
+    bool watches_out; /* an event comes when it can be written to */
+    bool is_counted; /* among the back end's open ones */
     bool has_woken;
     int error;                  /* FAILED: errno, or 0 */
     uint32_t heard;
     char answer[256];           /* the runner's line; FAILED: why, for people */
 };
 
-/* Zeroed, then backend set. Begin: a kept connection (unless is_fresh), or a new one. Returns 0 open; -PC_E_AGAIN an event will come,
+/* Zeroed, then backend set; ended before it is begun again. Begin: a kept connection (unless is_fresh), or a new one. Returns 0 open; -PC_E_AGAIN an event will come,
  * then pc_dial_step; -PC_E_MEMORY what it asks is full now (job box, or the socket's queue): call this again in a moment; -PC_E_CLOSED
  * failed, and pc_dial_why says why. */
 int pc_dial_begin(struct pc_dial *dial, const struct pc_gate *gate, bool is_fresh);
 int pc_dial_step(struct pc_dial *dial, const struct pc_gate *gate); /* 0, -PC_E_AGAIN, -PC_E_CLOSED */
 const char *pc_dial_why(const struct pc_dial *dial);
 /* As send and recv: bytes, 0 = end (recv), -PC_E_AGAIN, -PC_E_CLOSED. Only when OPEN. */
-ssize_t pc_dial_send(const struct pc_dial *dial, const char *buf, size_t len);
+ssize_t pc_dial_send(struct pc_dial *dial, const struct pc_gate *gate, const char *buf, size_t len);
 ssize_t pc_dial_recv(const struct pc_dial *dial, char *buf, size_t cap);
 /* Its answer is through, and the next request may use the connection; or close it. Either leaves it NONE. */
 void pc_dial_keep(struct pc_dial *dial, struct pc_gate *gate);

@@ -163,7 +163,7 @@ struct pc_conn {
     uint8_t phase; /* enum pc_phase */
     uint8_t hops;
     uint8_t front; /* enum pc_front_state */
-    bool in_epoll, is_handed, is_parked, asks /* a job only Python can do */;
+    bool in_epoll, watches_out, is_handed, is_parked, asks /* a job only Python can do */;
     uint64_t routed_name; /* hash of the last name that was found to be ours without being known by heart; 0 = none */
     bool is_received; /* its first request here is still to come: a name that is not ours was passed in error */
     bool is_routed;   /* the next request's name has been looked up: it is ours */
@@ -590,6 +590,8 @@ void pc_conn_unreserve(struct pc_child *child);
 void pc_conn_adopted(struct pc_child *child); /* counts towards MaxConnectionsPerChild */
 bool pc_conn_release(struct pc_conn *conn); /* false: something happened meanwhile, go on */
 int pc_conn_watch(struct pc_child *child, struct pc_conn *conn);   /* into the epoll set, once, edge-triggered */
+/* The same by who has nothing to send: a new socket can be written to, which would be an event at once. */
+int pc_conn_watch_in(struct pc_child *child, struct pc_conn *conn);
 int pc_conn_requeue(struct pc_child *child, struct pc_conn *conn); /* an event at once if it is ready: others come first */
 void pc_conn_unwatch(struct pc_child *child, struct pc_conn *conn);
 void pc_conn_deadline(struct pc_child *child, struct pc_conn *conn, uint64_t deadline_ns);

@@ -186,20 +186,28 @@ pc_conn_release(struct pc_conn *conn)
     return false;
 }
 
+static int
+set_watch(struct pc_child *child, struct pc_conn *conn, uint32_t events)
+{
+    uint64_t generation = atomic_load_explicit(&conn->word, memory_order_relaxed) >> 2;
+    struct epoll_event event = {.events = events | EPOLLRDHUP | EPOLLET, .data.u64 = generation << 32 | conn->index};
+    if (epoll_ctl(child->epoll_fd, conn->in_epoll ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, conn->fd, &event) < 0)
+        return -PC_E_SYS;
+    conn->in_epoll = true;
+    conn->watches_out = (events & EPOLLOUT) != 0;
+    return 0;
+}
+
 int
 pc_conn_watch(struct pc_child *child, struct pc_conn *conn)
 {
-    if (conn->in_epoll)
-        return 0;
-    uint64_t generation = atomic_load_explicit(&conn->word, memory_order_relaxed) >> 2;
-    struct epoll_event event = {
-        .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-        .data.u64 = generation << 32 | conn->index,
-    };
-    if (epoll_ctl(child->epoll_fd, EPOLL_CTL_ADD, conn->fd, &event) < 0)
-        return -PC_E_SYS;
-    conn->in_epoll = true;
-    return 0;
+    return conn->in_epoll && conn->watches_out ? 0 : set_watch(child, conn, EPOLLIN | EPOLLOUT);
+}
+
+int
+pc_conn_watch_in(struct pc_child *child, struct pc_conn *conn)
+{
+    return conn->in_epoll ? 0 : set_watch(child, conn, EPOLLIN);
 }
 
 void
@@ -475,14 +483,7 @@ pc_io_room(struct pc_io *io, size_t room)
 int
 pc_conn_requeue(struct pc_child *child, struct pc_conn *conn)
 {
-    if (!conn->in_epoll)
-        return pc_conn_watch(child, conn);
-    uint64_t generation = atomic_load_explicit(&conn->word, memory_order_relaxed) >> 2;
-    struct epoll_event event = {
-        .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-        .data.u64 = generation << 32 | conn->index,
-    };
-    return epoll_ctl(child->epoll_fd, EPOLL_CTL_MOD, conn->fd, &event) < 0 ? -PC_E_SYS : 0;
+    return set_watch(child, conn, EPOLLIN | EPOLLOUT);
 }
 
 void

@@ -25,15 +25,34 @@ static const struct pc_gate_ops *const protocols[PC_GATES] = {
     [PC_GATE_HTTP] = &pc_gate_http,
 };
 
-int
-pc_gate_watch(const struct pc_gate *gate, int fd, uint32_t events)
+static int
+set_watch(const struct pc_gate *gate, int operation, int fd, uint32_t events)
 {
     uint64_t generation = atomic_load_explicit(&gate->conn->word, memory_order_relaxed) >> 2;
     struct epoll_event event = {
         .events = events | EPOLLET,
         .data.u64 = generation << 32 | PC_TOKEN_GATE | gate->conn->index,
     };
-    return epoll_ctl(gate->child->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -PC_E_SYS : 0;
+    return epoll_ctl(gate->child->epoll_fd, operation, fd, &event) < 0 ? -PC_E_SYS : 0;
+}
+
+int
+pc_gate_watch(const struct pc_gate *gate, int fd, uint32_t events)
+{
+    return set_watch(gate, EPOLL_CTL_ADD, fd, events);
+}
+
+int
+pc_gate_rewatch(const struct pc_gate *gate, int fd, uint32_t events)
+{
+    return set_watch(gate, EPOLL_CTL_MOD, fd, events);
+}
+
+bool
+pc_gate_is_repeatable(const struct pc_gate *gate)
+{
+    static const uint32_t idempotent = 1u << PC_GET | 1u << PC_HEAD | 1u << PC_OPTIONS;
+    return !gate->wants_body && ((idempotent >> pc_serve_method(gate->req)) & 1) != 0;
 }
 
 void
@@ -95,7 +114,8 @@ fail(struct pc_worker *worker, struct pc_conn *conn, uint32_t status)
 static enum pc_next
 await_event(struct pc_worker *worker, struct pc_conn *conn)
 {
-    if (pc_conn_watch(worker->child, conn) != 0)
+    bool is_saying = conn->gate->interim.len > 0;
+    if ((is_saying ? pc_conn_watch : pc_conn_watch_in)(worker->child, conn) != 0)
         return give_up(worker, conn);
     pc_conn_deadline(worker->child, conn, pc_gate_due(conn->gate));
     if (conn->gate->wants_body && !conn->io->body_done)

@@ -93,6 +93,8 @@ enum pc_next pc_gate_step(struct pc_worker *worker, struct pc_conn *conn);
 /* PC_PHASE_SEND, before bytes are sent: the other direction. Returns 1 something moved, 0 nothing, <0 the client broke its request
  * off: nothing more can be answered. */
 int pc_gate_pump(struct pc_worker *worker, struct pc_conn *conn);
+/* Whether the request may safely be sent twice: once on a kept connection that ends at this moment, and once more. */
+bool pc_gate_is_repeatable(const struct pc_gate *gate);
 /* When the connection has waited long enough, ns; for pc_conn_deadline. */
 uint64_t pc_gate_due(const struct pc_gate *gate);
 enum pc_next pc_gate_expire(struct pc_worker *worker, struct pc_conn *conn); /* in PC_PHASE_GATE */
@@ -112,5 +114,7 @@ int pc_gate_answer(struct pc_gate *gate);
 /* Take a descriptor into the epoll set for this gate's connection. Returns 0 or -PC_E_SYS. It leaves the set when it is closed:
  * nobody else ever holds our end of a pipe or a connection that we made. */
 int pc_gate_watch(const struct pc_gate *gate, int fd, uint32_t events);
+/* One that is watched already, for this gate or an earlier one; what it is ready for now is an event again. */
+int pc_gate_rewatch(const struct pc_gate *gate, int fd, uint32_t events);
 
 #endif

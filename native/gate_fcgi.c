@@ -1,9 +1,8 @@
-/* gate_fcgi.c - FastCGI: a request for php-fpm or another responder that listens on a socket, one connection for each.
+/* gate_fcgi.c - FastCGI: a request for php-fpm or another responder that listens on a socket.
  * Runs as:  child, as the identity that owns the host.   Sees: the responder's output and error output, in records.
- * Holds:    a connection, which ends with the request. It is not kept (FCGI_KEEP_CONN): php-fpm gives a kept connection a whole
- *           worker, so that with two workers two idle connections of one child let all others wait for ever, while a new one costs
- *           0.08 ms (php-fpm 8.2, Unix socket, an empty script: 0.15 ms by new connections, 0.07 ms by a kept one). And the end of
- *           a connection is what tells the responder that nobody waits for its answer any more.
+ * Holds:    a connection with one request on it. It is kept (FCGI_KEEP_CONN) only to a pool of ours, whose number of workers is known:
+ *           php-fpm gives a kept connection a whole worker, so that with two workers two idle ones would let all others wait
+ *           (backend.c). An answer that nobody waits for any more is told so by the connection's end.
  * Distrusts: the responder: a record that breaks a rule ends the answer; what it says goes into the log in lines, bounded.
  * Before:   gate.c, program.c   After: backend.c, fcgi.c, reply.c */
 #ifndef _GNU_SOURCE
@@ -32,6 +31,9 @@ struct fcgi {
     struct pc_slice path;           /* of the target */
     struct pc_fcgi_reader reader;
     bool is_begun, is_open;
+    bool is_early;       /* opened in this step: no answer can be here, and none of its events has been taken */
+    bool has_heard;      /* a byte of the answer, or of errors */
+    size_t head_len;     /* of `out`: the request up to its body, to be sent once more if a kept connection has ended meanwhile */
     bool is_deaf;        /* it takes nothing more */
     bool has_last;       /* the empty STDIN record is written */
     bool has_end;        /* END_REQUEST came */
@@ -186,7 +188,7 @@ write_params(const struct fcgi *fcgi, struct pc_fcgi_writer *writer)
     if (has_none)
         facts.method = pc_serve_method(req) == PC_HEAD ? PC_S("HEAD") : PC_S("GET");
     facts.body_len = io->body_chunked || has_none ? UINT64_MAX : io->head.has_length ? io->head.content_length : 0;
-    pc_fcgi_begin(writer, false);
+    pc_fcgi_begin(writer, pc_backend_is_kept(fcgi->dial.backend));
     int result = pc_cgienv_each(req, &facts, pc_fcgi_param_sink, writer);
     return result != 0 ? result : pc_fcgi_end_params(writer);
 }
@@ -198,7 +200,7 @@ static int
 flush(struct fcgi *fcgi)
 {
     while (!fcgi->is_deaf && fcgi->out_at < fcgi->out_len) {
-        ssize_t sent = pc_dial_send(&fcgi->dial, fcgi->out + fcgi->out_at, fcgi->out_len - fcgi->out_at);
+        ssize_t sent = pc_dial_send(&fcgi->dial, &fcgi->gate, fcgi->out + fcgi->out_at, fcgi->out_len - fcgi->out_at);
         if (sent == -PC_E_AGAIN)
             return -PC_E_AGAIN;
         if (sent < 0)
@@ -232,7 +234,9 @@ make_request(struct pc_worker *worker, struct fcgi *fcgi)
     int written = write_params(fcgi, &writer);
     if (written != 0)
         return written;
-    fcgi->out_cap = writer.len + PC_FCGI_HEAD_BYTES > STDIN_BYTES ? writer.len + PC_FCGI_HEAD_BYTES : STDIN_BYTES;
+    fcgi->out_cap = writer.len + PC_FCGI_HEAD_BYTES;
+    if (fcgi->gate.wants_body && fcgi->out_cap < STDIN_BYTES)
+        fcgi->out_cap = STDIN_BYTES;
     fcgi->out = malloc(fcgi->out_cap);
     fcgi->in = malloc(PC_GATE_DOWN_BYTES);
     if (fcgi->out == NULL || fcgi->in == NULL)
@@ -243,6 +247,7 @@ make_request(struct pc_worker *worker, struct fcgi *fcgi)
         put_input(fcgi, NULL, 0);
         fcgi->has_last = true;
     }
+    fcgi->head_len = fcgi->out_len;
     return 0;
 }
 
@@ -352,6 +357,21 @@ prepare(struct pc_worker *worker, struct fcgi *fcgi)
     return 0;
 }
 
+/* 0 open, -PC_E_AGAIN an event will come, else as pc_dial_begin. */
+static int
+begin(struct fcgi *fcgi, bool is_fresh, uint64_t now_ns)
+{
+    int begun = pc_dial_begin(&fcgi->dial, &fcgi->gate, is_fresh);
+    fcgi->is_early = begun == 0;
+    if (begun == 0)
+        note_open(fcgi);
+    if (begun != -PC_E_AGAIN)
+        return begun;
+    fcgi->gate.timeout_ms = patience_of(fcgi); /* Timeout is for what has been begun */
+    fcgi->gate.due_ns = now_ns + fcgi->gate.timeout_ms * MS;
+    return begun;
+}
+
 static int
 start(struct pc_worker *worker, struct pc_conn *conn)
 {
@@ -359,18 +379,10 @@ start(struct pc_worker *worker, struct pc_conn *conn)
     int status = fcgi->is_begun ? 0 : prepare(worker, fcgi);
     if (status != 0)
         return status;
-    int begun = pc_dial_begin(&fcgi->dial, &fcgi->gate, true);
+    int begun = begin(fcgi, !pc_gate_is_repeatable(&fcgi->gate), worker->now_ns);
     if (begun == -PC_E_MEMORY)
         return -PC_E_AGAIN;
-    if (begun == -PC_E_CLOSED)
-        return say_unreachable(fcgi, pc_dial_why(&fcgi->dial));
-    if (begun == 0) {
-        note_open(fcgi);
-        return 0;
-    }
-    fcgi->gate.timeout_ms = patience_of(fcgi); /* Timeout is for what has been begun */
-    fcgi->gate.due_ns = worker->now_ns + fcgi->gate.timeout_ms * MS;
-    return 0;
+    return begun == -PC_E_CLOSED ? say_unreachable(fcgi, pc_dial_why(&fcgi->dial)) : 0;
 }
 
 /* ------------------------------------------------------------------ the request's body */
@@ -472,19 +484,44 @@ step(struct fcgi *fcgi)
     return used;
 }
 
+/* The kept connection ended before a word of the answer: the responder may do that between two requests. The same on a new one. */
+static ssize_t
+repeat(struct fcgi *fcgi)
+{
+    pc_dial_end(&fcgi->dial);
+    fcgi->is_open = fcgi->is_deaf = false;
+    fcgi->out_at = 0;
+    fcgi->out_len = fcgi->head_len;
+    int begun = begin(fcgi, true, pc_now_ns());
+    fcgi->is_early = false; /* this step ends here */
+    if (begun == 0)
+        begun = flush(fcgi);
+    if (begun == 0 || begun == -PC_E_AGAIN)
+        return -PC_E_AGAIN;
+    fcgi->gate.failed_status = (uint32_t)say_unreachable(fcgi, begun == -PC_E_MEMORY ? "its queue is full" : pc_dial_why(&fcgi->dial));
+    return -PC_E_CLOSED;
+}
+
 /* More bytes into `in`, none of which is held. >0, -PC_E_AGAIN, -PC_E_CLOSED. */
 static ssize_t
 refill(struct fcgi *fcgi)
 {
+    if (fcgi->is_early) {
+        fcgi->is_early = false;
+        return -PC_E_AGAIN;
+    }
     memmove(fcgi->in, fcgi->in + fcgi->in_at, fcgi->in_len - fcgi->in_at);
     fcgi->in_len -= fcgi->in_at;
     fcgi->in_at = 0;
     ssize_t count = pc_dial_recv(&fcgi->dial, fcgi->in + fcgi->in_len, PC_GATE_DOWN_BYTES - fcgi->in_len);
     if (count == -PC_E_AGAIN)
         return count;
+    if (count <= 0 && fcgi->dial.is_kept && !fcgi->has_heard)
+        return repeat(fcgi);
     if (count <= 0)
         return break_off(fcgi, 502, "AH01067: Failed to read FastCGI header: it closed the connection before the end of its answer");
     fcgi->in_len += (size_t)count;
+    fcgi->has_heard = true;
     return count;
 }
 
@@ -532,16 +569,26 @@ parse_output(struct pc_gate *gate, struct pc_reply *reply, const char *buf, size
 
 /* ------------------------------------------------------------------ the end */
 
+/* Whether the next request would begin where this one has ended, on both sides. */
+static bool
+is_through(const struct fcgi *fcgi)
+{
+    bool is_said = fcgi->has_last && !fcgi->is_deaf && fcgi->out_at == fcgi->out_len;
+    return is_said && fcgi->has_end && fcgi->held.len == 0 && fcgi->in_at == fcgi->in_len && fcgi->gate.failed_status == 0;
+}
+
 static void
 end(struct pc_gate *gate, bool is_cut)
 {
     struct fcgi *fcgi = fcgi_of(gate);
-    (void)is_cut; /* the connection's end says it */
     say_line(fcgi, fcgi->line_len);
     if (fcgi->said_lines > PC_MAX_STDERR_LINES)
         pc_errlog_req(gate->req, PC_ERROR, "proxy_fcgi", "%" PRIu64 " more lines of errors are not logged",
                       fcgi->said_lines - PC_MAX_STDERR_LINES);
-    pc_dial_end(&fcgi->dial);
+    if (!is_cut && is_through(fcgi) && pc_backend_is_kept(fcgi->dial.backend))
+        pc_dial_keep(&fcgi->dial, gate);
+    else
+        pc_dial_end(&fcgi->dial); /* which says that nobody waits for the rest */
     free(fcgi->out);
     free(fcgi->in);
 }

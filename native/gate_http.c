@@ -243,13 +243,10 @@ prepare(struct pc_worker *worker, struct http *http)
     return 0;
 }
 
-/* Whether the request may safely be sent twice. */
 static bool
 is_repeatable(const struct http *http)
 {
-    static const uint32_t idempotent = 1u << PC_GET | 1u << PC_HEAD | 1u << PC_OPTIONS;
-    const struct pc_gate *gate = &http->gate;
-    return !gate->wants_body && !http->wants_upgrade && ((idempotent >> pc_serve_method(gate->req)) & 1) != 0;
+    return !http->wants_upgrade && pc_gate_is_repeatable(&http->gate);
 }
 
 /* One that ends at this moment must do no harm. */
@@ -281,10 +278,10 @@ start(struct pc_worker *worker, struct pc_conn *conn)
 
 /* 0 all of it is out, -PC_E_AGAIN, -PC_E_CLOSED. */
 static int
-flush(const struct http *http, const char *bytes, size_t len, size_t *at)
+flush(struct http *http, const char *bytes, size_t len, size_t *at)
 {
     while (*at < len) {
-        ssize_t sent = pc_dial_send(&http->dial, bytes + *at, len - *at);
+        ssize_t sent = pc_dial_send(&http->dial, &http->gate, bytes + *at, len - *at);
         if (sent < 0)
             return (int)sent;
         *at += (size_t)sent;
@@ -334,7 +331,7 @@ send_body(struct pc_gate *gate, const char *buf, size_t len)
     if (status != 0)
         return status;
     if (!http->sends_chunks || gate->is_tunnel)
-        return pc_dial_send(&http->dial, buf, len);
+        return pc_dial_send(&http->dial, &http->gate, buf, len);
     if (http->chunk_left == 0) {
         begin_frame(http, len, "");
         http->chunk_left = len;
@@ -342,7 +339,7 @@ send_body(struct pc_gate *gate, const char *buf, size_t len)
     status = flush_frame(http);
     if (status != 0)
         return status;
-    ssize_t sent = pc_dial_send(&http->dial, buf, len < http->chunk_left ? len : http->chunk_left);
+    ssize_t sent = pc_dial_send(&http->dial, &http->gate, buf, len < http->chunk_left ? len : http->chunk_left);
     http->chunk_left -= sent > 0 ? (size_t)sent : 0;
     return sent;
 }

@@ -375,7 +375,11 @@ static inline bool pc_alias_is_script(uint32_t kind) { return kind >= PC_ALIAS_S
 struct pc_alias { uint32_t kind; struct pc_slice from, to; struct pc_regex *regex; int root_fd; };
 
 enum pc_service_kind { PC_SERVICE_FCGI, PC_SERVICE_HTTP };
-struct pc_service { uint32_t kind; struct pc_slice socket; /* NUL behind it */ };
+struct pc_service {
+    uint32_t kind;
+    struct pc_slice socket; /* NUL behind it */
+    uint32_t connections;   /* a child that has no more than these to it may keep them; 0 = keeps none */
+};
 #define PC_NO_SERVICE UINT32_MAX
 
 /* ProxyPass and its like, tried in order. to: "!" = not here, or where to (PC_T_PROXY_TO says the forms). */

@@ -374,6 +374,7 @@ load_log_file(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struct
 static const struct pc_tlv_row service_rows[] = {
     {PC_T_SERVICE_KIND, .required = true, PC_TLV_AT(pc_service, kind), .high = PC_SERVICE_HTTP, .load = pc_tlv_u32},
     {PC_T_SERVICE_SOCKET, .required = true, PC_TLV_AT(pc_service, socket), .load = pc_tlv_path},
+    {PC_T_SERVICE_CONNECTIONS, PC_TLV_AT(pc_service, connections), .load = pc_tlv_u32},
 };
 
 static int

@@ -335,7 +335,7 @@ def _make_identity(work: Work, group: Group, numbers: Numbers, shared: bytes, gi
         record.item("ROUTE", build_table(list(group.addresses.values()))),  # no generation: an unchanged record stays the same
         record.u32s("SCALE", threads.start, threads.min_spare, threads.max_spare, threads.most, server["max_connections"], idle_s),
         *(_pack_log_file(work, log.path, gids) for log in group.logs),
-        *(_pack_service(work, service) for service in group.programs.services),
+        *(_pack_service(work, group, service) for service in group.programs.services),
         *(group.hosts),
     ))
     if len(raw) > MAX_RECORD_BYTES:
@@ -360,12 +360,14 @@ def _make_runner(work: Work, group: Group, records: dict[str, bytes]) -> str:
     return name
 
 
-def _pack_service(work: Work, service: Service) -> bytes:
+def _pack_service(work: Work, group: Group, service: Service) -> bytes:
     length = len(service.socket.encode("utf-8", "surrogateescape"))
     if length > SOCKET_BYTES:
         work.fail(None, f"the socket {service.socket} would have a path of {length} bytes, and {SOCKET_BYTES} is the most there can be: "
                         "name a shorter DefaultRuntimeDir")
-    return record.item("SERVICE", record.u32s("SERVICE_KIND", service.kind) + record.text("SERVICE_SOCKET", service.socket))
+    share = service.workers // group.children if group.kind in {FIXED, ON_DEMAND} else 0  # of each child
+    return record.item("SERVICE", record.u32s("SERVICE_KIND", service.kind) + record.text("SERVICE_SOCKET", service.socket)
+                       + (record.u32s("SERVICE_CONNECTIONS", share) if share else b""))
 
 
 def _pack_log_file(work: Work, path: str, gids: frozenset[int]) -> bytes:

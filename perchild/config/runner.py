@@ -25,11 +25,15 @@ _LIMITS = {"cpu": "rlimit_cpu", "mem": "rlimit_mem", "nproc": "rlimit_nproc"}
 
 
 class Service(NamedTuple):
-    """A long-lived program: kind of wire SERVICE_KIND, path of its socket, its entry in the file."""
+    """A long-lived program: kind of wire SERVICE_KIND, path of its socket, its entry in the file.
+
+    workers: how many connections it serves at once, each by a worker that serves no other meanwhile; 0 = that is not known.
+    """
 
     kind: int
     socket: str
     entry: dict[str, Any]
+    workers: int = 0
 
 
 class Site(NamedTuple):
@@ -66,7 +70,8 @@ class Programs:
     def find_pool(self, pool: Pool, site: Site, directory: str) -> int:
         """Return the index of the php-fpm that `pool` asks for: hosts with the same settings share one."""
         return self._find("php", (pool, site.php_values), FCGI, directory, pool.idle_s, {
-            "version": pool.version, "max_children": pool.max_children, "values": [list(value) for value in site.php_values]})
+            "version": pool.version, "max_children": pool.max_children, "values": [list(value) for value in site.php_values]},
+                          pool.max_children)
 
     def find_app(self, app: App, site: Site, directory: str) -> int:
         """Return the index of the application server `app`."""
@@ -86,14 +91,16 @@ class Programs:
         return self._find("fcgid", (command, processes, tuple(env.items())), FCGI, directory, 0, {
             "command": command.split(), "max_children": processes, "env": dict(env), "log": site.error_log})
 
-    def _find(self, kind: str, key: tuple[object, ...], wire_kind: int, directory: str, idle_s: int, more: dict[str, Any]) -> int:
+    def _find(self, kind: str, key: tuple[object, ...], wire_kind: int, directory: str, idle_s: int, more: dict[str, Any],
+              workers: int = 0) -> int:
         index = self._known.get((kind, *key))
         if index is None:
             count = self._counts[kind] = self._counts.get(kind, -1) + 1
             name = kind if kind == "php" and count == 0 else f"{kind}{count}"
             socket = f"{directory}/{name}.sock"
             index = self._known[kind, *key] = len(self.services)
-            self.services.append(Service(wire_kind, socket, {"name": name, "kind": kind, "socket": socket, "idle_s": idle_s, **more}))
+            self.services.append(Service(wire_kind, socket, {"name": name, "kind": kind, "socket": socket, "idle_s": idle_s, **more},
+                                         workers))
             self.is_needed = True
         return index
 

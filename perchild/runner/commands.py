@@ -111,7 +111,7 @@ def render_php(service: Service, facts: RunnerFile) -> str:
     lines = [
         "[global]", "error_log = /proc/self/fd/2", "daemonize = no", "log_level = warning", "",
         f"[{service.name}]", f"listen = {listen_name(service)}", "pm = ondemand", f"pm.max_children = {service.max_children}",
-        f"pm.process_idle_timeout = {idle_s}s", f"pm.max_requests = {PHP_REQUESTS}", "catch_workers_output = yes",
+        f"pm.process_idle_timeout = {idle_s}s", f"pm.max_requests = {PHP_REQUESTS}", "catch_workers_output = no",
         "decorate_workers_output = no", f"security.limit_extensions = {PHP_EXTENSIONS}", "clear_env = yes",
         f"env[PATH] = {quote_ini(facts.path)}", f"env[HOME] = {quote_ini(facts.home)}", f"env[USER] = {quote_ini(facts.user)}",
     ]

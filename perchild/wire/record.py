@@ -95,6 +95,8 @@ TAGS: tuple[Tag, ...] = (
     # --- SERVICE ---------------------------------------------------------------------------------------------------
     Tag(80, "SERVICE_KIND", U32, False, "0 FastCGI, 1 HTTP"),
     Tag(81, "SERVICE_SOCKET", STR, False, "absolute path of its Unix socket"),
+    Tag(82, "SERVICE_CONNECTIONS", U32, False, "how many connections one child may have to it for it to keep them between requests; absent: none "
+        "is kept"),
     # --- PROXY_PASS --------------------------------------------------------------------------------------------------
     Tag(85, "PROXY_KIND", U32, False, "0 prefix, 1 pattern"),
     Tag(86, "PROXY_FROM", STR, False, "URL path prefix, or PCRE2 pattern"),

@@ -74,6 +74,12 @@ pc_gate_watch(const struct pc_gate *gate, int fd, uint32_t events)
 }
 
 int
+pc_gate_rewatch(const struct pc_gate *gate, int fd, uint32_t events)
+{
+    return pc_gate_watch(gate, fd, events);
+}
+
+int
 pc_job_send(struct pc_child *to, const struct pc_job *job, const struct pc_job_text *text, const int *fds, uint32_t fd_count)
 {
     (void)to;

@@ -1,0 +1,127 @@
+"""Connections to an own pool of PHP that are kept for the next request: used again, given up, and never in anybody's way.
+
+A kept connection is seen as a socket that the child holds between two requests.
+Runs as: root, which starts the server; php-fpm and its scripts run as their tenant.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from perchild.limits import LIMITS
+from tests.lab import Lab, Response, comm_of, tree_of, uid_of, wait_until
+from tests.php import PHP_FPM
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120),
+              pytest.mark.skipif(os.geteuid() != 0, reason="changes uids"), pytest.mark.skipif(not PHP_FPM, reason="no php-fpm")]
+
+KEPT_S = next(limit.value for limit in LIMITS if limit.name == "KEPT_FCGI_MS") / 1000
+SCRIPTS = {
+    "pid.php": "<?php echo getmypid();",
+    "body.php": "<?php echo strlen(file_get_contents('php://input'));",
+    "slow.php": "<?php touch(\"began$_GET[n]\"); while (!file_exists('go')) { usleep(1000); } echo $_GET['n'];",
+    "suicide.php": "<?php posix_kill(posix_getpid(), 9);",
+}
+
+
+class Site:
+    """One tenant with a pool of `workers`."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.alice = lab, lab.tenants["alice"]
+
+    def get(self, path: str, method: str = "GET", body: bytes = b"") -> Response:
+        """Return the answer, of a connection that ends with it."""
+        return self.lab.get("alice.test", path, method=method, body=body)
+
+    def sockets(self) -> set[str]:
+        """Return the sockets that alice's child holds."""
+        [child] = self.lab.children(self.alice.uid)
+        names = set()
+        for fd in os.listdir(f"/proc/{child}/fd"):
+            try:
+                names.add(os.readlink(f"/proc/{child}/fd/{fd}"))
+            except FileNotFoundError:
+                continue
+        return {name for name in names if name.startswith("socket:")}
+
+    def kept(self, before: set[str], count: int) -> set[str]:
+        """Return the sockets beyond `before`, once they are so many."""
+        wait_until(lambda: len(self.sockets() - before) == count, f"{count} kept")
+        return self.sockets() - before
+
+    def workers(self) -> list[int]:
+        """Return the pids of its pool's workers."""
+        pids = [pid for pid in tree_of(self.lab.pid)[1:] if uid_of(pid) == self.alice.uid and comm_of(pid).startswith("php-fpm")]
+        return [pid for pid in pids if not any(comm_of(below).startswith("php-fpm") for below in tree_of(pid)[1:])]
+
+
+@pytest.fixture(params=[1, 3], ids=["one-worker", "three-workers"])
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A server whose tenant's pool has been started, and keeps nothing."""
+    with Lab(names=("alice",), host_config=f"PHPPool on max_children={request.param}\n") as lab:
+        for name, text in SCRIPTS.items():
+            lab.tenants["alice"].write(name, text)
+        lab.tenants["alice"].docroot.chmod(0o700)
+        lab.start()
+        one = Site(lab)
+        assert one.get("/").status == 200
+        yield one
+        lab.stop()
+
+
+def test_the_next_request_goes_by_the_same_connection_which_ends_when_idle(site: Site) -> None:
+    """One socket for two requests; none when KEPT_FCGI_MS are over."""
+    before = site.sockets()
+    site.get("/pid.php")
+    first = site.kept(before, 1)
+    site.get("/pid.php")
+    assert site.kept(before, 1) == first
+    wait_until(lambda: not site.sockets() - before, "the idle connection is closed", KEPT_S + 10)
+
+
+def test_a_body_goes_by_a_connection_of_its_own_and_waits_for_no_kept_one(site: Site) -> None:
+    """With one worker, which a kept connection holds, it would wait until that is idle for long enough."""
+    took_s = []
+    for _ in range(5):
+        site.get("/pid.php")
+        start = time.monotonic()
+        assert site.get("/body.php", "POST", b"x" * 100_000).body == b"100000"
+        took_s.append(time.monotonic() - start)
+    assert min(took_s) < KEPT_S / 2
+
+
+def test_more_requests_than_workers_are_all_answered(site: Site) -> None:
+    """The surplus waits for workers, none of which stays with a connection that nobody uses."""
+    site.get("/pid.php")
+    answers: dict[int, bytes] = {}
+    threads = [threading.Thread(target=lambda n=n: answers.update({n: site.get(f"/slow.php?n={n}").body})) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: list(site.alice.docroot.glob("began*")), "the first is in work")
+    site.alice.write("go", "")
+    for thread in threads:
+        thread.join()
+    assert answers == {n: str(n).encode() for n in range(8)}
+
+
+def test_a_worker_that_ends_while_its_connection_is_kept_harms_nobody(site: Site) -> None:
+    """As php-fpm's do after pm.max_requests."""
+    for _ in range(3):
+        assert site.get("/pid.php").status == 200
+        for pid in site.workers():
+            os.kill(pid, signal.SIGKILL)
+        assert site.get("/pid.php").status == 200
+
+
+def test_a_script_that_ends_its_worker_is_502_and_not_asked_for_ever(site: Site) -> None:
+    """Once on the kept connection, once on a new one."""
+    assert site.get("/pid.php").status == 200
+    answer = site.get("/suicide.php")
+    assert (answer.status, site.lab.error_log().count("AH01067")) == (502, 1)
