@@ -27,7 +27,7 @@ def make_ffi() -> cffi.FFI:
     ffi.cdef((HERE / "cdef.h").read_text())
     ffi.set_source(
         "perchild._native",
-        '#include "child.h"\n',
+        '#include "child.h"\n#include "certcheck.h"\n',
         libraries=LIBRARIES,
         extra_compile_args=FLAGS,
         extra_link_args=["-pthread", "-Wl,-z,relro,-z,now"],

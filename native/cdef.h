@@ -105,3 +105,11 @@ int pc_acceptlock_new_semaphore(uint32_t uid, uint32_t gid);
 int pc_acceptlock_remove_semaphore(int id);
 
 int pc_tickets_rotate(int before, int fd);
+
+struct pc_cert_facts {
+    int problem, kind, bits, chain_count;
+    int64_t not_before_s, not_after_s;
+    char words[128];
+};
+int pc_cert_check(const char *pem, size_t len, int key_fd, struct pc_cert_facts *ret_facts);
+int pc_cert_check_command(const char *name, const char *value, char *ret_words);

@@ -413,6 +413,7 @@ struct pc_tls_conf {
     uint32_t verify; /* enum pc_verify */
     uint32_t depth;
     struct pc_slice ca; /* PEM */
+    struct pc_pair *sources; uint32_t source_count; /* what of all this is in files, for compile: kind, path */
 };
 
 /* Of the whole server; an HTTP/2 connection's, whatever its hosts. */

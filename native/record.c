@@ -180,6 +180,7 @@ static const struct pc_tlv_row tls_rows[] = {
     {PC_T_TLS_VERIFY, PC_TLV_AT(pc_tls_conf, verify), .high = PC_VERIFY_NO_CA, .load = pc_tlv_u32},
     {PC_T_TLS_DEPTH, PC_TLV_AT(pc_tls_conf, depth), .load = pc_tlv_u32},
     {PC_T_TLS_CA, PC_TLV_AT(pc_tls_conf, ca), .load = pc_tlv_str},
+    {PC_T_TLS_SOURCE, PC_TLV_MANY(pc_tls_conf, sources, source_count, struct pc_pair), .load = pc_tlv_pair},
     {PC_T_TLS_STRICT, PC_TLV_AT(pc_tls_conf, strict), .load = pc_tlv_flag},
 };
 
@@ -201,7 +202,8 @@ load_protocols(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struc
 {
     if (pc_tlv_u32(loader, row, payload, to) != 0)
         return -PC_E_FORMAT;
-    return pc_tlv_read_u32(payload.base) != 0 ? 0 : pc_tlv_refuse(loader, "record: a host that speaks nothing");
+    bool speaks = (pc_tlv_read_u32(payload.base) & ~(uint32_t)PC_PROTOCOL_H1_FIRST) != 0;
+    return speaks ? 0 : pc_tlv_refuse(loader, "record: a host that speaks nothing");
 }
 
 _Static_assert(sizeof(struct pc_h2_limits) == 16, "H2_LIMITS fills four");
@@ -233,7 +235,7 @@ static const struct pc_tlv_row host_rows[] = {
     {PC_T_PROXY_PROTOCOL, PC_TLV_AT(pc_host, proxy_protocol), .load = pc_tlv_flag},
     {PC_T_FCGID_SERVICE, PC_TLV_MANY(pc_host, wrappers, wrapper_count, struct pc_pair), .load = pc_tlv_pair},
     {PC_T_TLS, PC_TLV_AT(pc_host, tls), .load = load_tls},
-    {PC_T_PROTOCOLS, PC_TLV_AT(pc_host, protocols), .high = PC_PROTOCOL_HTTP_1_1 | PC_PROTOCOL_H2 | PC_PROTOCOL_H2C,
+    {PC_T_PROTOCOLS, PC_TLV_AT(pc_host, protocols), .high = PC_PROTOCOL_HTTP_1_1 | PC_PROTOCOL_H2 | PC_PROTOCOL_H2C | PC_PROTOCOL_H1_FIRST,
      .load = load_protocols},
 };
 

@@ -110,6 +110,7 @@
 #define PC_T_TLS_CERT 211 /* box, many: a certificate: at most one of each kind of key */
 #define PC_T_CERT_PEM 212 /* str: PEM: the leaf, then its chain */
 #define PC_T_KEY_NUMBER 213 /* u32: index of its key among the descriptors that the child is given */
+#define PC_T_TLS_SOURCE 226 /* strs, many: what this box is made of, for compile, when a file changes: cert, key (of the last cert), chain, ca or ca-path; absolute path */
 #define PC_T_KEY_PATH 225 /* str: absolute path of it: the child opens what the dispatcher did not */
 #define PC_T_TLS_PROTOCOLS 214 /* u32: SSLProtocol (TLS_PROTOCOL_BITS), at least one */
 #define PC_T_TLS_CIPHERS 215 /* str: SSLCipherSuite for TLS 1.2, as OpenSSL writes it; absent: as built in */
@@ -134,6 +135,7 @@
 #define PC_PROTOCOL_HTTP_1_1 1
 #define PC_PROTOCOL_H2 2
 #define PC_PROTOCOL_H2C 4
+#define PC_PROTOCOL_H1_FIRST 8
 
 #define PC_TLS_TLSV1_2 1
 #define PC_TLS_TLSV1_3 2

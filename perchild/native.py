@@ -338,6 +338,37 @@ def rotate_tickets(before_fd: int, fd: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class CertFacts:
+    """What is known of a certificate. problem: enum pc_cert_problem, 0 = it can be used; times in s since 1970; words: OpenSSL's."""
+
+    problem: int
+    kind: int
+    bits: int
+    chain_count: int
+    not_before_s: int
+    not_after_s: int
+    words: str
+
+
+def check_certificate(pem: bytes, key_fd: int) -> CertFacts:
+    """Look at a certificate with its chain, and the key in an open file (-1 = there is none). Runs as: compile."""
+    facts = _ffi.new("struct pc_cert_facts *")
+    _lib.pc_cert_check(pem, len(pem), key_fd, facts)
+    return CertFacts(facts.problem, facts.kind, facts.bits, facts.chain_count, facts.not_before_s, facts.not_after_s, _text(facts.words))
+
+
+def check_tls_command(name: str, value: str) -> str | None:
+    """Return what is wrong with a command of SSL_CONF_cmd(3), None if nothing. Runs as: compile."""
+    words = _ffi.new("char[128]")
+    is_taken = _lib.pc_cert_check_command(_to_c(name), _to_c(value), words) == 0
+    return None if is_taken else _text(words)
+
+
+def _to_c(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A request that Python decides: what is asked (ASK_*), and what is known of the request."""
 

@@ -103,6 +103,8 @@ def choose_mpm(nodes: list[Node]) -> str:
         raise ConfigurationError("AH00534", "More than one MPM loaded.")
     return {"event": "worker"}.get(*asked, *asked) if asked else "perchild"
 
+_H2_LIMITS = {0: limits.value("H2_STREAMS"), 1: limits.value("H2_WINDOW_BYTES"), 2: 0, 3: 0}
+
 
 # --- the whole ---------------------------------------------------------------------------------------------------
 
@@ -166,16 +168,16 @@ def _compile(work: Work, tree: Tree, mpm: str, loader: Loader) -> tuple[Compiled
     owned = list(_own_hosts(work, unassigned))
     number_groups(work)
     _warn_foreign(work)
-    packer = HostPacker(work.collected, tree.server_root, _run_dir(work, tree), work.fail, work.warn)
+    packer = HostPacker(work.collected, tree.server_root, _run_dir(work, tree), work.fail, work.warn, work.env.tls)
     routes = Routes(work)
     main_file = work.options.config_file
     infos = [_describe(work.collected.main, unassigned.person, packer, main_file)]
     unassigned.hosts.append(packer.pack(work.collected.main, unassigned, main_file))
     for draft, group in owned:
         infos.append(_describe(draft, group.person, packer, main_file))
-        routes.add(draft, group, len(group.hosts))
+        routes.add(draft, group, len(group.hosts), is_tls=packer.tls.speaks_tls(draft.host))
         group.hosts.append(packer.pack(draft, group, f"{infos[-1].file}:{infos[-1].line}"))
-    routes.finish(unassigned, work.groups.values())
+    routes.finish(unassigned, work.groups.values(), is_main_tls=packer.tls.speaks_tls(work.collected.main.host))
     _check_roots(work, packer)
     listeners = _make_listeners(work)
     numbers = _make_numbers(work, mpm, fixed_count)
@@ -317,7 +319,9 @@ def _shared_items(server: dict[str, Any], listeners: tuple[Listener, ...]) -> by
         packed = pack_ip(listener.address)
         if packed is not None:
             items.append(record.item("LISTEN", struct.pack("<BBH16s", listener.family, 0, listener.port, packed[1])))
+    h2 = {**_H2_LIMITS, **server.get("h2_limits", {})}
     items += [
+        record.u32s("H2_LIMITS", *(h2[place] for place in range(len(_H2_LIMITS)))),
         record.text("SERVER_TOKENS", _TOKENS[server["server_tokens"]]), record.u32s("ERROR_LOG_JSON", int(server["error_log_json"])),
         record.u32s("SOCKET_BUFFERS", server["send_buffer_bytes"], server["receive_buffer_bytes"]),
     ]
@@ -346,7 +350,7 @@ def _make_identity(work: Work, group: Group, numbers: Numbers, shared: bytes, gi
     return Identity(group.number, person.name, person.uid, person.gid, person.groups, group.kind, group.children, name, digest,
                     len(group.hosts), threads.start, threads.min_spare, threads.max_spare, threads.most, server["max_connections"],
                     idle_s, tuple(group.logs), _make_runner(work, group, records),
-                    new_privs=group.programs.may_gain)
+                    keys=tuple(group.tls.keys), tls_files=tuple(group.tls.files.items()), new_privs=group.programs.may_gain)
 
 
 def _make_runner(work: Work, group: Group, records: dict[str, bytes]) -> str:

@@ -5,11 +5,11 @@ Runs as: compile (pure).
 
 from __future__ import annotations
 
-from perchild.config import directives_host, directives_program, directives_proxy, directives_section, directives_server
+from perchild.config import directives_host, directives_program, directives_proxy, directives_section, directives_server, directives_tls
 from perchild.config.rows import HOST, SECTION, SERVER, Row
 
 ROWS: tuple[Row, ...] = (*directives_server.ROWS, *directives_host.ROWS, *directives_section.ROWS, *directives_program.ROWS,
-                         *directives_proxy.ROWS)
+                         *directives_proxy.ROWS, *directives_tls.ROWS)
 TABLE: dict[str, Row] = {row.name.lower(): row for row in ROWS}
 
 # Section -> (contexts, usage, documentation).

@@ -35,8 +35,8 @@ _TOKENS = ("Prod", "ProductOnly", "Major", "Minor", "Min", "Minimal", "OS", "Ful
 
 def _parse_listen(words: list[str], env: Env) -> list[tuple[int, str, int]]:
     """Return (family, address, port) of a Listen; a bare port means every address of both families."""
-    if len(words) > 1 and words[1].lower() != "http":
-        message = f"protocol '{words[1]}' is not supported on a listener: this version speaks http"
+    if len(words) > 1 and words[1].lower() not in {"http", "https"}:
+        message = f"protocol '{words[1]}' is not supported on a listener: http and https are"
         raise BadDirectiveError(message, 1)
     word = words[0]
     host, colon, port = word.rpartition(":")
@@ -121,8 +121,8 @@ _REQUESTS = _count(0, 0x7FFFFFFF)
 
 ROWS: tuple[Row, ...] = (
     one("ServerRoot", SERVER, PATH, "server", "server_root", "Directory that relative paths start from", default="/etc/perchild, or -d"),
-    custom("Listen", SERVER, "[address:]port [http]", (1, 2), _parse_listen, "server", "listen",
-           "Address and port to listen on; may be repeated; at least one is needed", store="append", is_located=True),
+    custom("Listen", SERVER, "[address:]port [http|https]", (1, 2), _parse_listen, "server", "listen",
+           "Address and port to listen on, at least one; SSLEngine says whether it speaks TLS", store="append", is_located=True),
     one("ListenBacklog", SERVER, number(1, 65535, "connections"), "server", "listen_backlog",
         "Longest queue of connections not yet accepted", default="511"),
     one("SendBufferSize", SERVER, _BUFFER, "server", "send_buffer_bytes", "TCP send buffer", default="0"),

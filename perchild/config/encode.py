@@ -95,6 +95,8 @@ _ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "wrappers": _turned_pairs("FCGID_WRAPPER"),
     "fcgi_env": _fcgi_env,
     "php_values": _php_values,
+    "ssl_require": _number("SSL_REQUIRE"),
+    "ssl_options": _bits("SSL_OPTIONS"),
 }
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perchild.config import directives_host, directives_section
+from perchild.config.certs import Store, World
 from perchild.config.collect import Collected, Draft
 from perchild.config.directives_host import ReadTimeout
 from perchild.config.directives_program import DEFAULT_WRAPPER_PROCESSES, App, Daemon, Pass, Wsgi
@@ -24,12 +25,13 @@ from perchild.config.merge import Settings, merge_settings
 from perchild.config.messages import BadDirectiveError
 from perchild.config.runner import Programs, Site
 from perchild.config.targets import Parameters
+from perchild.config.tls import TlsPacker
 from perchild.config.tree import Node
 from perchild.wire import record
 from perchild.wire.plan import LogFile, tenant_directory
 from perchild.wire.route import Address
 
-Report = Callable[[Node, str, int], None]
+Report = Callable[[Node | None, str, int], None]
 
 _HEAD = struct.Struct("<HHI")
 _TAG = {tag.name: tag.number for tag in record.TAGS}
@@ -55,6 +57,7 @@ class Group:
     log_index: dict[str, int] = field(default_factory=dict)
     programs: Programs = field(default_factory=Programs)
     addresses: dict[tuple[int, bytes, int], Address] = field(default_factory=dict)
+    tls: Store = field(default_factory=Store)
 
     def find_log(self, path: str, source: str) -> int:
         """Return the index of the log file `path`, a new one if it is new."""
@@ -76,7 +79,7 @@ def _raw(text: str) -> bytes:
 class HostPacker:
     """Packs the hosts of one configuration, all against the same main server."""
 
-    def __init__(self, collected: Collected, server_root: str, run_dir: str, report: Report, warn: Report) -> None:
+    def __init__(self, collected: Collected, server_root: str, run_dir: str, report: Report, warn: Report, world: World) -> None:
         main = collected.main
         drafts = (main, *collected.hosts)
         self._daemons: dict[str, Daemon] = {}
@@ -97,6 +100,7 @@ class HostPacker:
         self._shared_sections = b"".join(raw for _, raw in self._dirs) + b"".join(self._others.values())
         self._main_limits = {name: value for name, value in main.host.items() if name in _LIMIT_FIELDS}
         self._has_front_end = not _FRONT_FIELDS.isdisjoint(main.host)
+        self.tls = TlsPacker(main.host, world, warn)
         self._report = report
         self._warn = warn
 
@@ -130,6 +134,7 @@ class HostPacker:
             b"".join(map(_pack_alias, aliases)) if aliases else b"",
             passes,
             self._pack_remote_ip(host),
+            self.tls.pack(host, group.tls),
         )))
 
     def _aliases(self, draft: Draft) -> list[tuple[int, str, str]]:

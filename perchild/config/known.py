@@ -15,7 +15,7 @@ MODULES: dict[str, str] = {
     "core": """AcceptFilter AccessFileName AllowEncodedSlashes AllowOverrideList AsyncFilter CGIMapExtension CGIVar ContentDigest
         <Else> <ElseIf> EnableMMAP EnableSendfile Error ExtendedStatus FlushMaxPipelined FlushMaxThreshold HostnameLookups HttpProtocolOptions
         <If> <IfDirective> <IfSection> LimitInternalRecursion <Limit> <LimitExcept> LimitXMLRequestBody MaxRangeOverlaps MaxRangeReversals
-        MaxRanges MergeSlashes MergeTrailers Mutex Protocol Protocols ProtocolsHonorOrder QualifyRedirectURL ReadBufferSize RegexDefaultOptions
+        MaxRanges MergeSlashes MergeTrailers Mutex Protocol QualifyRedirectURL ReadBufferSize RegexDefaultOptions
         RegisterHttpMethod ScriptInterpreterSource SeeRequestTail ServerPath SetInputFilter SetOutputFilter
         StrictHostCheck TraceEnable UnDefineAll Use UseCanonicalPhysicalPort Warning IdentityCheck Port ServerType BindAddress
         ResourceConfig AccessConfig ClearModuleList AddModule""",
@@ -75,10 +75,6 @@ MODULES: dict[str, str] = {
     "mod_fastcgi": "FastCgiExternalServer FastCgiServer FastCgiIpcDir FastCgiConfig FastCgiWrapper FastCgiSuexec",
     "mod_filter": "AddOutputFilterByType FilterChain FilterDeclare FilterProtocol FilterProvider FilterTrace",
     "mod_heartbeat, mod_heartmonitor": "HeartbeatAddress HeartbeatListen HeartbeatMaxServers HeartbeatStorage",
-    "mod_http2": """H2AltSvc H2AltSvcMaxAge H2CopyFiles H2Direct H2EarlyHints H2EarlyHint H2MaxDataFrameLen H2MaxSessionStreams
-        H2MaxWorkerIdleSeconds H2MaxWorkers H2MinWorkers H2ModernTLSOnly H2OutputBuffering H2Padding H2ProxyRequests H2Push
-        H2PushDiarySize H2PushPriority H2PushResource H2SerializeHeaders H2StreamMaxMemSize H2StreamTimeout H2TLSCoolDownSecs
-        H2TLSWarmUpSize H2Upgrade H2WebSockets H2WindowSize""",
     "mod_ident": "IdentityCheckTimeout",
     "mod_imagemap": "ImapBase ImapDefault ImapMenu",
     "mod_include": "SSIEndTag SSIErrorMsg SSIETag SSILastModified SSILegacyExprParser SSIStartTag SSITimeFormat SSIUndefinedEcho XBitHack",
@@ -130,19 +126,9 @@ MODULES: dict[str, str] = {
     "mod_so": "LoadFile",
     "mod_socache_memcache": "MemcacheConnTTL",
     "mod_speling": "CheckBasenameMatch CheckCaseOnly CheckSpelling",
-    "mod_ssl": """SSLCACertificateFile SSLCACertificatePath SSLCADNRequestFile SSLCADNRequestPath SSLCARevocationCheck SSLCARevocationFile
-        SSLCARevocationPath SSLCertificateChainFile SSLCertificateFile SSLCertificateKeyFile SSLCipherSuite SSLCompression SSLCryptoDevice
-        SSLEngine SSLFIPS SSLHonorCipherOrder SSLInsecureRenegotiation SSLOCSPDefaultResponder SSLOCSPEnable SSLOCSPNoVerify
+    "mod_ssl": """SSLCARevocationCheck SSLCARevocationFile SSLCARevocationPath SSLOCSPDefaultResponder SSLOCSPEnable SSLOCSPNoVerify
         SSLOCSPOverrideResponder SSLOCSPProxyURL SSLOCSPResponderCertificateFile SSLOCSPResponderTimeout SSLOCSPResponseMaxAge
-        SSLOCSPResponseTimeSkew SSLOCSPUseRequestNonce SSLOpenSSLConfCmd SSLOptions SSLPassPhraseDialog SSLPolicy SSLProtocol
-        SSLProxyCACertificateFile SSLProxyCACertificatePath SSLProxyCARevocationCheck SSLProxyCARevocationFile SSLProxyCARevocationPath
-        SSLProxyCheckPeerCN SSLProxyCheckPeerExpire SSLProxyCheckPeerName SSLProxyCipherSuite SSLProxyEngine
-        SSLProxyMachineCertificateChainFile SSLProxyMachineCertificateFile SSLProxyMachineCertificatePath SSLProxyProtocol SSLProxyVerify
-        SSLProxyVerifyDepth SSLRandomSeed SSLRenegBufferSize SSLRequire SSLRequireSSL SSLSessionCache SSLSessionCacheTimeout
-        SSLSessionTicketKeyFile SSLSessionTickets SSLSRPUnknownUserSeed SSLSRPVerifierFile SSLStaplingCache SSLStaplingErrorCacheTimeout
-        SSLStaplingFakeTryLater SSLStaplingForceURL SSLStaplingResponderTimeout SSLStaplingResponseMaxAge SSLStaplingResponseTimeSkew
-        SSLStaplingReturnResponderErrors SSLStaplingStandardCacheTimeout SSLStrictSNIVHostCheck SSLUserName SSLUseStapling SSLVerifyClient
-        SSLVerifyDepth SSLVHostSNIPolicy""",
+        SSLOCSPResponseTimeSkew SSLOCSPUseRequestNonce SSLPolicy SSLRequire SSLUserName""",
     "mod_status": "SeeRequestTail",
     "mod_substitute": "Substitute SubstituteInheritBefore SubstituteMaxLineLength",
     "mod_systemd": "IdleShutdown",

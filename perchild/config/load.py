@@ -16,18 +16,23 @@ import pwd
 import re
 import socket
 import stat
+import time
 from collections.abc import Mapping
 
+from perchild import native
+from perchild.config import certs
 from perchild.config.compile import compile_tree
 from perchild.config.kept import LastGood
 from perchild.config.messages import Diagnostic, format_errors
 from perchild.config.model import Options, Result
 from perchild.config.tree import LoadError
 from perchild.config.values import Env
+from perchild.wire.stamp import stamp_file
 
 __all__ = ["LastGood", "Options", "Result", "compile_config", "compile_text", "format_errors"]
 
 MAX_FILE_BYTES = 16 << 20  # a configuration file; no hand and no panel writes a longer one
+MAX_CERTIFICATE_BYTES = 4 << 20  # of authorities; a certificate with its chain has 10 KB
 MAX_DIR_DEPTH = 20  # AP_MAX_INCLUDE_DIR_DEPTH
 _WILD = re.compile(r"[*?\[]")
 
@@ -341,11 +346,84 @@ class Directories:
         return status.st_uid == 0 and not writable
 
 
+# --- certificates ------------------------------------------------------------------------------------------------
+
+
+class CertificateFiles:
+    """Certificates and keys in the system's files (certs.World). Each is read once."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._facts: dict[tuple[str, str], native.CertFacts] = {}
+
+    def read(self, path: str) -> str:
+        """Return the text of a file with certificates; UnreadableError."""
+        text = self._texts.get(path)
+        if text is None:
+            fd = _open_plain(path)
+            try:
+                text = self._texts[path] = os.read(fd, MAX_CERTIFICATE_BYTES).decode("ascii", "replace")
+            except OSError as error:
+                raise _unreadable(path, error) from None
+            finally:
+                os.close(fd)
+        return text
+
+    def stamp(self, path: str) -> str:
+        """Return device, inode, size and time of a file's last change, "" if it is not there."""
+        return stamp_file(path)
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a directory; UnreadableError."""
+        try:
+            return os.listdir(path)
+        except OSError as error:
+            raise _unreadable(path, error) from None
+
+    def check(self, pem: str, key_path: str) -> native.CertFacts:
+        """Look at a certificate and its key; UnreadableError."""
+        found = self._facts.get((pem, key_path))
+        if found is None:
+            fd = _open_plain(key_path)
+            try:
+                found = self._facts[pem, key_path] = native.check_certificate(pem.encode("ascii", "replace"), fd)
+            finally:
+                os.close(fd)
+        return found
+
+    def command(self, name: str, value: str) -> str | None:
+        """Return what is wrong with a command of SSL_CONF_cmd(3)."""
+        return native.check_tls_command(name, value)
+
+    def now_s(self) -> int:
+        """Return the time."""
+        return int(time.time())
+
+
+def _open_plain(path: str) -> int:
+    """Open a regular file for reading; UnreadableError. A FIFO must not hold us up."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_CERTIFICATE_BYTES:
+        return fd
+    os.close(fd)
+    message = f"{path} is {'too long' if stat.S_ISREG(status.st_mode) else 'no regular file'}"
+    raise certs.UnreadableError(message)
+
+
+def _unreadable(path: str, error: Exception) -> certs.UnreadableError:
+    reason = error.strerror if isinstance(error, OSError) else "it has a NUL byte in its name"
+    return certs.UnreadableError(f"{path} cannot be read ({reason}): write it, or name the file that there is")
+
+
 def make_env(options: Options) -> Env:
     """Return the world outside as compile.py asks for it."""
     return Env(server_root=options.server_root, environ=options.environ, users=SystemUsers(), resolve=resolve_name,
                check_pattern=check_pattern, is_directory=os.path.isdir, may_root_open=Directories().may_root_open,
-               has_ipv6=os.path.exists("/proc/net/if_inet6"))
+               has_ipv6=os.path.exists("/proc/net/if_inet6"), tls=CertificateFiles())
 
 
 def compile_config(options: Options, known_numbers: Mapping[str, int], *, is_isolating: bool = False) -> Result:

@@ -32,6 +32,7 @@ def _join_inner_first(base: list[Any], over: list[Any]) -> list[Any]:
 MERGES: dict[str, Merge] = {
     "options": _combine,  # core
     "file_etag": _combine,  # core
+    "ssl_options": _combine,  # mod_ssl
     "error_documents": _update,  # core
     "add_type": _update,  # mod_mime
     "add_charset": _update,  # mod_mime

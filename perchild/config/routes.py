@@ -17,6 +17,7 @@ from perchild.config.work import Work
 from perchild.wire.route import Address
 
 Key = tuple[int, bytes, int]
+_SPEECH = {True: "TLS", False: "plain HTTP"}
 ANY: Key = (0, b"", 0)
 
 
@@ -29,11 +30,12 @@ class Routes:
         self._sources: dict[tuple[Key, str], Node | None] = {}
         self._fronts: dict[Key, tuple[bool, Node | None]] = {}
         self._peers: dict[Key, dict[bytes, None]] = {}
+        self._tls: dict[Key, tuple[bool, Draft]] = {}
         self._main = work.collected.main.host
         if "proxy_protocol" in self._main:
             self._fronts[ANY] = (self._main["proxy_protocol"], None)
 
-    def add(self, draft: Draft, group: Group, index: int) -> None:
+    def add(self, draft: Draft, group: Group, index: int, *, is_tls: bool) -> None:
         """Add a host: the one with `index` in the record of `group`."""
         name = draft.host.get("name", ("", 0))[0]
         names = ([name] if name else []) + draft.host.get("aliases", [])
@@ -49,6 +51,7 @@ class Routes:
             for one in names:
                 self._add_name(key, one, (address, group.number), (own, index), draft.node)
             self._add_front(key, draft)
+            self._add_tls(key, draft, is_tls=is_tls)
 
     def _add_name(self, key: Key, name: str, of_server: tuple[Address, int], of_group: tuple[Address, int], node: Node | None) -> None:
         if "*" in name or "?" in name:
@@ -78,16 +81,30 @@ class Routes:
                                         f"that of the host of {node.file}:{node.line}")
         self._fronts[key] = (is_on, draft.node)
 
+    def _add_tls(self, key: Key, draft: Draft, *, is_tls: bool) -> None:
+        """A client speaks TLS before it names a host: so all hosts of an address do, or none."""
+        was_tls, first = self._tls.setdefault(key, (is_tls, draft))
+        if was_tls == is_tls or draft.node is None or first.node is None:
+            return
+        node = draft.host.get("tls_engine", (is_tls, draft.node))[1] or draft.node
+        place = f"{first.node.file}:{first.node.line}"
+        self._work.fail(node, f"this host speaks {_SPEECH[is_tls]}, and that of {place}, on the same address, {_SPEECH[was_tls]}: give all hosts of "
+                              "an address the same SSLEngine, or this one another port (443 is for TLS, 80 for plain HTTP)", 0)
+
     def _has_front(self, key: Key) -> bool:
         """Whether connections to an address begin with a header: On for it or a wider one, and not Off for any of them."""
         said = [is_on for one, (is_on, _) in self._fronts.items() if one[:2] in {key[:2], ANY[:2]} and one[2] in {key[2], 0}]
         return bool(said) and all(said)
 
-    def finish(self, unassigned: Group, groups: Iterable[Group]) -> None:
-        """Add what answers where no host does: the main server. Tell the addresses of all groups whether front ends send to them."""
+    def finish(self, unassigned: Group, groups: Iterable[Group], *, is_main_tls: bool) -> None:
+        """Add what answers where no host does: the main server. Tell the addresses of all groups of TLS and front ends."""
         if ANY not in self.addresses:
             self.addresses[ANY] = Address(*ANY, unassigned.number)
             unassigned.addresses.setdefault(ANY, Address(*ANY)).default = 0
+        self._tls.setdefault(ANY, (is_main_tls, self._work.collected.main))
+        for addresses in (self.addresses, *(group.addresses for group in groups)):
+            for key, one in addresses.items():
+                one.is_tls = self._tls[key][0]
         if not any(is_on for is_on, _ in self._fronts.values()):
             return
         for key, address in self.addresses.items():

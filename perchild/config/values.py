@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from perchild import limits
+from perchild.config.certs import NoWorld, World
 from perchild.config.messages import BadDirectiveError
 
 MAX_PATH_BYTES = limits.value("MAX_PATH_BYTES")
@@ -60,6 +61,7 @@ class Env:
     is_directory: Callable[[str], bool]
     may_root_open: Callable[[str, frozenset[int]], bool]  # log file path, tenants' gids -> is its directory root's alone
     has_ipv6: bool = True
+    tls: World = field(default_factory=NoWorld)
     warn: Callable[[str, int], None] = lambda _reason, _word: None
     context: str = ""  # of the directive being read: "", "<virtualhost", "<directory" ...
     location: str = ""  # of the directive being read: path or pattern of its <Location>

@@ -68,6 +68,7 @@ class Identity:
     logs: tuple[LogFile, ...] = ()
     runner: str = ""
     keys: tuple[str, ...] = ()  # absolute paths of its hosts' TLS keys, by KEY_NUMBER; not empty: it has session tickets
+    tls_files: tuple[tuple[str, str], ...] = ()  # every file that its hosts' TLS is made of: path, stamp (config/certs.py) when it was read
     new_privs: bool = False  # its programs go without no_new_privs (NoNewPrivileges Off); the runner's file says the same
 
 
@@ -182,5 +183,6 @@ def decode_plan(raw: bytes) -> Plan:
 def _decode_identity(tree: dict[str, object]) -> Identity:
     tree["groups"] = tuple(tree["groups"])  # type: ignore[arg-type]
     tree["keys"] = tuple(tree["keys"])  # type: ignore[arg-type]
+    tree["tls_files"] = tuple((path, stamp) for path, stamp in tree["tls_files"])  # type: ignore[attr-defined]
     tree["logs"] = tuple(LogFile(**one) for one in tree["logs"])  # type: ignore[attr-defined]
     return Identity(**tree)  # type: ignore[arg-type]

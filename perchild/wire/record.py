@@ -162,6 +162,8 @@ TAGS: tuple[Tag, ...] = (
     Tag(211, "TLS_CERT", BOX, True, "a certificate: at most one of each kind of key"),
     Tag(212, "CERT_PEM", STR, False, "PEM: the leaf, then its chain"),
     Tag(213, "KEY_NUMBER", U32, False, "index of its key among the descriptors that the child is given"),
+    Tag(226, "TLS_SOURCE", STRS, True, "what this box is made of, for compile, when a file changes: cert, key (of the last cert), chain, ca or "
+                                       "ca-path; absolute path"),
     Tag(225, "KEY_PATH", STR, False, "absolute path of it: the child opens what the dispatcher did not"),
     Tag(214, "TLS_PROTOCOLS", U32, False, "SSLProtocol (TLS_PROTOCOL_BITS), at least one"),
     Tag(215, "TLS_CIPHERS", STR, False, "SSLCipherSuite for TLS 1.2, as OpenSSL writes it; absent: as built in"),
@@ -183,7 +185,7 @@ OPTION_BITS = {
 }
 
 # Bits of PROTOCOLS, TLS_PROTOCOLS and SSL_OPTIONS.
-PROTOCOL_BITS = {"http/1.1": 1, "h2": 2, "h2c": 4}
+PROTOCOL_BITS = {"http/1.1": 1, "h2": 2, "h2c": 4, "h1_first": 8}  # h1_first: http/1.1 is preferred to h2
 TLS_PROTOCOL_BITS = {"tlsv1.2": 1, "tlsv1.3": 2}
 SSL_OPTION_BITS = {"stdenvvars": 1, "exportcertdata": 2, "strictrequire": 4}
 

@@ -256,7 +256,7 @@ def test_listen_forms(world: Any) -> None:
     ("Listen 127.0.0.1", "Port must be specified in '127.0.0.1'"),
     ("Listen 127.0.0.1:x", "'127.0.0.1:x' is no port and no address: port, address:port or [v6address]:port expected"),
     ("Listen ::1:80", "'::1:80': an IPv6 address must stand in brackets: [::1]:80"),
-    ("Listen 443 https", "protocol 'https' is not supported on a listener: this version speaks http"),
+    ("Listen 443 spdy", "protocol 'spdy' is not supported on a listener: http and https are"),
     ("Listen 127.0.0.1:8080", "Cannot define multiple Listeners on the same IP:port: see /main.conf:1"),
     ("Listen nowhere.example:1", "'nowhere.example' is no address, and there is no host of this name"),
 ])

@@ -95,6 +95,8 @@ RemoveHandler .pl
 Action media/type /cgi-bin/x virtual
 Action other /cgi-bin/y
 CGIPassAuth On
+SSLRequireSSL
+SSLOptions +StdEnvVars
 FcgidWrapper "/srv/bin/php -x" .php
 FCGIWrapper /srv/bin/all
 FcgidInitialEnv PHPRC /srv

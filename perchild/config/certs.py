@@ -1,0 +1,268 @@
+"""Certificates of hosts: from the files that directives name to items of the record, and what is wrong with them in words.
+
+A certificate that cannot be used takes down its own host: the record says why (TLS_BROKEN), the operator is told, no other host is
+concerned. Of several certificates the good ones are used. Private keys never come here: World.check compares them in C.
+Runs as: compile (pure: files come through World).  Distrusts: the files, which a tenant may have written: only CERTIFICATE blocks are taken.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from perchild.wire import record
+
+SOON_S = 14 * 86400  # an operator who renews at 30 days before the end has missed it by now
+MAX_AUTHORITY_FILES = 1024
+_BLOCK = re.compile(r"-----BEGIN (?P<kind>(?:X509 )?CERTIFICATE)-----\s[A-Za-z0-9+/=\s]+-----END (?P=kind)-----")
+_HASH_NAME = re.compile(r"[0-9a-f]{8}\.\d+\Z")
+_CONSEQUENCE = "; until then this host's handshakes are refused, those of others are not"
+
+
+class UnreadableError(Exception):
+    """A file that cannot be read; says why."""
+
+
+class Facts(Protocol):
+    """What is known of a certificate (native.CertFacts)."""
+
+    @property
+    def problem(self) -> int:
+        """0: it can be used; else enum pc_cert_problem."""
+
+    @property
+    def kind(self) -> int:
+        """The key's algorithm, as OpenSSL numbers them."""
+
+    @property
+    def bits(self) -> int:
+        """The key's length."""
+
+    @property
+    def not_before_s(self) -> int:
+        """Valid from, s since 1970."""
+
+    @property
+    def not_after_s(self) -> int:
+        """Valid until, s since 1970."""
+
+    @property
+    def words(self) -> str:
+        """OpenSSL's, for a problem."""
+
+
+class World(Protocol):
+    """The files."""
+
+    def read(self, path: str) -> str:
+        """Return a text file; UnreadableError."""
+
+    def stamp(self, path: str) -> str:
+        """Return what tells whether a file was changed: device, inode, size, time; "" if it is not there."""
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a directory; UnreadableError."""
+
+    def check(self, pem: str, key_path: str) -> Facts:
+        """Look at a leaf with its chain, and its key; UnreadableError: of the key."""
+
+    def command(self, name: str, value: str) -> str | None:
+        """Return what is wrong with a command of SSL_CONF_cmd(3)."""
+
+    def now_s(self) -> int:
+        """Return the time, s since 1970."""
+
+
+class NoWorld:
+    """Where there are no files."""
+
+    def read(self, path: str) -> str:
+        """There is none."""
+        message = f"{path}: there are no files here"
+        raise UnreadableError(message)
+
+    def stamp(self, _path: str) -> str:
+        """It is not there."""
+        return ""
+
+    def names(self, path: str) -> list[str]:
+        """There is none."""
+        message = f"{path}: there are no files here"
+        raise UnreadableError(message)
+
+    def check(self, _pem: str, key_path: str) -> Facts:
+        """There is no key."""
+        message = f"{key_path}: there are no files here"
+        raise UnreadableError(message)
+
+    def command(self, _name: str, _value: str) -> str | None:
+        """Nobody is there to ask."""
+        return None
+
+    def now_s(self) -> int:
+        """Return the beginning of time."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a host's directives name. pairs: certificate and key; paths are absolute, "" = none."""
+
+    pairs: tuple[tuple[str, str], ...]
+    chain: str = ""
+    ca_file: str = ""
+    ca_path: str = ""
+
+    def pack(self) -> bytes:
+        """Return TLS_SOURCE items."""
+        named = [one for pair in self.pairs for one in zip(("cert", "key"), pair, strict=True)]
+        named += [("chain", self.chain), ("ca", self.ca_file), ("ca-path", self.ca_path)]
+        return b"".join(record.texts("TLS_SOURCE", kind, path) for kind, path in named if path)
+
+
+def unpack_sources(named: list[tuple[str, str]]) -> Sources:
+    """Return what Sources.pack has packed."""
+    of = dict(named)
+    certs, keys = ([path for kind, path in named if kind == wanted] for wanted in ("cert", "key"))
+    return Sources(tuple(zip(certs, keys, strict=True)), of.get("chain", ""), of.get("ca", ""), of.get("ca-path", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something the operator should know: about which file (a member of Sources, and its index), in words."""
+
+    part: str  # "certs", "keys", "chain", "ca"
+    index: int
+    text: str
+
+
+@dataclass(slots=True)
+class Materials:
+    """What the files gave: items for the TLS box; remarks; and whether TLS is impossible."""
+
+    items: bytes = b""
+    remarks: list[Remark] = field(default_factory=list)
+    is_broken: bool = False
+
+
+@dataclass(slots=True)
+class Store:
+    """Of one identity: its keys in the order of KEY_NUMBER, and every file that was read for it, with its stamp."""
+
+    keys: dict[str, int] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+    def note(self, path: str, world: World) -> None:
+        """Remember a file, before it is read."""
+        if path not in self.files:
+            self.files[path] = world.stamp(path)
+
+
+def read_materials(sources: Sources, world: World, store: Store) -> Materials:
+    """Read a host's certificates and check them.
+
+    Args:
+        sources: what the configuration names.
+        world: the files.
+        store: of the host's identity; new keys and files are added.
+    """
+    found = Materials()
+    certs: dict[int, bytes] = {}
+    for number in (store.keys.setdefault(key, len(store.keys)) for _, key in sources.pairs):
+        del number  # also of what is broken: numbers stay what they are when it is put right
+    chain = _read_blocks(sources.chain, "chain", 0, found, store, world) if sources.chain else []
+    for index, pair in enumerate(sources.pairs):
+        _add_certificate(index, pair, chain, found, certs, (world, store))
+    authorities = _read_authorities(sources, found, store, world)
+    if not sources.pairs:
+        found.remarks.append(Remark("engine", 0, "SSLEngine On without a certificate: name it with SSLCertificateFile, and its key with "
+                                                 f"SSLCertificateKeyFile{_CONSEQUENCE}"))
+    found.is_broken = found.is_broken or not certs
+    items = [record.text("TLS_BROKEN", found.remarks[0].text)] if found.is_broken else list(certs.values())
+    if authorities:
+        items.append(record.text("TLS_CA", authorities))
+    found.items = b"".join(items)
+    return found
+
+
+def _add_certificate(index: int, pair: tuple[str, str], chain: list[str], found: Materials, certs: dict[int, bytes],
+                     where: tuple[World, Store]) -> None:
+    (path, key_path), (world, store) = pair, where
+    blocks = _read_blocks(path, "certs", index, found, store, world)
+    store.note(key_path, world)
+    if not blocks:
+        return
+    pem = "\n".join(dict.fromkeys((*blocks, *chain))) + "\n"
+    try:
+        facts = world.check(pem, key_path)
+    except UnreadableError as error:
+        found.remarks.append(Remark("keys", index, f"{error}{_CONSEQUENCE}"))
+        return
+    if facts.problem:
+        part, text = _explain(facts, path, key_path)
+        found.remarks.append(Remark(part, index, f"{text}{_CONSEQUENCE}"))
+        return
+    if facts.kind in certs:
+        found.remarks.append(Remark("certs", index, f"{path}: there is a certificate with this kind of key before it, which is used"))
+        return
+    found.remarks += [Remark("certs", index, text) for text in _look_at_times(path, facts, world.now_s())]
+    certs[facts.kind] = record.item("TLS_CERT", record.text("CERT_PEM", pem) + record.u32s("KEY_NUMBER", store.keys[key_path])
+                                    + record.text("KEY_PATH", key_path))
+
+
+def _explain(facts: Facts, path: str, key_path: str) -> tuple[str, str]:
+    """Return which part is wrong, and what, with a remedy (enum pc_cert_problem)."""
+    words = f" ({facts.words})" if facts.words else ""
+    return {
+        1: ("certs", f"{path} holds no certificate that can be read{words}: write it there in PEM form, its chain behind it"),
+        2: ("keys", f"{key_path} holds no private key that can be read{words}: write it there in PEM form"),
+        3: ("keys", f"the key in {key_path} has a pass phrase, and nobody is there to say it when a child starts: take it off with openssl pkey"),
+        4: ("keys", f"the key in {key_path} is not that of the certificate in {path}: name the one that the certificate was made for"),
+        5: ("certs", f"{path}: too weak for OpenSSL's security level{words}: have one issued for RSA with 2048 bits or more, or for P-256"),
+    }.get(facts.problem, ("certs", f"{path}: OpenSSL does not take it{words}"))
+
+
+def _look_at_times(path: str, facts: Facts, now_s: int) -> Iterator[str]:
+    until = dt.datetime.fromtimestamp(facts.not_after_s, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    if facts.not_before_s > now_s:
+        yield f"{path}: the certificate is not valid yet; clients will refuse it. Is the clock right?"
+    if facts.not_after_s <= now_s:
+        yield f"{path}: the certificate has expired ({until}); clients will refuse it: renew it"
+    elif facts.not_after_s - now_s < SOON_S:
+        yield f"{path}: the certificate expires soon ({until}): renew it"
+
+
+def _read_blocks(path: str, part: str, index: int, found: Materials, store: Store, world: World) -> list[str]:
+    """Return the CERTIFICATE blocks of a file; none, with a remark, if there is none."""
+    store.note(path, world)
+    try:
+        blocks = [match.group().replace("X509 CERTIFICATE", "CERTIFICATE") for match in _BLOCK.finditer(world.read(path))]
+    except UnreadableError as error:
+        found.remarks.append(Remark(part, index, f"{error}{_CONSEQUENCE}"))
+        found.is_broken = found.is_broken or part in {"chain", "ca"}
+        return []
+    if not blocks:
+        found.remarks.append(Remark(part, index, f"{path} holds no certificate in PEM form{_CONSEQUENCE}"))
+        found.is_broken = found.is_broken or part in {"chain", "ca"}
+    return blocks
+
+
+def _read_authorities(sources: Sources, found: Materials, store: Store, world: World) -> str:
+    """Return the authorities of clients' certificates; one that is missing breaks the host: nobody may come in who should not."""
+    blocks: list[str] = []
+    if sources.ca_file:
+        blocks += _read_blocks(sources.ca_file, "ca", 0, found, store, world)
+    if sources.ca_path:
+        store.note(sources.ca_path, world)
+        try:
+            names = [name for name in sorted(world.names(sources.ca_path)) if _HASH_NAME.match(name)]
+        except UnreadableError as error:
+            found.remarks.append(Remark("ca", 1, f"{error}{_CONSEQUENCE}"))
+            found.is_broken = True
+            names = []
+        for name in names[:MAX_AUTHORITY_FILES]:
+            blocks += _read_blocks(f"{sources.ca_path}/{name}", "ca", 1, found, store, world)
+    return "".join(f"{block}\n" for block in dict.fromkeys(blocks))

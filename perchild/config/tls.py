@@ -1,0 +1,152 @@
+"""TLS of hosts -> TLS and PROTOCOLS items of the record; and TLS items made anew when a file has changed.
+
+Runs as: compile (pure).
+Before: hosts.py   After: certs.py
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from perchild.config import directives_tls
+from perchild.config.certs import Materials, Sources, Store, World, read_materials, unpack_sources
+from perchild.config.merge import Settings
+from perchild.config.tree import Node
+from perchild.wire import record
+from perchild.wire.record import PROTOCOL_BITS
+
+Warn = Callable[[Node | None, str, int], None]
+
+_TAG = {tag.name: tag.number for tag in record.TAGS}
+_HEAD = struct.Struct("<HHI")
+_MADE = frozenset(_TAG[name] for name in ("TLS_BROKEN", "TLS_CERT", "TLS_CA"))
+H1_FIRST = PROTOCOL_BITS["h1_first"]
+
+
+class TlsPacker:
+    """Packs what the hosts of one configuration say of TLS, all against the same main server."""
+
+    def __init__(self, main: Settings, world: World, warn: Warn) -> None:
+        self._main = {**directives_tls.DEFAULTS, **main}
+        self._world = world
+        self._warn = warn
+        self._said: set[str] = set()
+
+    def speaks_tls(self, host: Settings) -> bool:
+        """Return whether a host speaks TLS."""
+        engine: tuple[bool, Node] | tuple[bool, None] = host.get("tls_engine", self._main.get("tls_engine", (False, None)))
+        return engine[0]
+
+    def pack(self, host: Settings, store: Store) -> bytes:
+        """Return the TLS and PROTOCOLS items of a host; store: of its identity."""
+        raw = self._pack_protocols(host)
+        return self._pack_tls(host, store) + raw if self.speaks_tls(host) else raw
+
+    def _get(self, host: Settings, name: str) -> Any:  # noqa: ANN401 (any field's)
+        return host.get(name, self._main.get(name))
+
+    def _pack_protocols(self, host: Settings) -> bytes:
+        spoken, is_ordered = self._get(host, "protocols").bits, self._get(host, "protocols_order")
+        bits = spoken if is_ordered else spoken & ~H1_FIRST
+        return record.u32s("PROTOCOLS", bits) if bits != PROTOCOL_BITS["http/1.1"] else b""
+
+    def _pack_tls(self, host: Settings, store: Store) -> bytes:
+        sources, nodes = self._find_sources(host)
+        materials = read_materials(sources, self._world, store)
+        verify = self._get(host, "tls_verify")
+        if verify in {1, 2} and not (sources.ca_file or sources.ca_path):
+            self._say(self._engine_node(host), "SSLVerifyClient without SSLCACertificateFile: no client's certificate will be believed")
+        for remark in materials.remarks:
+            at = nodes.get(remark.part, [])
+            self._say(at[remark.index] if remark.index < len(at) else self._engine_node(host), remark.text)
+        ciphers = {**self._main["tls_ciphers"], **host.get("tls_ciphers", {})}
+        commands = [*self._main["tls_commands"], *host.get("tls_commands", ())]
+        return record.item("TLS", b"".join((
+            sources.pack(), materials.items,
+            record.u32s("TLS_PROTOCOLS", self._get(host, "tls_protocols")),
+            record.text("TLS_CIPHERS", ciphers["CipherString"]) if "CipherString" in ciphers else b"",
+            record.text("TLS_SUITES", ciphers["Ciphersuites"]) if "Ciphersuites" in ciphers else b"",
+            record.u32s("TLS_SERVER_ORDER", int(self._get(host, "tls_server_order"))),
+            *(record.texts("TLS_CONF", *command) for command in commands),
+            record.u32s("TLS_TICKETS", int(self._get(host, "tls_tickets"))),
+            record.u32s("TLS_TIMEOUT", self._get(host, "tls_timeout_s")),
+            record.u32s("TLS_VERIFY", verify), record.u32s("TLS_DEPTH", self._get(host, "tls_depth")),
+            record.u32s("TLS_STRICT", int(self._get(host, "tls_strict"))),
+        )))
+
+    def _engine_node(self, host: Settings) -> Node | None:
+        node: Node | None = host.get("tls_engine", self._main.get("tls_engine", (False, None)))[1]
+        return node
+
+    def _find_sources(self, host: Settings) -> tuple[Sources, dict[str, list[Node]]]:
+        certs = host.get("tls_certs", self._main.get("tls_certs", []))
+        keys = self._get(host, "tls_keys") or [] if "tls_certs" not in host else host.get("tls_keys", [])
+        pairs = tuple((path, keys[index][0] if index < len(keys) else path) for index, (path, _) in enumerate(certs))
+        single = {name: self._get(host, f"tls_{name}") for name in ("chain", "ca_file", "ca_path")}
+        paths = {name: value[0] if value else "" for name, value in single.items()}
+        cert_nodes = [node for _, node in certs]
+        nodes = {"certs": cert_nodes, "keys": [keys[index][1] if index < len(keys) else node for index, node in enumerate(cert_nodes)],
+                 "chain": [value[1] for value in (single["chain"],) if value],
+                 "ca": [value[1] if value else None for value in (single["ca_file"], single["ca_path"])]}
+        return Sources(pairs, **paths), nodes
+
+    def _say(self, node: Node | None, text: str) -> None:
+        """Warn, once for each file: the same certificate may be a hundred hosts'."""
+        if text not in self._said:
+            self._said.add(text)
+            self._warn(node, text, 0)
+
+
+# --- again -------------------------------------------------------------------------------------------------------
+
+
+def _items(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at < len(raw):
+        tag, _, length = _HEAD.unpack_from(raw, at)
+        yield tag, raw[at + _HEAD.size : at + _HEAD.size + length]
+        at += _HEAD.size + length
+
+
+def _item(tag: int, payload: bytes) -> bytes:
+    return _HEAD.pack(tag, 0, len(payload)) + payload
+
+
+def _texts(payload: bytes) -> list[str]:
+    found, at = [], 0
+    while at < len(payload):
+        length = int.from_bytes(payload[at : at + 4], "little")
+        found.append(payload[at + 4 : at + 4 + length].decode("utf-8", "surrogateescape"))
+        at += 4 + length
+    return found
+
+
+def renew_record(raw: bytes, world: World, store: Store) -> tuple[bytes, list[str]]:
+    """Read the certificates of a record again.
+
+    Args:
+        raw: the record.
+        world: the files.
+        store: of its identity, with its keys in their order; its files are noted anew.
+    Returns:
+        The record with TLS items made anew, and what the operator should know.
+    """
+    said: list[str] = []
+    boxes: dict[int, Callable[[bytes], bytes]] = {}
+    boxes[_TAG["HOST"]] = lambda payload: _rewrite(payload, {_TAG["TLS"]: lambda tls: _renew_tls(tls, world, store, said)})
+    return _rewrite(raw, boxes), list(dict.fromkeys(said))
+
+
+def _rewrite(raw: bytes, boxes: Mapping[int, Callable[[bytes], bytes]]) -> bytes:
+    return b"".join(_item(tag, boxes[tag](payload) if tag in boxes else payload) for tag, payload in _items(raw))
+
+
+def _renew_tls(raw: bytes, world: World, store: Store, said: list[str]) -> bytes:
+    kept = [(tag, payload) for tag, payload in _items(raw) if tag not in _MADE]
+    named = [(kind, path) for tag, payload in kept if tag == _TAG["TLS_SOURCE"] for kind, path in [_texts(payload)]]
+    materials: Materials = read_materials(unpack_sources(named), world, store)
+    said += [remark.text for remark in materials.remarks]
+    sources = b"".join(_item(tag, payload) for tag, payload in kept if tag == _TAG["TLS_SOURCE"])
+    return sources + materials.items + b"".join(_item(tag, payload) for tag, payload in kept if tag != _TAG["TLS_SOURCE"])
