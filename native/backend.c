@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@
 #define MAX_ADDRESSES 4
 #define RESOLVED_MS 60000 /* how long a name's addresses are believed */
 #define UNRESOLVED_MS 5000 /* until a resolver that failed, or has not answered yet, is asked again */
+#define MAX_WAKES 3 /* of a request: a runner that ends answers "again", and its successor is asked */
 
 union address { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 v6; struct sockaddr_un local; };
 
@@ -40,7 +42,8 @@ struct pc_backend {
     uint32_t share;              /* FastCGI: connections that may be open for one to be kept; 0 = none is */
     _Atomic uint32_t open_count; /* in use, being made, and kept */
     uint32_t kept_count;
-    struct { int fd; uint64_t since_ns; } kept[PC_KEPT_PER_BACKEND]; /* the latest last */
+    uint64_t inode;              /* of a service's socket, when it was last looked at; 0 = there is none, or no service */
+    struct { int fd; uint64_t since_ns, inode; } kept[PC_KEPT_PER_BACKEND]; /* the latest last */
 };
 
 /* ------------------------------------------------------------------ names */
@@ -244,16 +247,31 @@ discount(struct pc_backend *backend, uint32_t count)
     (void)atomic_fetch_sub(&backend->open_count, count);
 }
 
-/* With the lock held. */
-static void
-close_first(struct pc_child *child, struct pc_backend *backend, uint32_t count)
+/* Which socket a service's path leads to now. Who is started anew, or is to end, takes the path from its predecessor or away: a
+ * connection to another inode than this is not kept, so that who serves it is left alone and can end. */
+static uint64_t
+look_inode(const struct pc_backend *backend)
 {
-    for (uint32_t i = 0; i < count; i++)
-        (void)close(backend->kept[i].fd); /* idle: nothing is under way */
-    memmove(backend->kept, backend->kept + count, (backend->kept_count - count) * sizeof *backend->kept);
-    backend->kept_count -= count;
-    (void)atomic_fetch_sub(&child->backends.kept, count);
-    discount(backend, count);
+    struct stat facts;
+    if (backend->kind != PC_TARGET_SERVICE || stat(backend->place, &facts) != 0)
+        return 0;
+    return facts.st_ino;
+}
+
+/* With the lock held: close those that have been idle since before then_ns, or lead elsewhere than the path does now. */
+static void
+close_old(struct pc_child *child, struct pc_backend *backend, uint64_t then_ns)
+{
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < backend->kept_count; i++) {
+        if (backend->kept[i].since_ns > then_ns && backend->kept[i].inode == backend->inode)
+            backend->kept[left++] = backend->kept[i];
+        else
+            (void)close(backend->kept[i].fd); /* idle: nothing is under way */
+    }
+    (void)atomic_fetch_sub(&child->backends.kept, backend->kept_count - left);
+    discount(backend, backend->kept_count - left);
+    backend->kept_count = left;
 }
 
 void
@@ -261,13 +279,11 @@ pc_backend_sweep(struct pc_child *child, uint64_t now_ns)
 {
     (void)pthread_mutex_lock(&child->backends.lock);
     for (struct pc_backend *backend = child->backends.first; backend != NULL; backend = backend->next) {
-        uint64_t kept_ms = backend->protocol == PC_BACKEND_FCGI ? PC_KEPT_FCGI_MS : PC_KEPT_MS;
-        uint32_t old = 0;
-        /* One may have been kept since now_ns: no difference is taken. */
-        while (old < backend->kept_count && backend->kept[old].since_ns + kept_ms * MS <= now_ns)
-            old++;
-        if (old > 0)
-            close_first(child, backend, old);
+        if (backend->kept_count == 0)
+            continue;
+        backend->inode = look_inode(backend);
+        uint64_t kept_ns = (backend->protocol == PC_BACKEND_FCGI ? PC_KEPT_FCGI_MS : PC_KEPT_MS) * MS;
+        close_old(child, backend, now_ns > kept_ns ? now_ns - kept_ns : 0);
     }
     (void)pthread_mutex_unlock(&child->backends.lock);
 }
@@ -295,12 +311,13 @@ is_quiet(int fd)
 
 /* The latest that still lives; -1 = none. */
 static int
-take_kept(struct pc_child *child, struct pc_backend *backend)
+take_kept(struct pc_child *child, struct pc_backend *backend, uint64_t *ret_inode)
 {
     int fd = -1;
     (void)pthread_mutex_lock(&child->backends.lock);
     while (fd < 0 && backend->kept_count > 0) {
         fd = backend->kept[--backend->kept_count].fd;
+        *ret_inode = backend->kept[backend->kept_count].inode;
         (void)atomic_fetch_sub(&child->backends.kept, 1);
         if (is_quiet(fd))
             break;
@@ -328,10 +345,11 @@ pc_dial_keep(struct pc_dial *dial, struct pc_gate *gate)
     bool may_keep = dial->state == PC_DIAL_OPEN && !atomic_load_explicit(&child->is_draining, memory_order_relaxed);
     if (may_keep) {
         (void)pthread_mutex_lock(&child->backends.lock);
-        may_keep = has_room(child, backend);
+        may_keep = has_room(child, backend) && dial->inode == backend->inode;
         if (may_keep) {
             /* It stays in the epoll set: what happens on it meanwhile looks like an event of a gate that is over. */
             backend->kept[backend->kept_count].fd = dial->fd;
+            backend->kept[backend->kept_count].inode = dial->inode;
             backend->kept[backend->kept_count++].since_ns = pc_now_ns();
             (void)atomic_fetch_add(&child->backends.kept, 1);
             dial->fd = -1;
@@ -400,7 +418,7 @@ open_now(struct pc_dial *dial)
 static bool
 may_sleep(const struct pc_dial *dial, int error)
 {
-    return dial->backend->kind == PC_TARGET_SERVICE && !dial->has_woken && (error == ENOENT || error == ECONNREFUSED);
+    return dial->backend->kind == PC_TARGET_SERVICE && dial->wakes == 0 && (error == ENOENT || error == ECONNREFUSED);
 }
 
 static int
@@ -418,7 +436,7 @@ wake(struct pc_dial *dial, const struct pc_gate *gate)
     if (sent == 0 && pc_gate_watch(gate, pair[0], EPOLLIN) == 0) {
         dial->wake_fd = pair[0];
         dial->heard = 0;
-        dial->has_woken = true;
+        dial->wakes++;
         dial->state = PC_DIAL_WAKING;
         return -PC_E_AGAIN;
     }
@@ -450,8 +468,10 @@ static int
 connect_next(struct pc_dial *dial, const struct pc_gate *gate)
 {
     static const int yes = 1;
+    dial->inode = look_inode(dial->backend); /* before it is connected to: what is swapped meanwhile is not kept, at worst */
     (void)pthread_mutex_lock(&gate->child->backends.lock);
     union address to = dial->backend->addresses[dial->address];
+    dial->backend->inode = dial->inode;
     (void)pthread_mutex_unlock(&gate->child->backends.lock);
     dial->fd = socket(to.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (dial->fd < 0)
@@ -481,7 +501,7 @@ count_in(struct pc_dial *dial, struct pc_child *child)
         return;
     (void)pthread_mutex_lock(&child->backends.lock);
     if (backend->kept_count > 0)
-        close_first(child, backend, 1);
+        close_old(child, backend, backend->kept[0].since_ns); /* it is the first that has waited longest */
     (void)pthread_mutex_unlock(&child->backends.lock);
 }
 
@@ -491,7 +511,7 @@ pc_dial_begin(struct pc_dial *dial, const struct pc_gate *gate, bool is_fresh)
     dial->state = PC_DIAL_NONE;
     dial->wake_fd = -1;
     dial->address = 0;
-    dial->fd = is_fresh ? -1 : take_kept(gate->child, dial->backend);
+    dial->fd = is_fresh ? -1 : take_kept(gate->child, dial->backend, &dial->inode);
     dial->is_kept = dial->fd >= 0;
     count_in(dial, gate->child);
     if (!dial->is_kept)
@@ -516,7 +536,16 @@ outcome(int fd)
     return getpeername(fd, (struct sockaddr *)&peer, &peer_len) == 0 ? 0 : -1;
 }
 
-/* The runner's line: "ok", or "error TEXT". */
+/* The runner that was asked is ending: what is asked now is its successor's to read. */
+static int
+wake_again(struct pc_dial *dial, const struct pc_gate *gate)
+{
+    close_one(&dial->wake_fd);
+    int result = dial->wakes < MAX_WAKES ? wake(dial, gate) : fail(dial, 0, "its runners end again and again");
+    return result == -PC_E_MEMORY ? fail(dial, 0, "the job box is full") : result;
+}
+
+/* The runner's line: "ok", "again", or "error TEXT". */
 static int
 hear_runner(struct pc_dial *dial, const struct pc_gate *gate)
 {
@@ -530,6 +559,8 @@ hear_runner(struct pc_dial *dial, const struct pc_gate *gate)
         close_one(&dial->wake_fd);
         return connect_next(dial, gate);
     }
+    if (pc_slice_eq(line, PC_S("again")))
+        return wake_again(dial, gate);
     char text[sizeof dial->answer];
     struct pc_slice error = PC_S("error ");
     if (pc_slice_starts(line, error))

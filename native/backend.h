@@ -45,7 +45,8 @@ struct pc_dial {
     bool is_kept;               /* was kept from an earlier request: it may break before a byte of the answer came */
     bool watches_out; /* an event comes when it can be written to */
     bool is_counted; /* among the back end's open ones */
-    bool has_woken;
+    uint8_t wakes;              /* how often a runner was asked to start it */
+    uint64_t inode;             /* of the service's socket that it is connected to; 0 = no service */
     int error;                  /* FAILED: errno, or 0 */
     uint32_t heard;
     char answer[256];           /* the runner's line; FAILED: why, for people */

@@ -547,7 +547,7 @@ int pc_hand_check_socket(const struct pc_config *config, int fd, struct pc_conn 
 
 /* job.c, and perchild/wire/job.py: one message to the identity's runner, little endian. Behind the struct and without gaps: path,
  * working directory, arguments ("a\0b\0"), environment ("NAME=value\0"). Descriptors: RUN three (the program's 0, 1, 2), CANCEL
- * none, WAKE one (a stream socket; the answer is a line, "ok" or "error TEXT"). */
+ * none, WAKE one (a stream socket; the answer is a line: "ok", "error TEXT", or "again", which is to ask the runner's successor). */
 #define PC_JOB_MAGIC 0x4F4A4350u /* "PCJO" */
 #define PC_JOB_VERSION 1
 #define PC_JOB_MAX_BYTES 131072

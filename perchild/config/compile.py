@@ -33,6 +33,7 @@ from perchild.config.work import ConfigurationError, Work
 from perchild.wire import record
 from perchild.wire.plan import FIXED, ON_DEMAND, UNASSIGNED, Compiled, Identity, Listener, Plan
 from perchild.wire.route import build_table
+from perchild.wire.runner import TOKEN_BYTES
 from perchild.wire.types import build_types
 
 MAX_RECORD_BYTES = limits.value("MAX_RECORD_BYTES")
@@ -365,7 +366,7 @@ def _make_runner(work: Work, group: Group, records: dict[str, bytes]) -> str:
 
 
 def _pack_service(work: Work, group: Group, service: Service) -> bytes:
-    length = len(service.socket.encode("utf-8", "surrogateescape"))
+    length = len(service.socket.encode("utf-8", "surrogateescape")) + TOKEN_BYTES
     if length > SOCKET_BYTES:
         work.fail(None, f"the socket {service.socket} would have a path of {length} bytes, and {SOCKET_BYTES} is the most there can be: "
                         "name a shorter DefaultRuntimeDir")

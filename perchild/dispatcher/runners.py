@@ -282,30 +282,55 @@ def _place_of(server: Server, member: Member) -> tuple[str, str]:
     return parent, name
 
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
 def _make_directory(server: Server, member: Member) -> None:
     """Make it, 0700 of the identity, below a directory of ours; one that is there stays, if it is the identity's."""
     parent, name = _place_of(server, member)
-    with suppress(FileExistsError):
-        os.mkdir(parent, 0o711)
-    parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    identity, us = member.identity, os.geteuid()
+    run_dir, _, parent_name = parent.rpartition("/")
+    run_fd = os.open(run_dir, _DIRECTORY)
+    try:
+        parent_fd = _open_or_make(run_fd, parent_name, 0o711, None)
+    finally:
+        os.close(run_fd)
     try:
         state = os.fstat(parent_fd)
-        if state.st_uid != os.geteuid() or state.st_mode & 0o022:
+        if state.st_uid != us or state.st_mode & 0o022:
             raise PermissionError(f"{parent} is not ours alone")
-        os.fchmod(parent_fd, 0o711)
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=parent_fd)
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+        fd = _open_or_make(parent_fd, name, 0o700, (identity.uid, identity.gid) if server.is_privileged else None)
         try:
-            if os.fstat(fd).st_uid not in {os.geteuid(), member.identity.uid}:
+            if os.fstat(fd).st_uid not in {us, identity.uid}:
                 raise PermissionError(f"{parent}/{name} is another's")
-            if server.is_privileged:
-                os.fchown(fd, member.identity.uid, member.identity.gid)
-            os.fchmod(fd, 0o700)
+            _adjust(fd, 0o700, (identity.uid, identity.gid) if server.is_privileged else None)
         finally:
             os.close(fd)
     finally:
         os.close(parent_fd)
+
+
+def _open_or_make(parent_fd: int, name: str, mode: int, owner: tuple[int, int] | None) -> int:
+    """Return a descriptor of a directory. It gets its name when it is ready: who looks it up meanwhile finds none, not one of root's."""
+    with suppress(FileNotFoundError):
+        return os.open(name, _DIRECTORY, dir_fd=parent_fd)
+    aside = f".{name}"
+    with suppress(FileExistsError):
+        os.mkdir(aside, 0o700, dir_fd=parent_fd)
+    fd = os.open(aside, _DIRECTORY, dir_fd=parent_fd)
+    try:
+        _adjust(fd, mode, owner)
+        os.rename(aside, name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _adjust(fd: int, mode: int, owner: tuple[int, int] | None) -> None:
+    if owner is not None:
+        os.fchown(fd, *owner)
+    os.fchmod(fd, mode)
 
 
 def _remove_directory(server: Server, member: Member) -> None:
@@ -314,9 +339,9 @@ def _remove_directory(server: Server, member: Member) -> None:
     It is the tenant's to write to, who may fill it or be at work in it: so no more is read than is removed, and nothing is certain.
     """
     parent, name = _place_of(server, member)
-    parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    parent_fd = os.open(parent, _DIRECTORY)
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+        fd = os.open(name, _DIRECTORY, dir_fd=parent_fd)
         try:
             with os.scandir(fd) as entries:
                 names = [entry.name for entry in islice(entries, MAX_STALE)]

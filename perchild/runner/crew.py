@@ -1,8 +1,8 @@
 """A FcgidWrapper's program in several processes: each serves one request at a time, so another is started while requests wait.
 
-All accept from one socket. The first is the service's own (services.py); when it ends, another takes its place. An end with status 0
+All accept from one socket. The first is the service's own (keeper.py); when it ends, another takes its place. An end with status 0
 is no failure: php-cgi leaves after PHP_FCGI_MAX_REQUESTS. They end together, when none has been used for a while.
-Runs as: runner.  Distrusts: the programs.  Source: mod_fcgid.  Before: main.py  After: services.py
+Runs as: runner.  Distrusts: the programs.  Source: mod_fcgid.  Before: services.py  After: keeper.py
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import signal
 
 from perchild import native
 from perchild.runner.jobs import signal_group
+from perchild.runner.keeper import Keeper, Owner, State
 from perchild.runner.log import Log
 from perchild.runner.loop import Loop, Timer
 from perchild.runner.output import Output
-from perchild.runner.services import Keeper, State
 from perchild.wire.runner import RunnerFile, Service
 
 WAIT_S = 0.05  # that a request may wait before another process is thought of
@@ -30,8 +30,8 @@ SHORT_PAUSE_S = 0.5
 class Crew(Keeper):
     """One service of several processes."""
 
-    def __init__(self, loop: Loop, log: Log, facts: RunnerFile, service: Service) -> None:
-        super().__init__(loop, log, facts, service)
+    def __init__(self, loop: Loop, log: Log, facts: RunnerFile, service: Service, owner: Owner, *, is_successor: bool = False) -> None:
+        super().__init__(loop, log, facts, service, owner, is_successor=is_successor)
         self._others: dict[int, Output] = {}  # by pid
         self._grow: Timer | None = None
         self._rest_until_s = 0.0  # no process is added before
@@ -78,7 +78,7 @@ class Crew(Keeper):
         else:
             return super().note_exit(pid, status)
         signal_group(pid, signal.SIGKILL)
-        if status != 0 and self.state is not State.ENDING:
+        if status != 0 and self.state not in {State.GOING, State.ENDING}:
             self._log.say("error", f"{self.service.name}: one of its processes ended: {_describe(status)}")
             self._rest_until_s = self._loop.now_s() + FAILED_S
         return True
@@ -86,7 +86,7 @@ class Crew(Keeper):
     def _note_failure(self, status: int) -> None:
         lived_s = self._loop.now_s() - self._started_s
         leaves_requests = self.has_pending()
-        if status != 0 or (leaves_requests and lived_s < NO_FASTCGI_S):
+        if status != 0 or self.is_successor or (leaves_requests and lived_s < NO_FASTCGI_S):
             super()._note_failure(status)
             return
         self._short_ends = self._short_ends + 1 if leaves_requests and lived_s < SHORT_S else 0

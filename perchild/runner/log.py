@@ -24,12 +24,12 @@ class Log:
     """Where one runner says what happens; a full disk is survived."""
 
     def __init__(self, name: str, fd: int = STDERR_FD) -> None:
-        self._name, self._fd = name, fd
+        self.name, self._fd = name, fd
 
     def say(self, level: str, text: str) -> None:
         """Log one line; level: error, warn, notice."""
         now_us = time.time_ns() // 1000
         stamp = time.strftime(f"%a %b %d %H:%M:%S.{now_us % 1_000_000:06d} %Y", time.localtime(now_us // 1_000_000))
-        line = f"[{stamp}] [runner:{level}] [pid {os.getpid()}] {self._name}: {escape_text(text)}\n"
+        line = f"[{stamp}] [runner:{level}] [pid {os.getpid()}] {self.name}: {escape_text(text)}\n"
         with contextlib.suppress(OSError):
             os.write(self._fd, line.encode("utf-8", "backslashreplace"))

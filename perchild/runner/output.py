@@ -33,10 +33,40 @@ def open_log(path: str, uid: int) -> int:
     return -1
 
 
+class HostLog:
+    """A host's own error log if the tenant may write to it, else the server's. Rotated files are left at the next look."""
+
+    def __init__(self, server: Log, path: str, uid: int) -> None:
+        self._server, self._path, self._uid = server, path, uid
+        self._fd, self._file = -1, (0, 0)
+
+    def refresh(self) -> None:
+        """Open the file that the path leads to now, if that is another one."""
+        if not self._path.startswith("/"):
+            return
+        try:
+            state = os.lstat(self._path)
+        except OSError:
+            return  # being rotated: the old file takes the lines
+        if (state.st_dev, state.st_ino) != self._file:
+            self.close()
+            self._fd, self._file = open_log(self._path, self._uid), (state.st_dev, state.st_ino)
+
+    def close(self) -> None:
+        """Give it back; the server's takes the lines."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._file = -1, (0, 0)
+
+    def say(self, level: str, text: str) -> None:
+        """Log one line; see Log.say."""
+        (self._server if self._fd < 0 else Log(self._server.name, self._fd)).say(level, text)
+
+
 class Output:
     """The pipe of one service: `write_fd` is for the program, to be closed here once it has it."""
 
-    def __init__(self, loop: Loop, log: Log, name: str) -> None:
+    def __init__(self, loop: Loop, log: HostLog, name: str) -> None:
         self._loop, self._log, self._name = loop, log, name
         self._fd, self.write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(self.write_fd, True)

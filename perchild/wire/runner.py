@@ -11,6 +11,7 @@ from typing import Any
 
 VERSION = 1
 PHP, APP, WSGI, FCGID = "php", "app", "wsgi", "fcgid"
+TOKEN_BYTES = 7  # by which the path that a service's socket is bound at (".0a1b2c") is longer than the one that leads to it
 NO_LIMIT = -1  # of an RLimit: as much as the system allows
 
 

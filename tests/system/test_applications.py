@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -132,7 +132,6 @@ const pages = {
 };
 const server = http.createServer((request, response) => {
   const page = pages[request.url];
-  if (!server.listening) response.setHeader('Connection', 'close'); // what comes next is the successor's
   if (page) page(request, response);
   else response.writeHead(404).end('there is no such page\\n');
 });
@@ -158,7 +157,6 @@ server.on('upgrade', (request, socket, head) => {
     }
   });
 });
-process.on('SIGTERM', () => server.close(() => process.exit(0)));
 server.listen({fd: 3});
 """
 HOSTS = {
@@ -348,24 +346,37 @@ class User(threading.Thread):
         return self._keeps and answer.fields.get("connection") != "close"
 
 
-@pytest.mark.parametrize("name", list(HOSTS))
-def test_starting_anew_fails_no_request(lab: Lab, name: str) -> None:
-    """tmp/restart.txt is touched while requests come, on a kept connection, on new ones, and with bodies: each is answered.
+def touch_restart(_lab: Lab, tenant: Tenant) -> None:
+    """As its owner does behind a change."""
+    (tenant.home / "tmp").mkdir(exist_ok=True)
+    (tenant.home / "tmp/restart.txt").touch()
 
-    uvicorn ends connections that it has accepted and not yet read. A GET is asked again; a POST could be done twice, so none is asked of it.
+
+def reload_with_a_change(lab: Lab, tenant: Tenant) -> None:
+    """Another variable for the tenant's programs: its runner and its child are replaced."""
+    lab.config_tail = lab.config_tail.replace(f"ServerName {tenant.host}\n", f"ServerName {tenant.host}\nSetEnv CHANGED_{time.monotonic_ns()} 1\n")
+    answer = lab.reload()
+    assert answer["ok"], answer
+
+
+@pytest.mark.parametrize("how", [touch_restart, reload_with_a_change])
+@pytest.mark.parametrize("name", list(HOSTS))
+def test_starting_anew_fails_no_request(lab: Lab, name: str, how: Callable[[Lab, Tenant], None]) -> None:
+    """While requests come, on a kept connection, on new ones, and with bodies: each is answered.
+
+    uvicorn ends connections that it has accepted and not yet read, Node ends at once, and a POST is not asked twice: so neither may be told
+    to end while anybody is connected.
     """
     tenant = lab.tenants[name]
-    users = [User(lab, tenant.host, keeps=True), User(lab, tenant.host, keeps=False)]
-    if name != "carol":
-        users.append(User(lab, tenant.host, keeps=False, method="POST"))
-    (tenant.home / "tmp").mkdir(exist_ok=True)
+    users = [User(lab, tenant.host, keeps=True), User(lab, tenant.host, keeps=False), User(lab, tenant.host, keeps=False, method="POST"),
+             User(lab, tenant.host, keeps=True, method="POST")]
     for user in users:
         user.start()
     try:
         wait_until(lambda: all(user.boots or user.failures for user in users), "all are answered", 30)
         for _ in range(2):
             before = {boot for user in users for boot in user.boots}
-            (tenant.home / "tmp/restart.txt").touch()
+            how(lab, tenant)
             wait_until(lambda seen=before: all(set(user.boots) - seen or user.failures for user in users), "the next one answers all", 30)
     finally:
         for user in users:

@@ -204,3 +204,27 @@ def command_of(pid: int) -> str:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
         return file.read()
     return ""
+
+
+@needs_waitress
+def test_connections_that_a_child_only_keeps_keep_no_application_awake() -> None:
+    """It ends soon behind RunnerIdle, though its tenant's child would keep the connection for a minute; a client that is served counts."""
+    with Lab("KeepAliveTimeout 60\nRunnerIdle 2\nIdleTimeout 300\n", names=("alice",)) as one:
+        tenant = one.tenants["alice"]
+        put(tenant, "app.wsgi", WSGI)
+        one.has_vhosts, one.config_tail = False, one.host_block(tenant, f"WSGIScriptAlias /wsgi {tenant.home}/app.wsgi\n")
+        one.start()
+        with client(one, timeout_s=30) as user:
+            for _ in range(2):
+                assert user.ask(get("alice.test", "/wsgi/x")).status == 200, one.error_log()
+                assert find_connected(one)
+                child = one.children(tenant.uid)
+                wait_until(lambda: not one.runners(tenant.uid), "service and runner have ended", 12)
+                assert one.children(tenant.uid) == child
+        assert "AH0" not in one.error_log().replace("AH00489", "")
+
+
+def find_connected(lab: Lab) -> list[str]:
+    """Return the lines of /proc/net/unix of connections to services of this server."""
+    with open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
+        return [line for line in file if f" {lab.run}/tenants/" in line and line.split()[5] == "03"]

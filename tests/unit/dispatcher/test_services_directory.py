@@ -33,6 +33,24 @@ def make_identity(run: Path) -> tuple[Any, Any, Path]:
     return server, SimpleNamespace(identity=identity, programs=Programs(inbox.make_inbox(65536), "file", new_privs=False)), directory
 
 
+def test_it_has_its_name_when_it_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that connects to a socket in it meanwhile finds none, and has it started; in one of root's it would be refused."""
+    server, member, directory = make_identity(tmp_path)
+    server.is_privileged = False
+    directory.rmdir()
+    directory.parent.rmdir()
+    seen, fchmod = [], os.fchmod
+
+    def look(fd: int, mode: int) -> None:
+        seen.append((directory.parent.exists(), directory.exists()))
+        fchmod(fd, mode)
+    monkeypatch.setattr(os, "fchmod", look)
+    runners._make_directory(server, member)
+    runners._make_directory(server, member)
+    assert seen == [(False, False), (True, False), (True, True), (True, True)]
+    assert (directory.stat().st_mode & 0o777, directory.parent.stat().st_mode & 0o777) == (0o700, 0o711)
+
+
 def test_it_goes_with_sockets_and_links_and_nothing_else(tmp_path: Path) -> None:
     """A link's target stays."""
     server, member, directory = make_identity(tmp_path)
