@@ -183,6 +183,16 @@ struct pc_proxyhdr {
 /* Returns the header's length (at most PC_MAX_PROXYHDR_BYTES), 0, or -PC_E_BAD with ret_why: static text for the error log. */
 int pc_proxyhdr_parse(const char *buf, size_t len, struct pc_proxyhdr *ret_header, const char **ret_why);
 
+/* hello.c: the first message of a TLS connection (RFC 8446 4.1.2) */
+
+struct pc_hello {
+    struct pc_hostname name; /* of the extension server_name; len 0 = there is none */
+};
+
+/* Needs no more bytes than up to the end of the name; all of the message if there is none. Returns how many it has looked at, 0,
+ * -PC_E_VERSION (no TLS at all), -PC_E_BAD, -PC_E_HEAD_LARGE, -PC_E_NOT_FOUND (a name that no host can have). */
+int pc_hello_parse(const char *buf, size_t len, struct pc_hello *ret_hello);
+
 /* h1.c: the head of an HTTP/1.1 request (RFC 9112), stricter than most; works on peeked bytes, no allocation */
 
 enum pc_method { PC_GET, PC_HEAD, PC_POST, PC_PUT, PC_DELETE, PC_OPTIONS, PC_TRACE, PC_CONNECT, PC_PATCH, PC_METHOD_OTHER };
