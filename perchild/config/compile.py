@@ -130,17 +130,18 @@ def compile_tree(options: Options, env: Env, loader: Loader, known_numbers: Mapp
         return Result(errors=[Diagnostic("", 0, str(error), code=error.code)])
     env.server_root = tree.server_root
 
-    def compile_nodes(one: Tree) -> Result:
-        return _compile_nodes(options, env, loader, known_numbers, one, mpm)
+    def again(one: Tree) -> Result:
+        return compile_nodes(options, env, loader, known_numbers, one, mpm)
 
-    result = compile_nodes(tree)
+    result = again(tree)
     if open_kept is None:
         return result
     isolation = Isolation(tree, assumed, loader, options.environ, open_kept(result.state_dir))
-    return isolate(isolation, result, compile_nodes)
+    return isolate(isolation, result, again)
 
 
-def _compile_nodes(options: Options, env: Env, loader: Loader, known_numbers: Mapping[str, int], tree: Tree, mpm: str) -> Result:
+def compile_nodes(options: Options, env: Env, loader: Loader, known_numbers: Mapping[str, int], tree: Tree, mpm: str) -> Result:
+    """Compile what has been read; see compile_tree."""
     result = Result()
     collector = Collector(env)
     collected = collector.collect(tree.nodes)

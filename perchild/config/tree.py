@@ -114,6 +114,7 @@ class Builder:
         """label: what is put behind the names of files, for those who read messages."""
         self.tree = Tree(server_root=assumed.server_root)
         self._label = label
+        self.eager = _EAGER
         self._unit: Unit | None = None  # the part that is being read
         self.assumed = assumed
         self._loader = loader
@@ -153,7 +154,7 @@ class Builder:
     def feed_text(self, text: str, file: str) -> None:
         """Read `text`, which came from `file`."""
         floor = len(self._stack)
-        eager = _EAGER
+        eager = self.eager
         make = Node
         for number, raw in split_lines(text):
             if raw[0] == "<":
@@ -173,6 +174,10 @@ class Builder:
             else:
                 self._run(handler, node)
         self._close_all(floor)
+
+    def has_module(self, name: str) -> bool:
+        """Answer <IfModule name>."""
+        return modules.is_provided(name, self.assumed.mpm)
 
     def fail(self, node: Node, reason: str, word: int = -1) -> None:
         """Note an error at argument `word` of `node`."""
@@ -405,7 +410,7 @@ def _if_module(builder: Builder, words: list[str]) -> bool:
     name = name.removeprefix("!")
     if modules.depends_on_mpm(name):
         builder.assumed.mpm_was_asked = True
-    return modules.is_provided(name, builder.assumed.mpm) is not is_negated
+    return builder.has_module(name) is not is_negated
 
 
 def _if_version(_builder: Builder, words: list[str]) -> bool:
