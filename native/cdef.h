@@ -73,6 +73,7 @@ int pc_exec_start(const struct pc_exec_wish *wish);
 const char *pc_exec_reason(int refusal);
 
 int pc_child_main(struct pc_child *child);
+int pc_child_ask_board(struct pc_child *child, uint32_t timeout_ms);
 void pc_child_finish(struct pc_child *child);
 void pc_child_stop(struct pc_child *child);
 

@@ -172,12 +172,14 @@ static void
 init_locks(struct pc_child *child)
 {
     pthread_mutex_t *locks[] = {&child->retire_lock, &child->inbox_lock, &child->slab_lock, &child->lead_lock,
-                                &child->wait_lock, &child->io_lock, &child->accept_lock, &child->backends.lock};
+                                &child->wait_lock, &child->io_lock, &child->accept_lock, &child->backends.lock,
+                                &child->page_lock, &child->board.lock};
     for (size_t i = 0; i < sizeof locks / sizeof *locks; i++)
         (void)pthread_mutex_init(locks[i], NULL); /* cannot fail on Linux */
     (void)pthread_rwlock_init(&child->ticket_lock, NULL);
     (void)pthread_cond_init(&child->lead_cond, NULL);
     (void)pthread_cond_init(&child->ask_cond, NULL);
+    (void)pthread_cond_init(&child->board.cond, NULL);
 }
 
 /* TERM is read like any other event, so that a child told to stop still writes what its logs hold. Blocked before the workers
@@ -278,7 +280,7 @@ static int
 set_up(struct pc_child *child, const struct pc_child_options *options, const char **ret_why)
 {
     *ret_why = "its page cannot be mapped";
-    int error = pc_page_map(options->page_fd, &child->page);
+    int error = pc_page_map(options->page_fd, &child->page, &child->page_base);
     if (error == 0)
         error = pc_record_load(options->record_fd, options->types_fd, &child->config, ret_why);
     if (error == 0) {

@@ -9,6 +9,8 @@
 #include "page.h"
 #include "pc.h"
 
+struct pc_child;
+
 /* ------------------------------------------------------------------ the page (page.c) */
 
 struct pc_slot {
@@ -17,12 +19,20 @@ struct pc_slot {
     _Atomic int32_t history[PC_SLOT_HISTORY];
 };
 
+struct pc_host_row {
+    _Atomic uint64_t responses[PC_HOST_CLASSES]; /* 1xx to 5xx */
+    _Atomic uint64_t bytes_in, bytes_out, duration_us;
+    char name[PC_HOST_NAME_BYTES]; /* empty: the row is free */
+};
+
 struct pc_page {
     uint64_t magic;
     _Atomic uint64_t counters[PC_COUNTER_ROOM];
+    _Atomic uint64_t latencies[PC_LATENCY_BUCKETS];
     _Atomic uint32_t slot_count;
     uint32_t zero;
     struct pc_slot slots[PC_PAGE_SLOTS];
+    struct pc_host_row hosts[PC_PAGE_HOSTS];
 };
 _Static_assert(sizeof(struct pc_page) == PC_PAGE_BYTES, "wire/page.py and struct pc_page differ");
 
@@ -38,7 +48,17 @@ pc_uncount(struct pc_page *page, enum pc_counter counter, uint64_t by)
     (void)atomic_fetch_sub_explicit(&page->counters[counter], by, memory_order_relaxed);
 }
 
-int pc_page_map(int page_fd, struct pc_page **ret_page);
+/* What the page counts already that each process says of itself anew: the predecessor's, which had this page before. */
+struct pc_page_base {
+    uint64_t cpu_user_us, cpu_system_us, log_lost;
+};
+/* Counters go on, states begin anew. */
+int pc_page_map(int page_fd, struct pc_page **ret_page, struct pc_page_base *ret_base);
+uint32_t pc_latency_bucket(uint64_t us); /* pure */
+struct pc_req;
+void pc_page_request(struct pc_child *child, const struct pc_req *req); /* one that was answered; its end_ns is set */
+void pc_page_cpu(struct pc_child *child);    /* what it has used of processors */
+void pc_page_memory(struct pc_child *child); /* and of memory; takes half a millisecond */
 void pc_slot_set(struct pc_page *page, uint32_t slot, int32_t value);
 int32_t pc_slot_get(const struct pc_page *page, uint32_t slot);
 
@@ -238,7 +258,7 @@ enum pc_work { /* why pc_worker_run came back */
 
 enum pc_event { /* why pc_child_wait came back; bits */
     PC_EVENT_CONTROL = 1, PC_EVENT_THREADS = 2, PC_EVENT_IDLE = 4, PC_EVENT_DONE = 8, PC_EVENT_LOAD = 16,
-    PC_EVENT_STOP = 32, PC_EVENT_PYTHON = 64,
+    PC_EVENT_STOP = 32, PC_EVENT_PYTHON = 64, PC_EVENT_MEMORY = 128,
 };
 
 /* Special indexes in epoll data, above the real connections'; PC_TOKEN_GATE is a bit beside the index of a connection: a descriptor
@@ -251,6 +271,8 @@ struct pc_cancel { uint64_t id; uint32_t grace_s; };
 struct pc_child {
     struct pc_config *config;
     struct pc_page *page;
+    struct pc_page_base page_base;
+    pthread_mutex_t page_lock; /* held while a host gets its row */
     int epoll_fd, inbox_fd, control_fd;
     int wake_fd;   /* eventfd in the epoll set: ends a leader's wait */
     int notify_fd; /* eventfd: wakes the main thread */
@@ -310,7 +332,7 @@ struct pc_child {
     _Atomic bool is_tight;      /* few descriptors are left, or the limit has changed: look before receiving one */
     _Atomic uint32_t fd_limit;  /* RLIMIT_NOFILE as it was at the last look */
     _Atomic uint64_t next_look_ns;
-    _Atomic uint64_t resume_ns, pause_said_ns, next_sweep_ns, next_retry_ns, next_job_ns, next_flush_ns, last_active_ns;
+    _Atomic uint64_t resume_ns, pause_said_ns, next_sweep_ns, next_retry_ns, next_job_ns, next_flush_ns, next_memory_ns, last_active_ns;
     _Atomic uint64_t refused_said_ns; /* when a refused hand-off was last told of */
     _Atomic uint32_t refused_unsaid;  /* refused since then, and only counted */
     _Atomic uint64_t adopted; /* connections so far: MaxConnectionsPerChild */
@@ -335,6 +357,13 @@ struct pc_child {
         _Atomic uint32_t kept; /* idle connections */
         _Atomic uint64_t next_sweep_ns;
     } backends; /* backend.c: where this child has connected to */
+
+    struct {
+        pthread_mutex_t lock;
+        pthread_cond_t cond;
+        bool is_asked, is_there;
+        int fd; /* who asked takes it over */
+    } board; /* main.c: perchild/wire/board.py */
 
     int mutex_kind; /* enum pc_accept_lock */
     int mutex_fd, mutex_id;
@@ -472,6 +501,9 @@ int pc_exec_check_facts(const struct stat *directory, const struct stat *file, u
 enum pc_main { PC_MAIN_END, PC_MAIN_PYTHON /* a question waits for a thread of the interpreter */ };
 void pc_child_begin(struct pc_child *child, bool has_one_worker); /* first threads, READY */
 enum pc_main pc_child_main(struct pc_child *child);               /* until the child shall end, or Python is needed */
+/* Ask the dispatcher for a board of what this child may see, and wait for it; in any thread but the main one. Returns its
+ * descriptor, the caller's, or -PC_E_AGAIN: none came in time, or another thread is asking. */
+int pc_child_ask_board(struct pc_child *child, uint32_t timeout_ms);
 void pc_child_finish(struct pc_child *child);                     /* workers go home, logs are written */
 
 /* loop.c: leader and followers */

@@ -300,7 +300,7 @@ pc_log_request(struct pc_req *req)
 
     if (req->host == NULL)
         return;
-    if (req->host->log_count > 0)
+    if (req->host->log_count > 0 && req->end_ns == 0)
         req->end_ns = pc_now_ns();
     for (uint32_t i = 0; i < req->host->log_count; i++) {
         const struct pc_log *log = &req->host->logs[i];

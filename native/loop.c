@@ -19,6 +19,7 @@
 #define MS 1000000ull
 #define LOCK_POLL_MS 20
 #define KEPT_LOOK_MS 1000
+#define MEMORY_LOOK_MS 10000
 #define FULL_BATCHES_FOR_TWO 64
 #define MAX_STEPS 512
 
@@ -188,6 +189,17 @@ look_at_listeners(struct pc_worker *worker)
         pc_accept_ready(worker, i);
 }
 
+static void
+sweep(struct pc_worker *worker, uint64_t now_ns)
+{
+    struct pc_child *child = worker->child;
+    pc_conn_sweep(worker, now_ns);
+    pc_page_cpu(child);
+    uint64_t due = atomic_load(&child->next_memory_ns);
+    if (now_ns >= due && atomic_compare_exchange_strong(&child->next_memory_ns, &due, now_ns + MEMORY_LOOK_MS * MS))
+        pc_child_notify(child, PC_EVENT_MEMORY); /* the main thread has time */
+}
+
 /* What is due by the clock. With two leaders the first to see it does it. */
 static void
 tick(struct pc_worker *worker)
@@ -195,7 +207,7 @@ tick(struct pc_worker *worker)
     struct pc_child *child = worker->child;
     uint64_t now_ns = worker->now_ns, due = atomic_load(&child->next_sweep_ns);
     if (now_ns >= due && atomic_compare_exchange_strong(&child->next_sweep_ns, &due, now_ns + PC_SWEEP_MS * MS))
-        pc_conn_sweep(worker, now_ns);
+        sweep(worker, now_ns);
     due = atomic_load(&child->next_retry_ns);
     if (atomic_load(&child->waiting_count) > 0 && now_ns >= due
         && atomic_compare_exchange_strong(&child->next_retry_ns, &due, now_ns + PC_RETRY_MS * MS))
@@ -213,7 +225,8 @@ tick(struct pc_worker *worker)
         && atomic_compare_exchange_strong(&child->next_flush_ns, &due, now_ns + PC_LOG_FLUSH_MS * MS)) {
         atomic_store(&child->has_lines, false);
         pc_log_flush(child->config);
-        atomic_store_explicit(&child->page->counters[PC_C_LOG_LOST], pc_log_lost(child->config), memory_order_relaxed);
+        atomic_store_explicit(&child->page->counters[PC_C_LOG_LOST], child->page_base.log_lost + pc_log_lost(child->config),
+                              memory_order_relaxed);
     }
     if (atomic_load(&child->accept_paused) && now_ns >= atomic_load(&child->resume_ns)
         && !atomic_load(&child->is_draining))

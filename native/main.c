@@ -18,7 +18,10 @@
 #define MAX_MESSAGE_FDS 64
 
 /* perchild/wire/control.py */
-enum { MSG_READY = 1, MSG_ROUTE = 2, MSG_LOAD = 3, MSG_INBOX = 4, MSG_IDLE = 5, MSG_REOPEN = 6, MSG_DRAIN = 8, MSG_TICKETS = 10 };
+enum {
+    MSG_READY = 1, MSG_ROUTE = 2, MSG_LOAD = 3, MSG_INBOX = 4, MSG_IDLE = 5, MSG_REOPEN = 6, MSG_ASK_BOARD = 7, MSG_DRAIN = 8,
+    MSG_TICKETS = 10, MSG_BOARD = 12,
+};
 
 struct message {
     uint8_t kind, zero;
@@ -121,6 +124,47 @@ take_drain(struct pc_child *child, const struct heard *heard)
     pc_child_drain(child);
 }
 
+/* ------------------------------------------------------------------ what others count, for a status page */
+
+static void
+take_board(struct pc_child *child, const struct heard *heard)
+{
+    (void)pthread_mutex_lock(&child->board.lock);
+    bool is_wanted = child->board.is_asked && !child->board.is_there;
+    child->board.fd = is_wanted && heard->fd_count > 0 ? heard->fds[0] : -1;
+    child->board.is_there = is_wanted;
+    (void)pthread_cond_signal(&child->board.cond);
+    (void)pthread_mutex_unlock(&child->board.lock);
+    for (uint32_t i = is_wanted ? 1 : 0; i < heard->fd_count; i++)
+        (void)close(heard->fds[i]); /* too late for who asked, or more than one */
+}
+
+int
+pc_child_ask_board(struct pc_child *child, uint32_t timeout_ms)
+{
+    int fd = -PC_E_AGAIN, error = 0;
+    struct timespec until;
+    (void)clock_gettime(CLOCK_REALTIME, &until); /* what condition variables go by; cannot fail */
+    until.tv_sec += (time_t)(timeout_ms / 1000);
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    (void)pthread_mutex_lock(&child->board.lock);
+    if (!child->board.is_asked) { /* one at a time */
+        child->board.is_asked = true;
+        child->board.is_there = false;
+        say(child, MSG_ASK_BOARD, 0, 0);
+        while (!child->board.is_there && error == 0)
+            error = pthread_cond_timedwait(&child->board.cond, &child->board.lock, &until);
+        fd = child->board.is_there && child->board.fd >= 0 ? child->board.fd : -PC_E_AGAIN;
+        child->board.is_asked = false;
+    }
+    (void)pthread_mutex_unlock(&child->board.lock);
+    return fd;
+}
+
 static const struct {
     uint8_t kind;
     void (*take)(struct pc_child *child, const struct heard *heard);
@@ -130,6 +174,7 @@ static const struct {
     {MSG_REOPEN, take_logs},
     {MSG_DRAIN, take_drain},
     {MSG_TICKETS, take_tickets},
+    {MSG_BOARD, take_board},
 };
 
 /* Returns false when the dispatcher is gone. */
@@ -210,6 +255,8 @@ pc_child_main(struct pc_child *child)
             return PC_MAIN_END;
         if ((events & PC_EVENT_THREADS) != 0)
             scale_up(child);
+        if ((events & PC_EVENT_MEMORY) != 0)
+            pc_page_memory(child);
         child->is_load_due = child->is_load_due || (events & PC_EVENT_LOAD) != 0;
         if (child->is_load_due && pc_now_ns() >= child->next_load_ns)
             report_load(child);

@@ -2,10 +2,30 @@
 #ifndef PC_PAGE_H
 #define PC_PAGE_H
 
-#define PC_PAGE_MAGIC 0x3130454741504350ull
-#define PC_COUNTER_ROOM 32
-#define PC_PAGE_BYTES 41232
+#define PC_PAGE_MAGIC 0x3230454741504350ull
+#define PC_COUNTER_ROOM 64
+#define PC_PAGE_BYTES 206352
 #define PC_PAGE_SLOTS 1024
+#define PC_PAGE_HOSTS 512
+#define PC_HOST_CLASSES 5
+#define PC_HOST_NAME_BYTES 256
+#define PC_OTHER_HOSTS "*"
+#define PC_LATENCY_DECADES 8
+#define PC_LATENCY_STEPS 16
+#define PC_LATENCY_BUCKETS 128
+/* By a duration's first two digits, 10 to 99: which step of its decade it is in. */
+#define PC_LATENCY_STEP_OF \
+    { \
+        0, 0, 1, 1, 2, 2, 3, 3, 4, 4, \
+        5, 5, 5, 5, 5, 6, 6, 6, 6, 6, \
+        7, 7, 7, 7, 7, 8, 8, 8, 8, 8, \
+        9, 9, 9, 9, 9, 10, 10, 10, 10, 10, \
+        11, 11, 11, 11, 11, 11, 11, 11, 11, 11, \
+        12, 12, 12, 12, 12, 12, 12, 12, 12, 12, \
+        13, 13, 13, 13, 13, 13, 13, 13, 13, 13, \
+        14, 14, 14, 14, 14, 14, 14, 14, 14, 14, \
+        15, 15, 15, 15, 15, 15, 15, 15, 15, 15, \
+    }
 
 enum pc_counter {
     PC_C_ACCEPTED,
@@ -30,7 +50,13 @@ enum pc_counter {
     PC_C_WAITING,
     PC_C_MISDIRECTED,
     PC_C_CARRIED,
+    PC_C_CPU_USER_US,
+    PC_C_CPU_SYSTEM_US,
+    PC_C_MEMORY_KB,
 };
+
+/* What is so now, and begins anew with each child. */
+#define PC_GAUGES {PC_C_CONNECTIONS, PC_C_PARKED, PC_C_THREADS, PC_C_IDLE_THREADS, PC_C_WAITING, PC_C_MEMORY_KB}
 
 #define PC_THISCHILD (-1)
 #define PC_OTHERCHILD (-2)

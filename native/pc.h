@@ -431,6 +431,7 @@ struct pc_h2_limits {
     uint32_t streams, window_bytes, frame_bytes /* 0 = what fits */, early_hints /* 0, 1 */;
 };
 
+struct pc_host_row;
 struct pc_host {
     struct pc_slice name, admin, document_root;
     uint32_t port, index;
@@ -452,6 +453,7 @@ struct pc_host {
     bool proxy_protocol;
     struct pc_tls_conf *tls;  /* NULL = plain HTTP */
     uint32_t protocols;       /* PC_PROTOCOL_*; never 0 */
+    _Atomic(struct pc_host_row *) row; /* of the child's page; NULL = nothing was answered yet */
     int root_fd;              /* O_PATH of document_root, -1 = not opened yet */
     uint64_t root_checked_ns; /* pc_now_ns of the last look at its device and inode */
     uint64_t root_dev, root_ino;

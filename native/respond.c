@@ -268,6 +268,8 @@ account(struct pc_worker *worker, struct pc_conn *conn)
     pc_count(child->page, PC_C_BYTES_OUT, req->bytes_out);
     if (req->resp.status >= 500)
         pc_count(child->page, PC_C_ERRORS, 1);
+    req->end_ns = pc_now_ns();
+    pc_page_request(child, req);
     if (req->host->log_count > 0) {
         pc_log_request(req);
         if (!atomic_load_explicit(&child->has_lines, memory_order_relaxed))

@@ -434,6 +434,16 @@ class Child:
         numbers = {name: getattr(raw, name) for name in Facts.__slots__ if name != "name"}
         return Facts(**numbers, name=_text(raw.name))
 
+    def ask_board(self, timeout_s: float) -> int:
+        """Return a board (wire/board.py) of what this child may see; the caller closes it. Not in the main thread, one at a time.
+
+        Raises:
+            NativeError: none came in time.
+        """
+        fd = int(_lib.pc_child_ask_board(self._child, int(timeout_s * 1000)))
+        _check(fd, "the dispatcher gave no board")
+        return fd
+
     def start_worker(self) -> int:
         """Take a slot for a thread of the interpreter, before it first runs; return the slot."""
         slot = int(_lib.pc_worker_start(self._child, True))

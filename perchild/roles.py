@@ -56,6 +56,7 @@ WAKER = "wait for a service"
 NOTIFY = "service manager's socket"
 ENVIRON = "starter's environment"
 STDERR = "standard error of the start"
+BOARD = "board"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ _EVERY_CHILD = (
     Fds(JOB_WRITE, 0, 1, "what its identity's runner shall execute; none where nothing is executed"),
     Fds(CONNECTION, 0, None, "clients, those of its identity or not yet routed"),
     Fds(DOCUMENT, 0, None, "document roots and files of its identity"),
+    Fds(BOARD, 0, 2, "for a status page, while it is read: what it may see of others"),
 )
 _ACCEPTING = (
     Fds(LISTENER, 1, None, "every Listen"),
@@ -133,7 +135,8 @@ ROLES: tuple[Role, ...] = (
              Fds(JOB_WRITE, 0, None, "write ends of all, for new children"),
              Fds(CONTROL, 0, None, "one for each child, and the nursery's"),
              Fds(PIDFD, 0, None, "one for each child, each runner, compile and the nursery"),
-             Fds(PAGE, 0, None, "one for each child; passed on to perchildctl, never read"),
+             Fds(PAGE, 0, None, "one for each child, and those of children that have ended; never read"),
+             Fds(BOARD, 0, None, "copies of pages, for status pages, for a second; never read"),
              Fds(ROUTE, 1, 1, "for new children"),
              Fds(TYPES, 1, 1, "for new children"),
              Fds(TICKETS, 0, None, "one for each identity with TLS: they outlive its children; never read"),

@@ -1,4 +1,4 @@
-"""perchildctl's end of the control socket: ask, read the answer, take the pages.
+"""perchildctl's end of the control socket: ask, read the answer, take the board.
 
 Runs as: perchildctl (root, or the uid the server was started by).  Trusts: the dispatcher.  Distrusts: the pages' content.
 """
@@ -6,13 +6,13 @@ Runs as: perchildctl (root, or the uid the server was started by).  Trusts: the 
 from __future__ import annotations
 
 import array
-import os
 import socket
 from collections.abc import Sequence
 from typing import Any
 
 from perchild.control import protocol
-from perchild.wire.page import PAGE_BYTES, Page, decode_page
+from perchild.wire.board import Board, read_board
+from perchild.wire.page import Page
 
 TIMEOUT_S = 90.0  # a reload compiles for at most 60 s
 
@@ -36,7 +36,7 @@ def _connect(run_dir: str) -> socket.socket:
 def _read_line(sock: socket.socket, fds: list[int]) -> bytes:
     raw = b""
     while not raw.endswith(b"\n"):
-        part, ancillary, _, _ = sock.recvmsg(65536, socket.CMSG_SPACE(4 * protocol.MAX_PAGES), socket.MSG_CMSG_CLOEXEC)
+        part, ancillary, _, _ = sock.recvmsg(65536, socket.CMSG_SPACE(4 * protocol.MAX_FDS), socket.MSG_CMSG_CLOEXEC)
         for _, _, data in ancillary:
             fds.extend(array.array("i", data))
         if not part:
@@ -58,19 +58,27 @@ def ask_server(run_dir: str, request: dict[str, Any]) -> dict[str, Any]:
         return protocol.decode_answer(_read_line(sock, []))
 
 
+def ask_board(run_dir: str) -> Board:
+    """Return what the server knows and its children count, as of now.
+
+    Raises:
+        NoServerError: nobody answers.
+        protocol.ProtocolError: what came is no board.
+    """
+    fds: list[int] = []
+    with _connect(run_dir) as sock:
+        sock.sendall(protocol.encode({"op": "board"}))
+        answer = protocol.decode_answer(_read_line(sock, fds))
+    if not answer.get("ok") or len(fds) != 1:
+        raise protocol.ProtocolError(answer.get("text") or "the server gave no board: is it of another version?")
+    try:
+        return read_board(fds[0])
+    except ValueError as error:
+        raise protocol.ProtocolError(str(error)) from error
+
+
 def ask_pages(run_dir: str, pids: Sequence[int]) -> dict[int, Page]:
-    """Return the pages of these children, decoded here; children that are gone, or wrote nonsense, are left out."""
-    pages: dict[int, Page] = {}
-    for at in range(0, len(pids), protocol.MAX_PAGES):
-        fds: list[int] = []
-        with _connect(run_dir) as sock:
-            sock.sendall(protocol.encode({"op": "pages", "pids": list(pids[at : at + protocol.MAX_PAGES])}))
-            answer = protocol.decode_answer(_read_line(sock, fds))
-        for pid, fd in zip(answer.get("pids", ()), fds, strict=False):
-            try:
-                pages[pid] = decode_page(os.pread(fd, PAGE_BYTES, 0))
-            except ValueError:
-                continue
-            finally:
-                os.close(fd)
-    return pages
+    """Return the pages of these children; children that are gone, or wrote nonsense, are left out."""
+    board = ask_board(run_dir)
+    numbers = {child["pid"]: child["page"] for identity in board.tree["identities"] for child in identity["children"]}
+    return {pid: board.pages[numbers[pid]] for pid in pids if numbers.get(pid) in board.pages}

@@ -1,7 +1,7 @@
 """Requests and answers on the control socket: one line of JSON each.
 
-Requests: {"op": NAME, ...}. Answers: {"ok": true|false, "text": what to tell people, ...}. The answer to "pages" carries
-the pages' descriptors with its first byte, in the order of its pids.
+Requests: {"op": NAME, ...}. Answers: {"ok": true|false, "text": what to tell people, ...}. The answer to "board" carries
+a board (wire/board.py) as a descriptor with its first byte.
 Runs as: dispatcher and perchildctl.  Pure.
 """
 
@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 MAX_REQUEST_BYTES = 65536
-MAX_PAGES = 64  # descriptors in one answer
+MAX_FDS = 1  # descriptors in one answer
 
 
 class ProtocolError(Exception):
@@ -41,9 +41,6 @@ def decode_request(raw: bytes) -> dict[str, Any]:
         raise ProtocolError(message) from error
     if not isinstance(tree, dict) or not isinstance(tree.get("op"), str):
         message = "not a request: no op"
-        raise ProtocolError(message)
-    if not isinstance(tree.get("pids", []), list):
-        message = "not a request: pids is no list"
         raise ProtocolError(message)
     return tree
 

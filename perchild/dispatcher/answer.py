@@ -1,7 +1,7 @@
 """The dispatcher's end of the control socket: RUN/control.sock, for root (and the uid the server was started by) alone.
 
-One request, one answer, both a line of JSON (control/protocol.py). Pages of children are passed as descriptors: perchildctl
-decodes them, the dispatcher never reads what a child wrote.
+One request, one answer, both a line of JSON (control/protocol.py). What children count is passed as a board (board.py), which
+perchildctl decodes: the dispatcher never reads what a child wrote.
 Runs as: dispatcher.  Trusts: the kernel's word on who connects.  Distrusts: the text of a request, which is bounded.
 """
 
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from perchild.control import protocol
+from perchild.dispatcher.board import make_board
 from perchild.dispatcher.loop import HANGUP, READ, WRITE
-from perchild.dispatcher.state import Child, Member, Server
-from perchild.wire.plan import BrokenSite
+from perchild.dispatcher.state import Server
 
 MAX_CLIENTS = 16
 _UCRED = struct.Struct("3i")
@@ -97,8 +97,8 @@ class ControlSocket:
         return bool(raw)
 
     def _answer(self, client: Client, request: dict[str, Any]) -> None:
-        if request["op"] == "pages":
-            self._answer_pages(client, request)
+        if request["op"] == "board":
+            self._answer_board(client)
             return
         operation = self._operations.get(request["op"])
         client.is_waiting = True
@@ -117,12 +117,14 @@ class ControlSocket:
         except OSError:
             self._drop(client)
 
-    def _answer_pages(self, client: Client, request: dict[str, Any]) -> None:
-        """Pass the pages of up to MAX_PAGES children: a line with their pids, and as many descriptors."""
-        pids = [pid for pid in request.get("pids", ())[: protocol.MAX_PAGES] if pid in self._server.children]
-        fds = array.array("i", [self._server.children[pid].page_fd for pid in pids])
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if pids else []
-        client.sock.sendmsg([protocol.encode({"ok": True, "pids": pids})], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    def _answer_board(self, client: Client) -> None:
+        """Pass a board of everything, made now."""
+        fd = make_board(self._server)
+        try:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+            client.sock.sendmsg([protocol.encode({"ok": True})], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        finally:
+            os.close(fd)
 
     def _flush(self, client: Client) -> None:
         while client.outgoing:
@@ -140,45 +142,3 @@ class ControlSocket:
             self._server.loop.forget(fd)
             self._clients.discard(fd)
             client.sock.close()
-
-
-def describe_server(server: Server) -> dict[str, Any]:
-    """Return what `status` answers: the server, its identities and their children, in the order of their numbers."""
-    return {
-        "ok": True, "pid": os.getpid(), "mpm": server.plan.mpm, "generation": server.generation,
-        "accept_scope": server.plan.accept_scope, "uptime_s": round(server.sys.now_s() - server.started_s, 3),
-        "state": server.stopping or ("reloading" if server.transition else "running"),
-        "is_privileged": server.is_privileged, "host_count": server.plan.host_count,
-        "broken_sites": [_describe_broken(one) for one in server.plan.broken_sites],
-        "listeners": [{"address": one.address, "port": one.port} for one in server.plan.listeners],
-        "identities": [_describe_member(server, server.members[number]) for number in sorted(server.members)],
-    }
-
-
-def _describe_broken(one: BrokenSite) -> dict[str, Any]:
-    return {"file": one.file, "line": one.line, "reason": one.reason, "stand_in": one.stand_in, "when": one.when, "hosts": list(one.hosts)}
-
-
-def _describe_member(server: Server, member: Member) -> dict[str, Any]:
-    identity = member.identity
-    return {
-        "number": identity.number, "name": identity.name, "uid": identity.uid, "gid": identity.gid,
-        "groups": list(identity.groups), "kind": identity.kind, "hosts": identity.host_count,
-        "is_removed": member.removed_s is not None, "is_held_back": identity.number in server.retries,
-        "children": [_describe_child(child) for child in member.children.values()],
-        "runner": _describe_runner(member),
-    }
-
-
-def _describe_runner(member: Member) -> dict[str, Any] | None:
-    """Return the runner that takes jobs (pid None: none, it comes on demand) and how many finish; None: no programs."""
-    programs = member.programs
-    if programs is None:
-        return None
-    return {"pid": programs.runner.pid if programs.runner else None, "is_held_back": programs.retry_s is not None,
-            "ending": len(programs.all) - (programs.runner is not None)}
-
-
-def _describe_child(child: Child) -> dict[str, Any]:
-    return {"pid": child.pid, "state": child.phase.value, "generation": child.generation,
-            "is_accepting": child.is_accepting, "idle": child.idle, "busy": child.busy}

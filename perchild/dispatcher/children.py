@@ -1,6 +1,6 @@
 """One child from its fork to its end: messages from it, messages to it, its exit.
 
-The child is not trusted: it may send three kinds of message, each in its phase; anything else ends it.
+The child is not trusted: it may send four kinds of message, each in its phase; anything else ends it.
 Runs as: dispatcher.  Distrusts: what children send.  Before: supervise.py  After: spawn.py, wire/control.py
 """
 
@@ -17,12 +17,15 @@ from dataclasses import replace
 from functools import partial
 
 from perchild import limits
+from perchild.dispatcher.board import board_for
 from perchild.dispatcher.errors import DispatcherError
 from perchild.dispatcher.loop import HANGUP, READ, WRITE
 from perchild.dispatcher.spawn import start_child
 from perchild.dispatcher.state import DEATH_POINTS, SPAWN_POINTS, YOUNG_S, Child, Member, Phase, Server
 from perchild.wire.control import (
     FORMAT,
+    MSG_ASK_BOARD,
+    MSG_BOARD,
     MSG_DRAIN,
     MSG_IDLE,
     MSG_INBOX,
@@ -150,8 +153,17 @@ def answer_idle(server: Server, child: Child, _message: Message) -> None:
             notify(server, server.members[child.number], child)
 
 
+def answer_board(server: Server, child: Child, _message: Message) -> None:
+    """Give a child a board of what it may see. Who asks again before it has read the last one is not answered twice."""
+    if child.phase is Phase.STARTING:
+        reason = "board before ready"
+        raise WireError(reason)
+    if not any(one.kind == MSG_BOARD for one in child.outgoing):
+        post(server, child, Message(MSG_BOARD))
+
+
 _ANSWERS: dict[int, Callable[[Server, Child, Message], None]] = {
-    MSG_READY: answer_ready, MSG_LOAD: answer_load, MSG_IDLE: answer_idle,
+    MSG_READY: answer_ready, MSG_LOAD: answer_load, MSG_IDLE: answer_idle, MSG_ASK_BOARD: answer_board,
 }
 _ON_READY: list[Notify] = []
 _ON_ENDING: list[Notify] = []
@@ -194,7 +206,7 @@ def post(server: Server, child: Child, message: Message) -> None:
 
 
 def _flush(server: Server, child: Child) -> None:
-    while child.outgoing and send_message(child.control, _complete(server, child.outgoing[0])):
+    while child.outgoing and send_message(child.control, _complete(server, child, child.outgoing[0])):
         for fd in child.outgoing.popleft().fds:
             os.close(fd)
     mask = READ | HANGUP | (WRITE if child.outgoing else 0)
@@ -218,8 +230,13 @@ def drain_child(server: Server, child: Child) -> None:
     post(server, child, Message(MSG_DRAIN))
 
 
-def _complete(server: Server, message: Message) -> Message:
-    """Return the message with what it stands for now: the inbox in force (none: forget it), the route table in force."""
+def _complete(server: Server, child: Child, message: Message) -> Message:
+    """Return the message with what it stands for now: the inbox in force (none: forget it), the route table in force, a board."""
+    if message.kind == MSG_BOARD:
+        try:
+            return replace(message, fds=(board_for(server, child),))
+        except OSError:  # no memory or descriptor: the status page can wait
+            return message
     if message.kind == MSG_INBOX:
         member = server.members.get(message.number)
         return replace(message, fds=() if member is None or member.removed_s is not None else (member.inbox.write_fd,))
@@ -278,9 +295,10 @@ def close_child(server: Server, child: Child) -> None:
     forget_control(server, child)
     child.control.close()
     os.close(child.pidfd)
-    os.close(child.page_fd)
     del server.children[child.pid]
-    server.members[child.number].children.pop(child.pid, None)
+    member = server.members[child.number]
+    member.free_pages.append(child.page_fd)
+    member.children.pop(child.pid, None)
 
 
 def _report_death(server: Server, member: Member, child: Child, status: int) -> None:

@@ -51,6 +51,11 @@ def make_page() -> int:
     return fd
 
 
+def take_page(member: Member) -> int:
+    """Return a page for a new child: that of one of its identity that has ended, which it counts on, or a new one."""
+    return member.free_pages.pop() if member.free_pages else make_page()
+
+
 def open_record(records_fd: int, name: str) -> int:
     """Open a record for reading.
 
@@ -94,8 +99,8 @@ def _start_child(server: Server, member: Member) -> Child:
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         ours.callback(control.close)
         for_child.callback(theirs.close)
-        spec.control_fd, spec.page_fd = theirs.fileno(), make_page()
-        ours.callback(os.close, spec.page_fd)
+        spec.control_fd, spec.page_fd = theirs.fileno(), take_page(member)
+        ours.callback(member.free_pages.append, spec.page_fd)
         spec.record_fd = _keep(for_child, open_record(server.records_fd, member.identity.record))
         log_fds = logs.open_logs([log.path for log in member.identity.logs], tenant_gids(server.plan),
                                  is_privileged=server.is_privileged)

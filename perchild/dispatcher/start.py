@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from perchild.dispatcher import acceptlock, answer, logs, nursery, pidfile, reload, stop, supervise
+from perchild.dispatcher import acceptlock, answer, board, logs, nursery, pidfile, reload, stop, supervise
 from perchild.dispatcher.children import drain_child
 from perchild.dispatcher.compile import LIMIT_S as COMPILE_LIMIT_S
 from perchild.dispatcher.compile import Compiler, Job, Outcome, Request, finish_job, kill_job, start_job
@@ -67,7 +67,7 @@ class Dispatcher:
         self._next_look_s = server.sys.now_s() + supervise.TICK_S
         server.on_ready = self._on_up
         self.control = answer.ControlSocket(server, {
-            "status": lambda one, _request, reply: reply(answer.describe_server(one)),
+            "status": lambda one, _request, reply: reply(board.describe_all(one, [])),
             "graceful": lambda _one, _request, reply: self.ask_reload(reload.RELOAD, _reply_text(reply)),
             "restart": lambda _one, _request, reply: self.ask_reload(RESTART, _reply_text(reply)),
             "reopen": self._answer_reopen, "drain": self._answer_drain,

@@ -69,7 +69,7 @@ class Damping:
 
 @dataclass(slots=True)
 class Child:
-    """One child process. pidfd, control and page_fd are ours until close_child."""
+    """One child process. pidfd, control and page_fd are ours until close_child, which leaves the page to the identity."""
 
     pid: int
     pidfd: int
@@ -128,6 +128,7 @@ class Member:
     ticket_fd: int = -1  # its keys of session tickets, ours; -1 = none yet
     ticket_s: float = 0.0  # when the newest was made
     is_crowded: bool = False  # its inbox was not empty at the last look
+    free_pages: list[int] = field(default_factory=list)  # of children that have ended, for the next ones; ours
 
     def live(self) -> list[Child]:
         """Return the children that are not about to end."""
@@ -216,6 +217,7 @@ class Server:
     mutex_fd: int = -1
     nursery_pidfd: int = -1
     nursery_damping: Damping = field(default_factory=Damping)
+    boards: dict[int, tuple[float, int]] = field(default_factory=dict)  # board.py: scope -> when it was made, descriptor; ours
     on_ready: Callable[[], None] = lambda: None
 
     def unassigned(self) -> Member:

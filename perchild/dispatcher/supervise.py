@@ -11,10 +11,11 @@ Runs as: dispatcher.  Before: start.py  After: children.py, mpm/
 
 from __future__ import annotations
 
+import os
 import signal
 from functools import partial
 
-from perchild.dispatcher import inbox, nursery, tls
+from perchild.dispatcher import board, inbox, nursery, tls
 from perchild.dispatcher.children import (
     MAX_ENDING,
     add_child,
@@ -175,6 +176,7 @@ def look_around(server: Server) -> None:
     nursery.renew_nursery(server)
     look_at_runners(server)
     rotate_tickets(server)
+    board.forget_boards(server)
     if not server.stopping:
         scale_unassigned(server)
         relieve_crowded(server)
@@ -271,6 +273,8 @@ def drop_member(server: Server, member: Member) -> None:
     inbox.close_inbox(member.inbox)
     tls.forget_tickets(member)
     server.service.forget_inbox(_key_of(member))
+    while member.free_pages:
+        os.close(member.free_pages.pop())
     server.retries.pop(member.identity.number, None)
     del server.members[member.identity.number]
 

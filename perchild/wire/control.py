@@ -16,15 +16,17 @@ from dataclasses import dataclass
 MSG_READY = 1  # child -> dispatcher: serving. number = pid as it sees itself (for the log only)
 MSG_LOAD = 3  # child -> dispatcher: small = idle threads, number = busy threads; when it changes, at most ten a second
 MSG_IDLE = 5  # child -> dispatcher: takes nothing any more, ends when it has finished what it has
+MSG_ASK_BOARD = 7  # child -> dispatcher: asks for a board (wire/board.py) of what it may see
 MSG_ROUTE = 2  # dispatcher -> child: one descriptor, the new route table; number = generation
 MSG_INBOX = 4  # dispatcher -> child: one descriptor, the write end of identity `number`'s inbox; none = forget it
 MSG_REOPEN = 6  # dispatcher -> child: descriptors of the log files it opens for this child, in LOG_FILE order; small = last part
 MSG_DRAIN = 8  # dispatcher -> child: let go of listeners and inbox, finish what is there, end
 MSG_TICKETS = 10  # dispatcher -> child: one descriptor, its identity's new keys of session tickets
+MSG_BOARD = 12  # dispatcher -> child: one descriptor, the board it asked for; none = there is none now
 
 FORMAT = struct.Struct("<BBHI")
 MAX_FDS = 64  # in one message
-_FROM_CHILD = frozenset({MSG_READY, MSG_LOAD, MSG_IDLE})
+_FROM_CHILD = frozenset({MSG_READY, MSG_LOAD, MSG_IDLE, MSG_ASK_BOARD})
 
 
 class WireError(Exception):

@@ -31,6 +31,7 @@ OWNED = {
     r"open|openat|openat2|creat|fopen|opendir|fdopendir": {
         "file.c", "listing.c", "log.c", "drop.c", "nursery.c",  # nursery.c: /dev/null
         "keys.c",  # TLS keys, as the tenant
+        "page.c",  # what the system says of this process
         "runexec.c"},  # the program, and the directories on the way to it
     r"getenv|secure_getenv|setenv|unsetenv|putenv": {"drop.c"},  # TZ, so that no file is looked for later
     r"dup2": {"drop.c", "nursery.c", "runexec.c"},  # onto 0, 1 and 2

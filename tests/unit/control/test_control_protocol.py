@@ -9,7 +9,7 @@ import pytest
 from perchild.control import protocol
 from perchild.control.command import add_pages, render_status
 from perchild.wire.control import MSG_IDLE, MSG_LOAD, MSG_READY, Message, WireError, decode_from_child
-from perchild.wire.page import COUNTERS, PAGE_BYTES, decode_page
+from perchild.wire.page import COUNTERS, MAGIC, PAGE_BYTES, SLOTS_AT, decode_page
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"op":1}', b'{"op":"pages","pids":1}', b"\xff", b"[" * 60000, b"nonsense"])
@@ -43,10 +43,10 @@ def test_message_of_a_child_is_decoded(kind: int) -> None:
 def test_status_is_shown_with_what_pages_say() -> None:
     """A line for the identity, one for the child with its counters and slots; a page that is nonsense is left out."""
     raw = bytearray(PAGE_BYTES)
-    struct.pack_into("<Q", raw, 0, int.from_bytes(b"PCPAGE01", "little"))
+    struct.pack_into("<Q", raw, 0, MAGIC)
     struct.pack_into("<Q", raw, 8 + 8 * COUNTERS.index("requests"), 42)
-    struct.pack_into("<I", raw, 8 + 8 * 32, 1)
-    struct.pack_into("<iI8i", raw, 8 + 8 * 32 + 8, -2, 2, -1, -2, 0, 0, 0, 0, 0, 0)
+    struct.pack_into("<I", raw, SLOTS_AT - 8, 1)
+    struct.pack_into("<iI8i", raw, SLOTS_AT, -2, 2, -1, -2, 0, 0, 0, 0, 0, 0)
     status = {
         "pid": 7, "state": "running", "mpm": "perchild", "accept_scope": "any", "generation": 3, "uptime_s": 5.0, "host_count": 1,
         "listeners": [{"address": "127.0.0.1", "port": 80}],
