@@ -21,6 +21,9 @@ static const struct maker_row makers[] = {
     {{"default-handler", 15}, false, PC_MAKER_FILE},
     {{"none", 4}, false, PC_MAKER_FILE},
     {{"whoami", 6}, false, PC_MAKER_PYTHON},
+    {{"server-status", 13}, false, PC_MAKER_PYTHON}, /* perchild/child/status.py */
+    {{"perchild-status", 15}, false, PC_MAKER_PYTHON},
+    {{"prometheus", 10}, false, PC_MAKER_PYTHON},
     {{"cgi-script", 10}, false, PC_MAKER_CGI},
     {{"application/x-httpd-cgi", 23}, false, PC_MAKER_CGI},
     {{"proxy:", 6}, true, PC_MAKER_BACK_END},

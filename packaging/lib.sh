@@ -4,7 +4,7 @@
 
 # What it takes to build and run, on Debian 12 and newer.
 # shellcheck disable=SC2034  # read by those who source this
-run_packages=(python3 python3-dev python3-cffi python3-structlog python3-sdnotify python3-setuptools gcc libc6-dev libpcre2-dev libseccomp-dev
+run_packages=(python3 python3-dev python3-cffi python3-structlog python3-sdnotify python3-prometheus-client python3-rich python3-setuptools gcc libc6-dev libpcre2-dev libseccomp-dev
               libssl-dev libnghttp2-dev)
 # What the demo's programs need besides.
 # shellcheck disable=SC2034

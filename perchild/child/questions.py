@@ -13,18 +13,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from perchild import native
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole response: status, media type, body."""
-
-    status: int
-    content_type: str
-    body: bytes
+from perchild.child.answer import Answer
 
 
 def whoami(child: native.Facts, question: native.Question) -> Answer:
@@ -38,6 +29,7 @@ def whoami(child: native.Facts, question: native.Question) -> Answer:
 
 
 HANDLERS: dict[str, Callable[[native.Facts, native.Question], Answer]] = {"whoami": whoami}
+STATUS_HANDLERS = frozenset({"server-status", "perchild-status", "prometheus"})  # child/status.py
 
 
 class Answerer:
@@ -61,7 +53,13 @@ class Answerer:
         self._child.answer_name(question.slot, confirmed_name(question.client))
 
     def _handle(self, question: native.Question) -> None:
-        handler = HANDLERS.get(question.handler)
+        if question.handler.lower() in STATUS_HANDLERS:
+            from perchild.child import status  # noqa: PLC0415 - a child that is never asked has none of it
+
+            shown = status.show(self._child, question)
+            self._child.answer(question.slot, shown.status, shown.content_type, shown.body)
+            return
+        handler = HANDLERS.get(question.handler.lower())
         answer = handler(self._facts, question) if handler else Answer(500, "", b"")
         self._child.answer(question.slot, answer.status, answer.content_type, answer.body)
 

@@ -8,11 +8,11 @@ import pytest
 
 from perchild.control import protocol
 from perchild.control.command import add_pages, render_status
-from perchild.wire.control import MSG_IDLE, MSG_LOAD, MSG_READY, Message, WireError, decode_from_child
+from perchild.wire.control import MSG_ASK_BOARD, MSG_IDLE, MSG_LOAD, MSG_READY, Message, WireError, decode_from_child
 from perchild.wire.page import COUNTERS, MAGIC, PAGE_BYTES, SLOTS_AT, decode_page
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"op":1}', b'{"op":"pages","pids":1}', b"\xff", b"[" * 60000, b"nonsense"])
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"op":1}', b"\xff", b"[" * 60000, b"nonsense"])
 def test_request_that_is_none_is_refused(raw: bytes) -> None:
     """Anything but an object with a text op raises ProtocolError."""
     with pytest.raises(protocol.ProtocolError):
@@ -21,20 +21,20 @@ def test_request_that_is_none_is_refused(raw: bytes) -> None:
 
 def test_request_survives_encoding() -> None:
     """One line, and the same tree comes back."""
-    raw = protocol.encode({"op": "pages", "pids": [1, 2]})
+    raw = protocol.encode({"op": "drain", "identity": "alice"})
     assert raw.count(b"\n") == 1
-    assert protocol.decode_request(raw) == {"op": "pages", "pids": [1, 2]}
+    assert protocol.decode_request(raw) == {"op": "drain", "identity": "alice"}
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x01", b"\x01" * 9, struct.pack("<BBHI", 1, 1, 0, 0),
-                                 *(struct.pack("<BBHI", kind, 0, 0, 0) for kind in (0, 2, 4, 6, 7, 8, 255))])
+                                 *(struct.pack("<BBHI", kind, 0, 0, 0) for kind in (0, 2, 4, 6, 8, 9, 10, 12, 255))])
 def test_message_that_no_child_sends_is_refused(raw: bytes) -> None:
     """Length, the zero byte, and the kind are checked."""
     with pytest.raises(WireError):
         decode_from_child(raw)
 
 
-@pytest.mark.parametrize("kind", [MSG_READY, MSG_LOAD, MSG_IDLE])
+@pytest.mark.parametrize("kind", [MSG_READY, MSG_LOAD, MSG_IDLE, MSG_ASK_BOARD])
 def test_message_of_a_child_is_decoded(kind: int) -> None:
     """Kind, small and number arrive."""
     assert decode_from_child(struct.pack("<BBHI", kind, 0, 65535, 0xFFFFFFFF)) == Message(kind, 65535, 0xFFFFFFFF)
