@@ -3,7 +3,7 @@
 Whose figures there are is the dispatcher's to decide (dispatcher/board.py): a child of User and Group is given all identities, a
 tenant's child its own. What comes is kept for a moment, so that many who look cost no more than one.
 Runs as: the identity, in a thread of the interpreter.  Sees: a board; the request's path and query.  Distrusts: both.
-Before: child/questions.py  After: control/tally.py
+Before: child/questions.py  After: status/tally.py
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 
 from perchild import native
 from perchild.child.answer import Answer
-from perchild.control import server_status, tally
+from perchild.status import server_status, tally
 from perchild.wire.board import read_board
 
 FRESH_S = 0.5
@@ -51,7 +51,7 @@ def current_tally(child: native.Child) -> dict[str, Any]:
 
 
 def _show_server_status(question: native.Question, tree: dict[str, Any]) -> Answer:
-    """httpd's page; `?auto`, `?refresh=N` and `?notable` as there."""
+    """Show httpd's page; `?auto`, `?refresh=N` and `?notable` as there."""
     query = dict(parse_qsl(question.query, keep_blank_values=True))
     load = os.getloadavg()
     if "auto" in query:
@@ -63,18 +63,18 @@ def _show_server_status(question: native.Question, tree: dict[str, Any]) -> Answ
 
 
 def _show_own_page(question: native.Question, tree: dict[str, Any]) -> Answer:
-    """Our page, and with `?json` what it shows."""
-    from perchild.control import status_page  # noqa: PLC0415 - a child that is never asked has none of it
+    """Show our page, and with `?json` what it shows."""
+    from perchild.status import own_page  # noqa: PLC0415 - a child that is never asked has none of it
 
     if "json" in dict(parse_qsl(question.query, keep_blank_values=True)):
-        return Answer(200, JSON, status_page.render_json(tree))
-    return Answer(200, HTML, status_page.PAGE)
+        return Answer(200, JSON, own_page.render_json(tree))
+    return Answer(200, HTML, own_page.PAGE)
 
 
 def _show_metrics(_question: native.Question, tree: dict[str, Any]) -> Answer:
-    """Prometheus' text format."""
+    """Show Prometheus' text format."""
     try:
-        from perchild.control import metrics  # noqa: PLC0415
+        from perchild.status import metrics  # noqa: PLC0415
     except ImportError:
         return Answer(501, TEXT, b"SetHandler prometheus needs Python's prometheus_client: apt install python3-prometheus-client, "
                                  b"then perchildctl reload\n")

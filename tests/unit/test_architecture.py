@@ -23,6 +23,7 @@ FORBIDDEN = {
     "perchild/child": ("perchild.runner", "perchild.dispatcher", "perchild.config", "perchild.control", "perchild._native", "subprocess"),
     "perchild/control": ("perchild.child", "perchild._native"),
     "perchild/runner": ("perchild.dispatcher", "perchild.config", "perchild.control", "perchild.child", "perchild._native", "subprocess"),
+    "perchild/status": (*SYSTEM, "perchild.dispatcher", "perchild.child", "perchild.config", "perchild.control", "perchild.native"),
     "perchild/wire": ("subprocess", "perchild.dispatcher", "perchild.child", "perchild.config", "perchild.control"),
 }
 ALLOWED = {"perchild/config/load.py": (*SYSTEM, "perchild.native"),  # certificates are looked at in C

@@ -66,10 +66,10 @@ def scoreboard(tree: dict[str, Any]) -> str:
 
 
 def _letters(child: dict[str, Any], most: int) -> str:
-    threads = min(child.get("threads", 0), most)
+    threads = min(int(child.get("threads", 0)), most)
     if child["state"] == "starting" or not threads:
         return "S" + "." * (most - 1)
-    busy = max(0, threads - child["idle_threads"])
+    busy = max(0, threads - int(child["idle_threads"]))
     letter = "W" if child["state"] == "ready" else "G"
     return letter * busy + ("_" if child["state"] == "ready" else "G") * (threads - busy) + "." * (most - threads)
 
@@ -80,7 +80,7 @@ def _clock(at_s: float) -> str:
 
 def spell_duration(seconds: int) -> str:
     """Return a duration in words, as httpd does: " 2 hours 1 minute 5 seconds" without what is none at its beginning."""
-    words = []
+    words: list[str] = []
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
         count, seconds = divmod(seconds, size)
         if count or (words and unit != "second") or unit == "second":
@@ -95,26 +95,43 @@ def render_page(tree: dict[str, Any], host: str, load: Sequence[float], refresh_
     """Return the page. refresh_s: it loads itself again so often, 0 = never; has_tables: not with `?notable`."""
     name, server, facts = html.escape(host or "localhost"), tree["server"], dict(_facts(tree, load))
     refresh = f'<meta http-equiv="refresh" content="{refresh_s}">\n' if refresh_s else ""
-    lines = [
-        f'<!DOCTYPE html>\n<html lang="en"><head>\n<meta charset="utf-8">\n{refresh}<meta name="viewport" content="width=device-width, '
-        f'initial-scale=1">\n<meta name="color-scheme" content="light dark">\n<title>Apache Status</title>\n</head><body>',
-        f"<h1>Apache Server Status for {name}</h1>", f"<dl><dt>Server Version: {html.escape(server['version'])}</dt>",
-        f"<dt>Server MPM: {server['mpm']}</dt>", f"<dt>Server Built: {html.escape(server['version'])}\n</dt></dl><hr><dl>",
-        f"<dt>Current Time: {facts['CurrentTime']}</dt>", f"<dt>Restart Time: {facts['RestartTime']}</dt>",
-        f"<dt>Parent Server Config. Generation: {server['generation']}</dt>",
-        f"<dt>Parent Server MPM Generation: {server['generation'] - 1}</dt>",
-        f"<dt>Server uptime:  {facts['ServerUptime']}</dt>", f"<dt>Server load: {' '.join(f'{value:.2f}' for value in load)}</dt>",
-        f"<dt>Total accesses: {facts['Total Accesses']} - Total Traffic: {spell_bytes(tree['totals']['bytes_out'])} - "
-        f"Total Duration: {facts['Total Duration']}</dt>",
-        f"<dt>CPU Usage: u{facts['CPUUser']} s{facts['CPUSystem']} cu0 cs0 - {facts['CPULoad']}% CPU load</dt>",
-        f"<dt>{facts['ReqPerSec']} requests/sec - {spell_bytes(float(facts['BytesPerSec']))}/second - "
-        f"{spell_bytes(float(facts['BytesPerReq']))}/request - {facts['DurationPerReq']} ms/request</dt>",
-        f"<dt>{facts['BusyWorkers']} requests currently being processed, {facts['GracefulWorkers']} workers gracefully restarting, "
-        f"{facts['IdleWorkers']} idle workers</dt></dl>",
-        _processes(tree) if has_tables else "", f"<pre>{_wrap(facts['Scoreboard'])}</pre>\n<p>Scoreboard Key: {KEY}</p>",
-        _sites(tree) if has_tables else "", f"<hr>\n<address>{html.escape(server['version'])} Server at {name}</address>\n</body></html>\n",
-    ]
-    return "\n".join(line for line in lines if line)
+    totals = tree["totals"]
+    rates = (f"{facts['ReqPerSec']} requests/sec - {_per(facts['BytesPerSec'], 'second')} - {_per(facts['BytesPerReq'], 'request')} - "
+             f"{facts['DurationPerReq']} ms/request")
+    workers = (f"{facts['BusyWorkers']} requests currently being processed, {facts['GracefulWorkers']} workers gracefully restarting, "
+               f"{facts['IdleWorkers']} idle workers")
+    return f"""<!DOCTYPE html>
+<html lang="en"><head>
+<meta charset="utf-8">
+{refresh}<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Apache Status</title>
+</head><body>
+<h1>Apache Server Status for {name}</h1>
+<dl><dt>Server Version: {html.escape(server['version'])}</dt>
+<dt>Server MPM: {server['mpm']}</dt>
+<dt>Server Built: {html.escape(server['version'])}
+</dt></dl><hr /><dl>
+<dt>Current Time: {facts['CurrentTime']}</dt>
+<dt>Restart Time: {facts['RestartTime']}</dt>
+<dt>Parent Server Config. Generation: {server['generation']}</dt>
+<dt>Parent Server MPM Generation: {server['generation'] - 1}</dt>
+<dt>Server uptime:  {facts['ServerUptime']}</dt>
+<dt>Server load: {' '.join(f'{value:.2f}' for value in load)}</dt>
+<dt>Total accesses: {facts['Total Accesses']} - Total Traffic: {spell_bytes(totals['bytes_out'])} - Total Duration: {facts['Total Duration']}</dt>
+<dt>CPU Usage: u{facts['CPUUser']} s{facts['CPUSystem']} cu0 cs0 - {facts['CPULoad']}% CPU load</dt>
+<dt>{rates}</dt>
+<dt>{workers}</dt>
+</dl>{_processes(tree) if has_tables else ""}<pre>{_wrap(facts['Scoreboard'])}</pre>
+<p>Scoreboard Key: {KEY}</p>
+{_sites(tree) if has_tables else ""}<hr>
+<address>{html.escape(server['version'])} Server at {name}</address>
+</body></html>
+"""
+
+
+def _per(count: str, what: str) -> str:
+    return f"{spell_bytes(float(count))}/{what}"
 
 
 def _processes(tree: dict[str, Any]) -> str:

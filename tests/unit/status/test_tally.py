@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from perchild.control import metrics, server_status, status_page, tally
+from perchild.status import metrics, own_page, server_status, tally
 from perchild.wire.board import PAGE_STRIDE, decode_board, encode_text, read_board
 from perchild.wire.page import COUNTERS, LATENCY_BUCKETS, MAGIC, MAX_HOSTS, PAGE_BYTES, SLOTS_AT, latency_bounds_us
 
@@ -113,7 +113,7 @@ def test_a_page_of_nonsense_changes_its_own_identity_alone(fill: bytes) -> None:
     assert tree["totals"]["requests"] < 2**62
     assert "Total Accesses: " in server_status.render_auto(tree, "x", (0, 0, 0))
     metrics.render_metrics(tree)
-    json.loads(status_page.render_json(tree))
+    json.loads(own_page.render_json(tree))
 
 
 def test_a_page_without_its_magic_is_left_out() -> None:
@@ -181,7 +181,7 @@ def test_the_page_for_people_says_what_scripts_search_for(tree: dict[str, Any]) 
 
 def test_the_own_page_lets_nothing_but_itself_run() -> None:
     """The policy names the digest of the one script and the one style; nothing is loaded from elsewhere."""
-    page = status_page.PAGE.decode()
+    page = own_page.PAGE.decode()
     for tag, word in (("script", "script-src"), ("style", "style-src")):
         (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
-from perchild.control.tally import CLASSES, spread
+from perchild.status.tally import CLASSES, spread
 from perchild.wire.page import latency_bounds_us
 
 CONTENT_TYPE: str = CONTENT_TYPE_LATEST
@@ -51,7 +51,7 @@ class _Collector:
 
     def __init__(self, tree: dict[str, Any]) -> None:
         counts = Counter(one["name"] for one in tree["identities"])
-        labelled = [{**one, "name": one["name"] if counts[one["name"]] == 1 else f"{one['name']}/{one['number']}"} for one in tree["identities"]]
+        labelled = [one if counts[one["name"]] == 1 else {**one, "name": f"{one['name']}/{one['number']}"} for one in tree["identities"]]
         self._tree = {**tree, "identities": labelled}  # one user with two sets of groups is two identities
 
     def collect(self) -> Iterator[Metric]:
@@ -112,8 +112,8 @@ def _identities(identities: list[dict[str, Any]]) -> Iterator[Metric]:
 def _buckets(counts: list[int]) -> list[tuple[str, float]]:
     """Return cumulative counts. Our buckets begin at every one of _BOUNDS_S, so that no count is guessed."""
     begins_us = latency_bounds_us()
-    buckets = [(str(bound), float(sum(count for count, begin in zip(counts, begins_us, strict=True) if begin < round(bound * 1e6)))) for bound in _BOUNDS_S]
-    return [*buckets, ("+Inf", float(sum(counts)))]
+    below = [sum(count for count, begin in zip(counts, begins_us, strict=True) if begin < round(bound * 1e6)) for bound in _BOUNDS_S]
+    return [*((str(bound), float(count)) for bound, count in zip(_BOUNDS_S, below, strict=True)), ("+Inf", float(sum(counts)))]
 
 
 def _hosts(identities: list[dict[str, Any]]) -> Iterator[Metric]:
@@ -123,7 +123,8 @@ def _hosts(identities: list[dict[str, Any]]) -> Iterator[Metric]:
             for site in one["sites"]:
                 family.add_metric((one["name"], site["name"]), site[member])
         yield family
-    responses = CounterMetricFamily("perchild_host_responses", "Responses of a host by the class of their status.", labels=("identity", "host", "class"))
+    responses = CounterMetricFamily("perchild_host_responses", "Responses of a host by the class of their status.",
+                                    labels=("identity", "host", "class"))
     for one in identities:
         for site in one["sites"]:
             for cls in CLASSES:

@@ -21,6 +21,7 @@ CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 MAX_HOSTS = 512  # of one identity; the others are one line, whatever its pages say
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 Tree = dict[str, Any]
+_KNOWN = ("number", "name", "uid", "gid", "kind", "hosts", "max_threads", "is_removed", "is_held_back", "runner")
 _BOUNDS_US = latency_bounds_us()
 
 
@@ -29,7 +30,7 @@ def add_up(board: Board, at_s: float) -> Tree:
     tree = board.tree
     identities = [_add_identity(one, board.pages) for one in tree["identities"]]
     server = {name: tree[name] for name in ("pid", "state", "mpm", "accept_scope", "generation", "uptime_s", "started_at", "host_count",
-                                            "listeners") if name in tree}
+                                            "listeners", "broken_sites") if name in tree}
     return {"schema": SCHEMA, "at": round(at_s, 3), "server": {"version": SERVER, "scope": "all" if "pid" in tree else "own", **server},
             "totals": _add_totals(identities), "identities": identities}
 
@@ -38,7 +39,7 @@ def _add_identity(one: Mapping[str, Any], pages: Mapping[int, Page]) -> Tree:
     live = [(child, pages[child["page"]]) for child in one["children"] if child["page"] in pages]
     past = [pages[number] for number in one["past_pages"] if number in pages]
     every = [*(page for _child, page in live), *past]
-    result: Tree = {name: one[name] for name in ("number", "name", "uid", "gid", "kind", "hosts", "max_threads", "is_removed", "is_held_back", "runner")}
+    result: Tree = {name: one[name] for name in _KNOWN}
     result["children"] = [_show_child(child, pages.get(child["page"])) for child in one["children"]]
     result.update({name: sum(page.counters[name] for _child, page in live) for name in STATES})
     result.update({name: sum(page.counters[name] for page in every) for name in COUNTED})
