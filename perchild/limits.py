@@ -29,7 +29,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("MAX_HOST_BYTES", 255, "bytes", "longest server name: RFC 1035 2.3.4"),
     Limit("MAX_PROXYHDR_BYTES", 536, "bytes", "PROXY protocol header: what one segment always carries (proxy-protocol.txt 2.2)"),
     Limit("MAX_PEEK_BYTES", 16384, "bytes", "looked at before the connection's owner is known"),
-    Limit("MAX_HELLO_BYTES", 12288, "bytes", "TLS ClientHello: browsers' have 0.5 to 2 KB, with post-quantum keys; fits MAX_PEEK_BYTES in its records"),
+    Limit("MAX_HELLO_BYTES", 12288, "bytes", "TLS ClientHello; browsers send 2 KB with post-quantum keys; fits MAX_PEEK_BYTES with its records"),
     Limit("MAX_HELLO_RECORDS", 64, "count", "records that a ClientHello may be spread over: 1, by those who hide its name from middle boxes 20"),
     Limit("MAX_PATH_BYTES", 4095, "bytes", "PATH_MAX less its NUL"),
     Limit("MAX_RANGES", 5, "count", "ranges in one Range field; more are answered with the whole file"),
