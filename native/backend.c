@@ -39,7 +39,7 @@ struct pc_backend {
     uint32_t address_count;
     uint64_t ask_ns;             /* when its name is to be looked up; 0 = never */
     uint64_t failed_ns;          /* 0 = it did not */
-    uint32_t share;              /* FastCGI: connections that may be open for one to be kept; 0 = none is */
+    _Atomic uint32_t share;      /* FastCGI: connections that may be open for one to be kept; 0 = none is */
     _Atomic uint32_t open_count; /* in use, being made, and kept */
     uint32_t kept_count;
     uint64_t inode;              /* of a service's socket, when it was last looked at; 0 = there is none, or no service */
@@ -214,6 +214,12 @@ bool
 pc_backend_is_service(const struct pc_backend *backend)
 {
     return backend->kind == PC_TARGET_SERVICE;
+}
+
+void
+pc_backend_share(struct pc_backend *backend, uint32_t workers)
+{
+    atomic_store(&backend->share, workers);
 }
 
 bool

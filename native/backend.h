@@ -21,6 +21,8 @@ int pc_backend_find(struct pc_child *child, const struct pc_target *target, enum
                     bool may_block, struct pc_backend **ret_backend);
 /* "127.0.0.1:8080 (localhost)", as httpd's lines name it; for logs. */
 struct pc_slice pc_backend_name(const struct pc_backend *backend);
+/* As many workers of a FastCGI responder are this child's: so many connections may be open for one to be kept. */
+void pc_backend_share(struct pc_backend *backend, uint32_t workers);
 /* Whether connections to it may be kept for the next request. */
 bool pc_backend_is_kept(const struct pc_backend *backend);
 bool pc_backend_is_service(const struct pc_backend *backend);

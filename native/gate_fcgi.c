@@ -309,6 +309,8 @@ find(struct pc_worker *worker, struct fcgi *fcgi)
     int found = pc_backend_find(worker->child, &target, PC_BACKEND_FCGI, DEFAULT_PORT, worker->may_block, &fcgi->dial.backend);
     if (found == -PC_E_AGAIN)
         return -PC_E_SYS; /* to be called again in a thread that may wait */
+    if (found == 0 && req->pass != NULL && req->pass->kept > 0)
+        pc_backend_share(fcgi->dial.backend, req->pass->kept);
     if (found != 0)
         return say_unreachable(fcgi, found == -PC_E_NOT_FOUND ? "DNS lookup failure" : "there is no such back end");
     return 0;

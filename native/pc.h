@@ -399,6 +399,7 @@ struct pc_pass {
     struct pc_slice from, to, upgrade; /* upgrade base NULL = none */
     uint32_t timeout_ms, connect_ms, retry_s_plus_1; /* 0 = default; retry 0 tries again at once */
     bool single_use; /* no second request on one connection */
+    uint32_t kept;   /* FastCGI: connections that there may be for one to be kept; 0 = none is */
     struct pc_regex *regex;
 };
 

@@ -96,6 +96,7 @@ static const struct pc_tlv_row pass_rows[] = {
     {PC_T_PROXY_TIMES, PC_TLV_AT(pc_pass, timeout_ms), .low = 3, .load = pc_tlv_u32s},
     {PC_T_PROXY_UPGRADE, PC_TLV_AT(pc_pass, upgrade), .load = pc_tlv_str},
     {PC_T_PROXY_SINGLE_USE, PC_TLV_AT(pc_pass, single_use), .load = pc_tlv_flag},
+    {PC_T_PROXY_KEPT, PC_TLV_AT(pc_pass, kept), .load = pc_tlv_u32},
 };
 
 static int

@@ -312,6 +312,7 @@ def _pack_pass(kind: int, origin: str, target: str, parameters: Parameters) -> b
         record.u32s("PROXY_TIMES", *times) if any(times) else b"",
         record.text("PROXY_UPGRADE", parameters.upgrade) if parameters.upgrade else b"",
         record.u32s("PROXY_SINGLE_USE", 1) if parameters.is_single_use else b"",
+        record.u32s("PROXY_KEPT", parameters.kept) if parameters.kept else b"",
     )))
 
 

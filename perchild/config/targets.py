@@ -9,7 +9,7 @@ Runs as: compile (pure).  Source: httpd's mod_proxy (workers, ProxySet), mod_pro
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from perchild.config.messages import BadDirectiveError
@@ -36,27 +36,42 @@ _REFUSED = {
 }
 # Parameters of a worker that mean nothing here, and why nobody needs them.
 _IDLE_PARAMETERS = frozenset((
-    "acquire", "addressttl", "disablereuse", "enablereuse", "flushpackets", "flushwait", "failonstatus", "failontimeout", "forcerecovery",
+    "acquire", "addressttl", "flushpackets", "flushwait", "failonstatus", "failontimeout", "forcerecovery",
     "hcexpr", "hcfails", "hcinterval", "hcmethod", "hcpasses", "hctemplate", "hcuri", "iobuffersize", "keepalive", "lbmethod", "lbset",
-    "loadfactor", "max", "maxattempts", "min", "nofailover", "nonce", "ping", "receivebuffersize", "redirect", "responsefieldsize",
+    "loadfactor", "maxattempts", "min", "nofailover", "nonce", "ping", "receivebuffersize", "redirect", "responsefieldsize",
     "route", "scolonpathdelim", "secret", "smax", "stickysession", "stickysessionsep", "status", "ttl", "growth", "mapping"))
+_MOST, _MOST_MAX = 16, 1024  # connections to a FastCGI responder whose number of workers nobody has named
 _BARE_WORDS = frozenset(("nocanon", "noquery", "interpolate"))
 
 
 class Parameters(NamedTuple):
-    """What key=value words say: ms, ms, s + 1 (0 = default), protocol to upgrade to ("" = none), whether connections are not kept."""
+    """What key=value words say: ms, ms, s + 1 (0 = default), protocol to upgrade to ("" = none), whether connections are not kept.
+
+    is_reused, most: enablereuse=on and max: connections to a FastCGI responder are kept while there are no more of them (0 = default).
+    """
 
     timeout_ms: int = 0
     connect_ms: int = 0
     retry_s_plus_1: int = 0
     upgrade: str = ""
     is_single_use: bool = False
+    is_reused: bool = False
+    most: int = 0
 
     def within(self, outer: Parameters) -> Parameters:
         """Return these, with those of `outer` (what <Proxy> says) where nothing is said here."""
         return Parameters(self.timeout_ms or outer.timeout_ms, self.connect_ms or outer.connect_ms,
                           self.retry_s_plus_1 or outer.retry_s_plus_1,
-                          self.upgrade or outer.upgrade, self.is_single_use or outer.is_single_use)
+                          self.upgrade or outer.upgrade, self.is_single_use or outer.is_single_use,
+                          self.is_reused or outer.is_reused, self.most or outer.most)
+
+    @property
+    def kept(self) -> int:
+        """Return how many connections to a FastCGI responder there may be for them to be kept; 0 = none is."""
+        return (self.most or _MOST) if self.is_reused and not self.is_single_use else 0
+
+
+Setter = Callable[[Parameters, str, int], Parameters]  # so far, value, index among the arguments
 
 
 class Worker(NamedTuple):
@@ -66,22 +81,38 @@ class Worker(NamedTuple):
     parameters: Parameters
 
 
-def _set_parameter(now: Parameters, key: str, value: str, index: int, env: Env) -> Parameters:
-    if key == "timeout":
-        return now._replace(timeout_ms=parse_time_ms(value, index, 1, MAX_TIME_MS))
-    if key in {"connectiontimeout", "connecttimeout"}:
-        return now._replace(connect_ms=parse_time_ms(value, index, 1, MAX_TIME_MS))
-    if key == "retry":
-        return now._replace(retry_s_plus_1=parse_number(value, index, 0, MAX_TIME_MS // 1000) + 1)
-    if key == "upgrade":
-        return now._replace(upgrade="" if value.lower() == "none" else value)
-    if key in {"disablereuse", "enablereuse"}:
+def _connect_ms(now: Parameters, value: str, index: int) -> Parameters:
+    return now._replace(connect_ms=parse_time_ms(value, index, 1, MAX_TIME_MS))
+
+
+def _reuse_of(word: str) -> Setter:
+    def set_it(now: Parameters, value: str, index: int) -> Parameters:
         if value.lower() not in {"on", "off"}:
-            message = f"{key} must be On or Off, not '{value}'"
+            message = f"{word} must be On or Off, not '{value}'"
             raise BadDirectiveError(message, index)
-        return now._replace(is_single_use=(value.lower() == "on") == (key == "disablereuse"))
+        is_reused = (value.lower() == "on") == (word == "enablereuse")
+        return now._replace(is_single_use=not is_reused, is_reused=is_reused)
+
+    return set_it
+
+
+_SETTERS: dict[str, Setter] = {
+    "timeout": lambda now, value, index: now._replace(timeout_ms=parse_time_ms(value, index, 1, MAX_TIME_MS)),
+    "connectiontimeout": _connect_ms,
+    "connecttimeout": _connect_ms,
+    "retry": lambda now, value, index: now._replace(retry_s_plus_1=parse_number(value, index, 0, MAX_TIME_MS // 1000) + 1),
+    "upgrade": lambda now, value, _index: now._replace(upgrade="" if value.lower() == "none" else value),
+    "disablereuse": _reuse_of("disablereuse"),
+    "enablereuse": _reuse_of("enablereuse"),
+    "max": lambda now, value, index: now._replace(most=parse_number(value, index, 1, _MOST_MAX)),
+}
+
+
+def _set_parameter(now: Parameters, key: str, value: str, index: int, env: Env) -> Parameters:
+    if key in _SETTERS:
+        return _SETTERS[key](now, value, index)
     if key not in _IDLE_PARAMETERS:
-        message = f"unknown worker parameter '{key}': there are timeout, connectiontimeout, retry, upgrade, disablereuse"
+        message = f"unknown worker parameter '{key}': there are timeout, connectiontimeout, retry, upgrade, disablereuse, enablereuse, max"
         raise BadDirectiveError(message, index)
     env.warn(f"{key}={value} has no effect: each child keeps the connections to a back end that it needs", index)
     return now

@@ -105,6 +105,7 @@ TAGS: tuple[Tag, ...] = (
     Tag(88, "PROXY_TIMES", U32S, False, "timeout ms, connect timeout ms, retry s plus 1; 0 = default"),
     Tag(89, "PROXY_UPGRADE", STR, False, "protocol a client may upgrade to (websocket, ANY); absent: none"),
     Tag(90, "PROXY_SINGLE_USE", U32, False, "1: a connection to the back end is used for one request only (disablereuse)"),
+    Tag(91, "PROXY_KEPT", U32, False, "connections to a FastCGI responder that there may be for them to be kept (enablereuse, max); absent: none"),
     # --- settings: the items of BASE and SECTION_SETTINGS ---------------------------------------------------------
     Tag(100, "OPTIONS", U32S, False, "absolute 0|1, added bits, removed bits (OPTION_BITS)"),
     Tag(101, "DIRECTORY_INDEX", STRS, False, "names; empty list = disabled"),

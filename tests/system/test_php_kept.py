@@ -6,17 +6,19 @@ Runs as: root, which starts the server; php-fpm and its scripts run as their ten
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from perchild.limits import LIMITS
-from tests.lab import Lab, Response, comm_of, tree_of, uid_of, wait_until
-from tests.php import PHP_FPM
+from tests.lab import Lab, Response, comm_of, is_alive, tree_of, uid_of, wait_until
+from tests.php import PHP_FPM, PhpFpm
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120),
               pytest.mark.skipif(os.geteuid() != 0, reason="changes uids"), pytest.mark.skipif(not PHP_FPM, reason="no php-fpm")]
@@ -60,6 +62,12 @@ class Site:
         """Return the pids of its pool's workers."""
         pids = [pid for pid in tree_of(self.lab.pid)[1:] if uid_of(pid) == self.alice.uid and comm_of(pid).startswith("php-fpm")]
         return [pid for pid in pids if not any(comm_of(below).startswith("php-fpm") for below in tree_of(pid)[1:])]
+
+
+def namespace_pid(pid: int) -> int:
+    """Return what a process of a runner takes for its pid."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1])
 
 
 @pytest.fixture(params=[1, 3], ids=["one-worker", "three-workers"])
@@ -115,9 +123,26 @@ def test_a_worker_that_ends_while_its_connection_is_kept_harms_nobody(site: Site
     """As php-fpm's do after pm.max_requests."""
     for _ in range(3):
         assert site.get("/pid.php").status == 200
-        for pid in site.workers():
+        workers = site.workers()
+        for pid in workers:
             os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pids=workers: not any(map(is_alive, pids)), "they have ended")  # one that ends may still accept
         assert site.get("/pid.php").status == 200
+
+
+def test_a_worker_that_ends_when_the_next_request_is_on_its_way_harms_nobody(site: Site) -> None:
+    """It has taken none of it: the child asks another."""
+    pid = int(site.get("/pid.php").body)
+    [pid] = [one for one in site.workers() if namespace_pid(one) == pid]
+    os.kill(pid, signal.SIGSTOP)
+    before = site.sockets()
+    statuses: list[int] = []
+    thread = threading.Thread(target=lambda: statuses.append(site.get("/pid.php").status))
+    thread.start()
+    wait_until(lambda: site.sockets() - before, "the request is there")
+    os.kill(pid, signal.SIGKILL)
+    thread.join()
+    assert statuses == [200]
 
 
 def test_a_script_that_ends_its_worker_is_502_and_not_asked_for_ever(site: Site) -> None:
@@ -125,3 +150,23 @@ def test_a_script_that_ends_its_worker_is_502_and_not_asked_for_ever(site: Site)
     assert site.get("/pid.php").status == 200
     answer = site.get("/suicide.php")
     assert (answer.status, site.lab.error_log().count("AH01067")) == (502, 1)
+
+
+@pytest.mark.parametrize(("words", "count"), [("enablereuse=on max=2", 1), ("enablereuse=off", 0), ("", 0)])
+def test_a_php_that_runs_already_keeps_what_it_is_told_to(words: str, count: int) -> None:
+    """As in httpd it has to be asked for: only who wrote the pool knows its workers."""
+    with Lab(names=("alice",)) as lab:
+        alice = lab.tenants["alice"]
+        alice.write("pid.php", SCRIPTS["pid.php"])
+        target = f'"unix:{alice.home}/fpm.sock|fcgi://localhost{alice.docroot}/$1"'
+        lab.has_vhosts, lab.config_tail = False, lab.host_block(alice, f'ProxyPassMatch "^/(.*[.]php)$" {target} {words}\n')
+        with contextlib.closing(PhpFpm(alice)):
+            lab.start()
+            site = Site(lab)
+            assert site.get("/").status == 200
+            before = site.sockets()
+            assert site.get("/pid.php").status == 200
+            first = site.kept(before, count)
+            assert site.get("/pid.php").status == 200
+            assert site.kept(before, count) == first
+            lab.stop()

@@ -124,7 +124,8 @@ def test_a_pool_is_shared_by_hosts_that_want_the_same(world: Any) -> None:
         ("php", "", 8, 300, []), ("php1", "8.2", 3, 9, []), ("php2", "", 8, 300, [["php_flag", "display_errors", "1"]])]
     record = world.record(result, "alice")
     assert [value for tag, value in record if tag == "SERVICE"] == [
-        [("SERVICE_KIND", 0), ("SERVICE_SOCKET", f"{SOCKETS}/{name}.sock")] for name in ("php", "php1", "php2")]
+        [("SERVICE_KIND", 0), ("SERVICE_SOCKET", f"{SOCKETS}/{name}.sock"), ("SERVICE_CONNECTIONS", workers)]
+        for name, workers in (("php", 8), ("php1", 3), ("php2", 8))]
     assert [dict(value)["PHP_SERVICE"] for tag, value in record if tag == "HOST"] == [0, 0, 1, 2]
 
 
@@ -242,6 +243,14 @@ def test_parameters_of_a_pass_and_of_its_proxy_section(world: Any, by_tag: Any) 
     assert dict(host_of(world, by_tag, result)["PROXY_PASS"][0]) == {
         "PROXY_KIND": 0, "PROXY_FROM": "/p", "PROXY_TO": "http://b:1/p", "PROXY_TIMES": (500, 2000, 7), "PROXY_UPGRADE": "ANY",
         "PROXY_SINGLE_USE": 1}
+
+
+def test_connections_to_a_responder_are_kept_where_that_is_asked_for(world: Any, by_tag: Any) -> None:
+    """max says how many workers there are for each child; disablereuse has the last word."""
+    for words, want in (("enablereuse=on max=4", 4), ("enablereuse=on", 16), ("max=4", None), ("enablereuse=off max=4", None),
+                        ("enablereuse=on disablereuse=on", None)):
+        result = world.good(ALICE.format(f"ProxyPass /p fcgi://127.0.0.1:9000/p {words}\n"))
+        assert dict(host_of(world, by_tag, result)["PROXY_PASS"][0]).get("PROXY_KEPT") == want
 
 
 def test_retry_0_is_not_the_default(world: Any, by_tag: Any) -> None:
