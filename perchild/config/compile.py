@@ -142,7 +142,7 @@ def compile_tree(options: Options, env: Env, loader: Loader, known_numbers: Mapp
 
 def compile_nodes(options: Options, env: Env, loader: Loader, known_numbers: Mapping[str, int], tree: Tree, mpm: str) -> Result:
     """Compile what has been read; see compile_tree."""
-    result = Result()
+    result = Result(tree=tree)
     collector = Collector(env)
     collected = collector.collect(tree.nodes)
     result.errors = [*tree.errors, *collector.errors]

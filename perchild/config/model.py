@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from perchild.config.identity import Person
 from perchild.config.messages import Diagnostic
+from perchild.config.tree import Tree
 from perchild.wire.plan import BrokenSite, Compiled
 
 
@@ -85,6 +86,7 @@ class Result:
     errors: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
     model: Model | None = None
+    tree: Tree | None = None  # what was compiled
     state_dir: str = ""  # DefaultStateDir
     broken: list[BrokenSite] = field(default_factory=list)  # parts that were refused without the rest (isolate.py)
     report: str = ""  # the same for people, with every error in them
