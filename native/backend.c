@@ -413,6 +413,16 @@ pc_dial_why(const struct pc_dial *dial)
     return dial->answer;
 }
 
+bool
+pc_dial_lacks_own(const struct pc_dial *dial)
+{
+    static const int shortages[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC /* of epoll's watches */};
+    for (size_t i = 0; i < sizeof shortages / sizeof *shortages; i++)
+        if (dial->state == PC_DIAL_FAILED && dial->error == shortages[i])
+            return true;
+    return false;
+}
+
 static int
 open_now(struct pc_dial *dial)
 {
@@ -461,8 +471,9 @@ try_another(struct pc_dial *dial, const struct pc_gate *gate, int error)
     close_one(&dial->fd);
     if (may_sleep(dial, error))
         return wake(dial, gate);
-    if (dial->backend->kind != PC_TARGET_TCP && error == EAGAIN && dial->state == PC_DIAL_NONE)
-        return -PC_E_MEMORY; /* its queue is full */
+    dial->is_queue_full = dial->backend->kind != PC_TARGET_TCP && error == EAGAIN && dial->state == PC_DIAL_NONE;
+    if (dial->is_queue_full)
+        return -PC_E_MEMORY;
     dial->address++;
     (void)pthread_mutex_lock(&gate->child->backends.lock);
     bool has_more = dial->address < dial->backend->address_count;
@@ -515,6 +526,7 @@ int
 pc_dial_begin(struct pc_dial *dial, const struct pc_gate *gate, bool is_fresh)
 {
     dial->state = PC_DIAL_NONE;
+    dial->is_queue_full = false;
     dial->wake_fd = -1;
     dial->address = 0;
     dial->fd = is_fresh ? -1 : take_kept(gate->child, dial->backend, &dial->inode);

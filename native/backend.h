@@ -8,6 +8,8 @@
 
 #include "gate.h"
 
+#define PC_WAKE_MS 30000 /* for a service to start, whatever its requests' timeouts are: perchild/runner/services.py READY_S */
+
 /* ------------------------------------------------------------------ back ends of a child */
 
 /* One place to connect to, by one protocol. The child keeps it for its life; the rest is backend.c's. */
@@ -49,6 +51,7 @@ struct pc_dial {
     bool is_counted; /* among the back end's open ones */
     uint8_t wakes;              /* how often a runner was asked to start it */
     uint64_t inode;             /* of the service's socket that it is connected to; 0 = no service */
+    bool is_queue_full;         /* what -PC_E_MEMORY said: the socket's queue, else the job box */
     int error;                  /* FAILED: errno, or 0 */
     uint32_t heard;
     char answer[256];           /* the runner's line; FAILED: why, for people */
@@ -60,6 +63,7 @@ struct pc_dial {
 int pc_dial_begin(struct pc_dial *dial, const struct pc_gate *gate, bool is_fresh);
 int pc_dial_step(struct pc_dial *dial, const struct pc_gate *gate); /* 0, -PC_E_AGAIN, -PC_E_CLOSED */
 const char *pc_dial_why(const struct pc_dial *dial);
+bool pc_dial_lacks_own(const struct pc_dial *dial); /* FAILED for want of descriptors or memory: the back end has no part in that */
 /* As send and recv: bytes, 0 = end (recv), -PC_E_AGAIN, -PC_E_CLOSED. Only when OPEN. */
 ssize_t pc_dial_send(struct pc_dial *dial, const struct pc_gate *gate, const char *buf, size_t len);
 ssize_t pc_dial_recv(const struct pc_dial *dial, char *buf, size_t cap);

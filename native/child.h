@@ -246,6 +246,8 @@ struct pc_worker {
     uint64_t now_ns;  /* of the last wait's end */
     uint32_t inbox_luck, inbox_calls, accept_luck, accept_calls; /* whether a second message or connection tends to wait */
     bool may_block;   /* a follower leads: this thread may take its time */
+    bool has_waited;  /* job.c: a connection went among those that wait for room, and for which place */
+    const void *waited_for;
     _Atomic bool must_leave;
     bool is_used;
     _Atomic(struct pc_route_map *) hazard; /* last: another thread looks at it at any time, so it is never cleared with the rest */
@@ -604,8 +606,8 @@ int pc_job_send(struct pc_child *child, const struct pc_job *job, const struct p
 uint64_t pc_job_next_id(struct pc_child *child);
 /* End a program unless it ends by itself within grace_s: sent now, or as soon as there is room. */
 void pc_job_cancel(struct pc_child *child, uint64_t id, uint32_t grace_s);
-/* The box is full: conn, which the caller owns, goes through its phase's step again by and by. False: too many wait. */
-bool pc_job_wait(struct pc_child *child, struct pc_conn *conn);
+/* What conn->gate->full names is full: conn, which the caller owns, goes through its phase's step again by and by. False: too many wait. */
+bool pc_job_wait(struct pc_worker *worker, struct pc_conn *conn);
 void pc_job_retry(struct pc_worker *worker);
 
 /* conn.c */

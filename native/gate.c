@@ -68,9 +68,8 @@ pc_gate_drop(struct pc_conn *conn, bool is_cut)
     free(gate);
 }
 
-/* Send what there is of an interim response. 0 or -PC_E_*. */
-static int
-say_interim(struct pc_gate *gate)
+int
+pc_gate_say_interim(struct pc_gate *gate)
 {
     while (gate->interim.len > 0) {
         ssize_t sent = gate->conn->transport->send(gate->conn, gate->interim.base, gate->interim.len, false);
@@ -103,7 +102,7 @@ static enum pc_next
 fail(struct pc_worker *worker, struct pc_conn *conn, uint32_t status)
 {
     struct pc_io *io = conn->io;
-    if (conn->gate->interim_sent > 0 && say_interim(conn->gate) != 0)
+    if (conn->gate->interim_sent > 0 && pc_gate_say_interim(conn->gate) != 0)
         return give_up(worker, conn); /* a response cannot begin in the middle of another */
     pc_gate_drop(conn, true);
     io->answered_early = io->answered_early || !io->body_done;
@@ -180,7 +179,7 @@ invite(struct pc_gate *gate)
         return;
     gate->has_invited = true;
     gate->interim = PC_S("HTTP/1.1 100 Continue\r\n\r\n");
-    (void)say_interim(gate); /* what does not go out now goes before the next step; what cannot go is seen by receiving */
+    (void)pc_gate_say_interim(gate); /* what does not go out now goes before the next step; what cannot go is seen by receiving */
 }
 
 /* A client may end its sending side and still wait for the answer (RFC 9112 9.6), and one that has closed both sides looks just like it
@@ -404,7 +403,7 @@ start(struct pc_worker *worker, struct pc_conn *conn, enum pc_next *ret_next)
     if (started == -PC_E_AGAIN) {
         gate->waiting_ns = gate->waiting_ns != 0 ? gate->waiting_ns : worker->now_ns;
         bool may_wait = worker->now_ns - gate->waiting_ns < PC_WAITING_MS * MS;
-        if (may_wait && pc_job_wait(worker->child, conn)) {
+        if (may_wait && pc_job_wait(worker, conn)) {
             *ret_next = PC_GONE; /* in job.c's list until it is tried again */
             return false;
         }
@@ -428,7 +427,7 @@ pc_gate_step(struct pc_worker *worker, struct pc_conn *conn)
     enum pc_next next;
     if (!gate->is_started && !start(worker, conn, &next))
         return next;
-    int said = has_left(gate) ? -PC_E_CLOSED : say_interim(gate);
+    int said = has_left(gate) ? -PC_E_CLOSED : pc_gate_say_interim(gate);
     if (said < 0 && said != -PC_E_AGAIN)
         return give_up(worker, conn);
     int moved = move_up(worker, gate);
@@ -441,7 +440,7 @@ pc_gate_step(struct pc_worker *worker, struct pc_conn *conn)
     int status = pc_gate_hear_head(worker, gate);
     if (status == -PC_E_AGAIN)
         return await_event(worker, conn);
-    if (status == 0 && gate->interim_sent > 0 && say_interim(gate) != 0)
+    if (status == 0 && gate->interim_sent > 0 && pc_gate_say_interim(gate) != 0)
         return await_event(worker, conn); /* a response cannot begin in the middle of another */
     gate->interim.len = 0;
     if (status == 0)

@@ -47,6 +47,7 @@ struct pc_gate {
     struct pc_req *req;
     uint64_t progress_ns;     /* when bytes last moved in either direction */
     uint64_t waiting_ns;      /* since when start says -PC_E_AGAIN; 0 = it does not */
+    const void *full;         /* what it waits for: NULL the job box, else the back end whose queue is full; only compared */
     bool is_started;
     uint64_t timeout_ms;      /* of silence; 0 = the host's Timeout */
     uint64_t due_ns;          /* at which it is late in any case; 0 = never. The protocol's, as is the next one */
@@ -100,6 +101,8 @@ uint64_t pc_gate_due(const struct pc_gate *gate);
 enum pc_next pc_gate_expire(struct pc_worker *worker, struct pc_conn *conn); /* in PC_PHASE_GATE */
 /* The connection closes, or its answer is through. is_cut as in struct pc_gate_ops. */
 void pc_gate_drop(struct pc_conn *conn, bool is_cut);
+/* Send what there is of an interim response. 0 or -PC_E_*. */
+int pc_gate_say_interim(struct pc_gate *gate);
 
 /* ------------------------------------------------------------------ gate_answer.c */
 

@@ -6,6 +6,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* memrchr */
 #endif
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@
 #include "serve.h"
 
 #define MAX_INTERIM_HEADS 64 /* a program that writes them without end would hold the thread that reads them */
+#define MAX_INTERIM_BYTES 65536 /* of those that the client has not taken yet */
 
 /* ------------------------------------------------------------------ the head */
 
@@ -62,10 +64,59 @@ parse_head(struct pc_gate *gate)
     return gate->down_len > 0 ? gate->ops->parse(gate, gate->reply, gate->down, gate->down_len) : 0;
 }
 
-/* 100 and the like: the client was told by us, if it had asked. */
+/* Whether the client hears of this interim response, as it would from httpd: not of 100, which it was told by us if it had asked; not in
+ * HTTP/1.0, which has none; and not where the configuration says SetEnv proxy-interim-response Suppress. */
+static bool
+may_pass_interim(const struct pc_gate *gate)
+{
+    const struct pc_req *req = gate->req;
+    struct pc_slice policy = pc_env_get(req, PC_S("proxy-interim-response"));
+    bool is_wanted = policy.base == NULL || pc_slice_ieq(policy, PC_S("RFC"));
+    return is_wanted && gate->reply->status > 101 && req->head->minor == 1 && req->error_status == 0;
+}
+
+static size_t
+put_line(char *to, struct pc_slice a, const char *between, struct pc_slice b)
+{
+    size_t len = strlen(between);
+    memcpy(to, a.base, a.len); /* UNSAFE: whoever calls has counted these, too */
+    memcpy(to + a.len, between, len);
+    if (b.len > 0)
+        memcpy(to + a.len + len, b.base, b.len);
+    memcpy(to + a.len + len + b.len, "\r\n", 2);
+    return a.len + len + b.len + 2;
+}
+
+/* 103 and the like, behind what of another one has not gone out yet. A client that takes none of them in time goes without. */
+static void
+pass_interim(struct pc_gate *gate, uint32_t head_len)
+{
+    const struct pc_reply *reply = gate->reply;
+    struct pc_slice rest = gate->interim;
+    size_t room = rest.len + head_len + 5 * (size_t)reply->field_count + 32; /* a field's blanks may have been left out */
+    if (room > MAX_INTERIM_BYTES)
+        return;
+    char *text = pc_arena_alloc(gate->req->arena, room), status[24];
+    if (rest.len > 0)
+        memcpy(text, rest.base, rest.len);
+    int len = snprintf(status, sizeof status, "HTTP/1.1 %03u", (unsigned)reply->status);
+    size_t used = rest.len + put_line(text + rest.len, (struct pc_slice){status, (size_t)len}, " ", pc_slice_at(gate->down, reply->reason));
+    for (uint32_t i = 0; i < reply->field_count; i++) {
+        const struct pc_reply_field *field = &reply->fields[i];
+        bool is_framing = field->id == PC_REPLY_CONTENT_LENGTH || field->id == PC_REPLY_TRANSFER_ENCODING;
+        if (!field->is_hop && !is_framing)
+            used += put_line(text + used, pc_slice_at(gate->down, field->name), ": ", pc_slice_at(gate->down, field->value));
+    }
+    memcpy(text + used, "\r\n", 2);
+    gate->interim = (struct pc_slice){text, used + 2};
+    (void)pc_gate_say_interim(gate); /* as with 100: what does not go out now goes before the next step */
+}
+
 static void
 skip_interim(struct pc_gate *gate, uint32_t len)
 {
+    if (may_pass_interim(gate))
+        pass_interim(gate, len);
     memmove(gate->down, gate->down + len, gate->down_len - len);
     gate->down_len -= len;
     memset(gate->reply, 0, offsetof(struct pc_reply, fields));

@@ -18,7 +18,6 @@
 #define MS 1000000ull
 #define REQUEST_ID 1
 #define DEFAULT_PORT 8000    /* httpd's for fcgi:// */
-#define WAKE_MS 30000        /* for a service to start */
 #define SILENT_BYTES 262144  /* of records without output in a row, before others have their turn */
 #define LINE_BYTES 2048      /* of error output; a longer line becomes several */
 #define STDIN_BYTES (PC_FCGI_HEAD_BYTES + PC_GATE_UP_BYTES + 8)
@@ -270,7 +269,7 @@ patience_of(const struct fcgi *fcgi)
 {
     const struct pc_req *req = fcgi->gate.req;
     if (pc_backend_is_service(fcgi->dial.backend))
-        return WAKE_MS;
+        return PC_WAKE_MS;
     return req->pass != NULL && req->pass->connect_ms > 0 ? req->pass->connect_ms : silence_of(req);
 }
 
@@ -382,6 +381,7 @@ start(struct pc_worker *worker, struct pc_conn *conn)
     if (status != 0)
         return status;
     int begun = begin(fcgi, !pc_gate_is_repeatable(&fcgi->gate), worker->now_ns);
+    fcgi->gate.full = fcgi->dial.is_queue_full ? fcgi->dial.backend : NULL;
     if (begun == -PC_E_MEMORY)
         return -PC_E_AGAIN;
     return begun == -PC_E_CLOSED ? say_unreachable(fcgi, pc_dial_why(&fcgi->dial)) : 0;

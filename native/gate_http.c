@@ -22,6 +22,8 @@ struct http {
     struct pc_slice head; /* of the request, in its arena */
     size_t head_at;
     bool is_ready;        /* its head is there, and the dial has a back end */
+    bool is_open;         /* the dial is, and that was noted */
+    bool is_fresh;        /* no kept connection any more: one has broken */
     bool wants_upgrade;   /* the client asked for another protocol, and the pass allows it */
     bool sends_chunks, has_chunk, has_last_chunk;
     bool has_heard, has_failed, has_repeated;
@@ -38,20 +40,34 @@ http_of(struct pc_gate *gate)
 
 /* ------------------------------------------------------------------ what is sent */
 
+/* Whether upgrade= lets this protocol through: one of its words does, or ANY. NONE is two things, as with httpd: http:// passes no
+ * protocol on, ws:// whichever is asked for. */
+static bool
+is_allowed(struct pc_slice allowed, struct pc_slice wanted, bool is_ws)
+{
+    struct pc_slice word;
+    if (pc_slice_ieq(allowed, PC_S("none")))
+        return is_ws;
+    for (size_t at = 0; pc_list_next(allowed, &at, &word);)
+        if (word.len > 0 && (pc_slice_ieq(word, PC_S("any")) || pc_slice_ieq(word, wanted)))
+            return true;
+    return false;
+}
+
 /* Whether the client asks for a protocol that the configuration lets through. */
 static bool
 may_upgrade(const struct pc_gate *gate, const struct pc_target *target)
 {
     const struct pc_req *req = gate->req;
-    struct pc_slice wanted = pc_fields_in(req, PC_S("Upgrade")), allowed = PC_S("websocket");
+    struct pc_slice allowed = PC_S("websocket");
+    bool is_ws = pc_slice_ieq(target->scheme, PC_S("ws"));
     if (gate->wants_body || req->is_without_body || req->error_status != 0 || !pc_h1out_wants_upgrade(req))
         return false;
-    bool by_target = target->kind == PC_TARGET_SERVICE || pc_slice_ieq(target->scheme, PC_S("ws"));
     if (req->pass != NULL && req->pass->upgrade.base != NULL)
         allowed = req->pass->upgrade;
-    else if (!by_target)
+    else if (!is_ws && target->kind != PC_TARGET_SERVICE)
         return false;
-    return pc_slice_ieq(allowed, PC_S("any")) || pc_slice_ieq(allowed, wanted);
+    return is_allowed(allowed, pc_fields_in(req, PC_S("Upgrade")), is_ws);
 }
 
 /* As httpd: without the port that http has anyway. */
@@ -147,6 +163,17 @@ fail(struct http *http, uint32_t status, const char *what)
     return -PC_E_CLOSED;
 }
 
+/* It broke within the answer: once. */
+static void
+say_broken(struct http *http)
+{
+    struct pc_slice name = pc_backend_name(http->dial.backend);
+    if (!http->gate.is_broken)
+        pc_errlog_req(http->gate.req, PC_ERROR, MODULE, "AH01110: error reading response: the connection to %.*s broke", (int)name.len,
+                      name.base);
+    http->gate.is_broken = true;
+}
+
 static void
 note_failure(struct http *http, bool has_failed)
 {
@@ -161,7 +188,8 @@ fail_to_connect(struct http *http)
     struct pc_gate *gate = &http->gate;
     if (!http->has_failed) {
         http->has_failed = true;
-        note_failure(http, true);
+        if (!pc_dial_lacks_own(&http->dial)) /* that it cannot be reached from here now says nothing about it */
+            note_failure(http, true);
         gate->failed_status = (uint32_t)say_unreachable(http, pc_dial_why(&http->dial));
     }
     return -PC_E_CLOSED;
@@ -178,7 +206,7 @@ say_late(struct pc_gate *gate)
     if (http->dial.backend == NULL)
         return 503;
     note_failure(http, true);
-    return say_unreachable(http, "The timeout specified has expired");
+    return say_unreachable(http, http->dial.state == PC_DIAL_WAKING ? "the service does not start" : "The timeout specified has expired");
 }
 
 /* ------------------------------------------------------------------ the start */
@@ -190,6 +218,31 @@ silence_ms(const struct pc_req *req)
     for (uint32_t i = req->layer_count; i-- > 0 && timeout_ms == 0;)
         timeout_ms = req->layers[i]->proxy_timeout_ms;
     return timeout_ms;
+}
+
+/* Its back end has so much time to be there; a service may have to be started first, whatever its requests' timeouts are. */
+static void
+limit_dial(struct http *http, uint64_t now_ns)
+{
+    struct pc_gate *gate = &http->gate;
+    const struct pc_pass *pass = gate->req->pass;
+    uint64_t patience_ms = pc_backend_is_service(http->dial.backend) ? PC_WAKE_MS : pass != NULL ? pass->connect_ms : 0;
+    http->is_open = false;
+    gate->timeout_ms = patience_ms > 0 ? patience_ms : silence_ms(gate->req);
+    gate->due_ns = patience_ms > 0 ? now_ns + patience_ms * MS : 0;
+    gate->progress_ns = now_ns;
+}
+
+/* From here on it has as much time for its answer as it is allowed to be silent. */
+static void
+note_open(struct http *http)
+{
+    struct pc_gate *gate = &http->gate;
+    http->is_open = true;
+    gate->due_ns = 0;
+    gate->timeout_ms = silence_ms(gate->req);
+    gate->progress_ns = pc_now_ns();
+    note_failure(http, false);
 }
 
 /* A failed back end is left alone for a while. 0 or a status. */
@@ -235,10 +288,6 @@ prepare(struct pc_worker *worker, struct http *http)
     if (status != 0)
         return status;
     gate->is_framed = true;
-    gate->timeout_ms = silence_ms(req);
-    bool is_service = pc_backend_is_service(http->dial.backend);
-    if (req->pass != NULL && req->pass->connect_ms > 0 && !is_service) /* an application may take its time to start */
-        gate->due_ns = worker->now_ns + req->pass->connect_ms * MS;
     http->is_ready = true;
     return 0;
 }
@@ -254,7 +303,7 @@ static bool
 may_use_kept(const struct http *http)
 {
     const struct pc_req *req = http->gate.req;
-    return (req->pass == NULL || !req->pass->single_use) && is_repeatable(http);
+    return (req->pass == NULL || !req->pass->single_use) && is_repeatable(http) && !http->is_fresh;
 }
 
 static int
@@ -266,7 +315,9 @@ start(struct pc_worker *worker, struct pc_conn *conn)
         if (status != 0)
             return status;
     }
+    limit_dial(http, worker->now_ns);
     int begun = pc_dial_begin(&http->dial, &http->gate, !may_use_kept(http));
+    http->gate.full = http->dial.is_queue_full ? http->dial.backend : NULL;
     if (begun == -PC_E_MEMORY)
         return -PC_E_AGAIN;
     if (begun == -PC_E_CLOSED)
@@ -293,15 +344,13 @@ flush(struct http *http, const char *bytes, size_t len, size_t *at)
 static int
 get_ready(struct http *http)
 {
-    bool was_open = http->dial.state == PC_DIAL_OPEN;
     int step = pc_dial_step(&http->dial, &http->gate);
     if (step == -PC_E_CLOSED)
         (void)fail_to_connect(http);
     if (step != 0)
         return step;
-    http->gate.due_ns = 0;
-    if (!was_open || http->head_at == 0)
-        note_failure(http, false);
+    if (!http->is_open)
+        note_open(http);
     return flush(http, http->head.base, http->head.len, &http->head_at);
 }
 
@@ -373,16 +422,24 @@ may_repeat(const struct http *http)
     return http->dial.is_kept || (pc_backend_is_service(http->dial.backend) && is_repeatable(http));
 }
 
-/* Once more, on a connection of its own. */
+/* Once more, on a connection of its own, which has as much time as the first one had. */
 static ssize_t
 repeat(struct http *http)
 {
+    struct pc_gate *gate = &http->gate;
     http->has_repeated = !http->dial.is_kept;
+    http->is_fresh = true;
     pc_dial_end(&http->dial);
     http->head_at = 0;
-    int begun = pc_dial_begin(&http->dial, &http->gate, true);
-    if (begun == -PC_E_CLOSED || begun == -PC_E_MEMORY)
+    limit_dial(http, pc_now_ns());
+    int begun = pc_dial_begin(&http->dial, gate, true);
+    if (begun == -PC_E_CLOSED)
         return fail_to_connect(http);
+    if (begun == -PC_E_MEMORY) { /* it has to wait for room, which gate.c does with what has not started */
+        gate->is_started = false;
+        gate->waiting_ns = 0;
+        (void)pc_conn_requeue(gate->child, gate->conn); /* fails only if the socket is gone: the deadline ends it */
+    }
     return -PC_E_AGAIN;
 }
 
@@ -390,6 +447,8 @@ static ssize_t
 hear(struct pc_gate *gate, char *buf, size_t cap)
 {
     struct http *http = http_of(gate);
+    if (!gate->is_started) /* repeat */
+        return -PC_E_AGAIN;
     int status = gate->is_tunnel ? 0 : get_ready(http);
     if (http->has_failed || (status != 0 && http->dial.state != PC_DIAL_OPEN))
         return status;
@@ -407,6 +466,8 @@ hear(struct pc_gate *gate, char *buf, size_t cap)
     }
     if (gate->head_len == 0)
         return fail(http, 502, count == 0 ? "it closed the connection" : "the connection broke");
+    if (count < 0 && !gate->is_tunnel)
+        say_broken(http);
     return count;
 }
 

@@ -8,9 +8,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "child.h"
+#include "gate.h"
 
 #define MAX_JOB_FDS 3
+#define FULL_PLACES 8 /* remembered in one round of retries */
 
 int
 pc_job_send(struct pc_child *child, const struct pc_job *job, const struct pc_job_text *text, const int *fds, uint32_t fd_count)
@@ -86,9 +87,9 @@ pc_job_cancel(struct pc_child *child, uint64_t id, uint32_t grace_s)
     if (has_room)
         child->cancels[child->cancel_count++] = one;
     (void)pthread_mutex_unlock(&child->wait_lock);
-    if (has_room)
-        (void)atomic_fetch_add(&child->job_waiting, 1);
-    else /* its output has nowhere to go, and its limits hold */
+    if (has_room && atomic_fetch_add(&child->job_waiting, 1) == 0)
+        pc_child_wake(child); /* as in pc_job_wait */
+    else if (!has_room) /* its output has nowhere to go, and its limits hold */
         pc_errlog(child->config, NULL, PC_WARN, "cgi", NULL, "the job box is full: a program that nobody waits for runs on");
 }
 
@@ -105,44 +106,68 @@ retry_cancels(struct pc_child *child)
     (void)atomic_fetch_sub(&child->job_waiting, sent);
 }
 
-/* ------------------------------------------------------------------ connections that wait for room in the box */
+/* ------------------------------------------------------------------ connections that wait for room */
 
-bool
-pc_job_wait(struct pc_child *child, struct pc_conn *conn)
+static void
+append(struct pc_child *child, struct pc_conn *conn)
 {
-    if (atomic_fetch_add(&child->job_waiting, 1) >= PC_MAX_WAITING) {
-        (void)atomic_fetch_sub(&child->job_waiting, 1);
-        return false;
-    }
     conn->next = NULL;
     (void)pthread_mutex_lock(&child->wait_lock);
     *(child->job_tail == NULL ? &child->job_first : &child->job_tail->next) = conn;
     child->job_tail = conn;
     (void)pthread_mutex_unlock(&child->wait_lock);
+}
+
+bool
+pc_job_wait(struct pc_worker *worker, struct pc_conn *conn)
+{
+    struct pc_child *child = worker->child;
+    uint32_t before = atomic_fetch_add(&child->job_waiting, 1);
+    if (before >= PC_MAX_WAITING) {
+        (void)atomic_fetch_sub(&child->job_waiting, 1);
+        return false;
+    }
+    worker->has_waited = true;
+    worker->waited_for = conn->gate->full;
+    append(child, conn); /* from here on it is another thread's */
+    if (before == 0)
+        pc_child_wake(child); /* a leader waits for longer than PC_RETRY_MS */
     return true;
 }
 
-/* The oldest first; behind one that the box has no room for, the others need not try, nor have they waited longer. */
+static bool
+is_known_full(const void *const *full, size_t count, const void *place)
+{
+    for (size_t i = 0; i < count; i++)
+        if (full[i] == place)
+            return true;
+    return false;
+}
+
+/* The oldest first. Behind one for which its place has no room, those that wait for the same place need not try, nor have they waited
+ * longer; the others do. */
 void
 pc_job_retry(struct pc_worker *worker)
 {
     struct pc_child *child = worker->child;
+    const void *full[FULL_PLACES];
+    size_t full_count = 0;
     retry_cancels(child);
     (void)pthread_mutex_lock(&child->wait_lock);
-    struct pc_conn *conn = child->job_first, *last = child->job_tail;
+    struct pc_conn *conn = child->job_first;
     child->job_first = child->job_tail = NULL;
     (void)pthread_mutex_unlock(&child->wait_lock);
-    while (conn != NULL) {
-        struct pc_conn *next = conn == last ? NULL : conn->next;
-        (void)atomic_fetch_sub(&child->job_waiting, 1);
-        pc_loop_conn(worker, conn); /* sends its job, or waits again, or has waited long enough */
-        conn = next;
-        (void)pthread_mutex_lock(&child->wait_lock);
-        if (conn != NULL && child->job_first != NULL) {
-            child->job_tail->next = conn;
-            child->job_tail = last;
-            conn = NULL;
+    for (struct pc_conn *next; conn != NULL; conn = next) {
+        const void *place = conn->gate->full;
+        next = conn->next;
+        if (is_known_full(full, full_count, place)) {
+            append(child, conn);
+            continue;
         }
-        (void)pthread_mutex_unlock(&child->wait_lock);
+        (void)atomic_fetch_sub(&child->job_waiting, 1);
+        worker->has_waited = false;
+        pc_loop_conn(worker, conn); /* goes on, or waits again, or has waited long enough */
+        if (worker->has_waited && full_count < FULL_PLACES)
+            full[full_count++] = worker->waited_for;
     }
 }

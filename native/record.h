@@ -56,7 +56,7 @@
 #define PC_T_PROXY_FROM 86 /* str: URL path prefix, or PCRE2 pattern */
 #define PC_T_PROXY_TO 87 /* str: "!" = not here; http://host[:port]/path, ws://..., unix:/path|http://host/path, fcgi://host[:port]/dir, unix:/path|fcgi://host/dir, service:K/path; $0..$9 for a pattern */
 #define PC_T_PROXY_TIMES 88 /* u32s: timeout ms, connect timeout ms, retry s plus 1; 0 = default */
-#define PC_T_PROXY_UPGRADE 89 /* str: protocol a client may upgrade to (websocket, ANY); absent: none */
+#define PC_T_PROXY_UPGRADE 89 /* str: protocols a client may upgrade to, ANY, or NONE (which behind ws:// is ANY); absent: the URL says */
 #define PC_T_PROXY_SINGLE_USE 90 /* u32: 1: a connection to the back end is used for one request only (disablereuse) */
 #define PC_T_PROXY_KEPT 91 /* u32: connections to a FastCGI responder that there may be for them to be kept (enablereuse, max); absent: none */
 #define PC_T_OPTIONS 100 /* u32s: absolute 0|1, added bits, removed bits (OPTION_BITS) */

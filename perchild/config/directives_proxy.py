@@ -120,7 +120,7 @@ def _parse_addresses(words: list[str], env: Env) -> list[bytes]:
     return leaves
 
 
-_WORKER = "timeout=s, connectiontimeout=s, retry=s, upgrade=protocol, disablereuse=On|Off; fcgi: enablereuse=On max=workers"
+_WORKER = "timeout=s, connectiontimeout=s, retry=s, upgrade=protocol[,...]|ANY|NONE, disablereuse=On|Off; fcgi: enablereuse=On max=workers"
 
 ROWS: tuple[Row, ...] = (
     custom("ProxyPass", BOTH | SECTION, "[URL-path] URL|! [key=value ...]", (1, MANY), _passer("ProxyPass", 0), "host", "passes",

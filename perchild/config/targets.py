@@ -45,7 +45,7 @@ _BARE_WORDS = frozenset(("nocanon", "noquery", "interpolate"))
 
 
 class Parameters(NamedTuple):
-    """What key=value words say: ms, ms, s + 1 (0 = default), protocol to upgrade to ("" = none), whether connections are not kept.
+    """What key=value words say: ms, ms, s + 1 (0 = default), protocols to upgrade to ("" = not said), whether connections are not kept.
 
     is_reused, most: enablereuse=on and max: connections to a FastCGI responder are kept while there are no more of them (0 = default).
     """
@@ -101,7 +101,7 @@ _SETTERS: dict[str, Setter] = {
     "connectiontimeout": _connect_ms,
     "connecttimeout": _connect_ms,
     "retry": lambda now, value, index: now._replace(retry_s_plus_1=parse_number(value, index, 0, MAX_TIME_MS // 1000) + 1),
-    "upgrade": lambda now, value, _index: now._replace(upgrade="" if value.lower() == "none" else value),
+    "upgrade": lambda now, value, _index: now._replace(upgrade=value),
     "disablereuse": _reuse_of("disablereuse"),
     "enablereuse": _reuse_of("enablereuse"),
     "max": lambda now, value, index: now._replace(most=parse_number(value, index, 1, _MOST_MAX)),

@@ -103,7 +103,7 @@ TAGS: tuple[Tag, ...] = (
     Tag(87, "PROXY_TO", STR, False, '"!" = not here; http://host[:port]/path, ws://..., unix:/path|http://host/path, fcgi://host[:port]/dir, '
                                     "unix:/path|fcgi://host/dir, service:K/path; $0..$9 for a pattern"),
     Tag(88, "PROXY_TIMES", U32S, False, "timeout ms, connect timeout ms, retry s plus 1; 0 = default"),
-    Tag(89, "PROXY_UPGRADE", STR, False, "protocol a client may upgrade to (websocket, ANY); absent: none"),
+    Tag(89, "PROXY_UPGRADE", STR, False, "protocols a client may upgrade to, ANY, or NONE (which behind ws:// is ANY); absent: the URL says"),
     Tag(90, "PROXY_SINGLE_USE", U32, False, "1: a connection to the back end is used for one request only (disablereuse)"),
     Tag(91, "PROXY_KEPT", U32, False, "connections to a FastCGI responder that there may be for them to be kept (enablereuse, max); absent: none"),
     # --- settings: the items of BASE and SECTION_SETTINGS ---------------------------------------------------------

@@ -153,6 +153,7 @@ struct child_plan {
     int job_fd;        /* the job box's write end, with has_programs */
     int error_fd;      /* the host's error log, with has_programs */
     uint32_t timeout_ms; /* Timeout; 0 = 20 s */
+    uint16_t tcp_port;   /* of the back end behind /tcp/; 0 = there is none */
 };
 
 static inline void
@@ -182,30 +183,46 @@ child_put_script_alias(struct child_bytes *to, const struct child_case *one)
     child_box(to, PC_T_ALIAS, &alias);
 }
 
-/* /app/ is what listens on app.sock; /svc/ service 0, on svc.sock. Both speak FastCGI. */
+/* What is passed on where to. FastCGI: /app/ to who listens on app.sock, /svc/ to service 0, on svc.sock. HTTP: /http/ to who listens
+ * on http.sock, as the paths that let a protocol through (upgrade=); /web/ to service 1, on web.sock; /tcp/ to a port. */
 static inline void
-child_put_passes(struct child_bytes *to, const struct child_case *one)
+child_put_passes(struct child_bytes *to, const struct child_case *one, const struct child_plan *plan)
 {
-    char target[120];
-    struct child_bytes app = {0}, service = {0};
-    (void)snprintf(target, sizeof target, "unix:%s/app.sock|fcgi://localhost/srv/", one->directory);
-    CHILD_U32S(&app, PC_T_PROXY_KIND, PC_PASS_PREFIX);
-    child_text(&app, PC_T_PROXY_FROM, "/app/");
-    child_text(&app, PC_T_PROXY_TO, target);
-    child_box(to, PC_T_PROXY_PASS, &app);
-    CHILD_U32S(&service, PC_T_PROXY_KIND, PC_PASS_PREFIX);
-    child_text(&service, PC_T_PROXY_FROM, "/svc/");
-    child_text(&service, PC_T_PROXY_TO, "service:0/");
-    child_box(to, PC_T_PROXY_PASS, &service);
+    static const struct { const char *from, *socket, *to, *upgrade; } rows[] = {
+        {"/app/", "app", "fcgi://localhost/srv/", NULL}, {"/svc/", NULL, "service:0/", NULL},
+        {"/http/", "http", "http://localhost/srv/", NULL}, {"/web/", NULL, "service:1/", NULL},
+        {"/ws/", "http", "ws://localhost/", NULL}, {"/up/", "http", "http://localhost/", "websocket"},
+        {"/two/", "http", "http://localhost/", "other, websocket"}, {"/any/", "http", "http://localhost/", "ANY"},
+        {"/none/", "http", "http://localhost/", "NONE"}, {"/wsnone/", "http", "ws://localhost/", "NONE"},
+        {"/tcp/", NULL, "http://127.0.0.1:%u/", NULL},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char target[160];
+        struct child_bytes pass = {0};
+        int len = rows[i].socket != NULL ? snprintf(target, sizeof target, "unix:%s/%s.sock|", one->directory, rows[i].socket) : 0;
+        bool is_tcp = strcmp(rows[i].from, "/tcp/") == 0;
+        if (is_tcp)
+            (void)snprintf(target, sizeof target, "http://127.0.0.1:%u/", (unsigned)(plan->tcp_port > 0 ? plan->tcp_port : 1));
+        else
+            (void)snprintf(target + len, sizeof target - (size_t)len, "%s", rows[i].to);
+        CHILD_U32S(&pass, PC_T_PROXY_KIND, PC_PASS_PREFIX);
+        child_text(&pass, PC_T_PROXY_FROM, rows[i].from);
+        child_text(&pass, PC_T_PROXY_TO, target);
+        if (is_tcp)
+            CHILD_U32S(&pass, PC_T_PROXY_TIMES, 0, 3000, 0);
+        if (rows[i].upgrade != NULL)
+            child_text(&pass, PC_T_PROXY_UPGRADE, rows[i].upgrade);
+        child_box(to, PC_T_PROXY_PASS, &pass);
+    }
 }
 
 static inline void
-child_put_service(struct child_bytes *to, const struct child_case *one)
+child_put_service(struct child_bytes *to, const struct child_case *one, const char *name, uint32_t kind)
 {
     char path[80];
     struct child_bytes service = {0};
-    (void)snprintf(path, sizeof path, "%s/svc.sock", one->directory);
-    CHILD_U32S(&service, PC_T_SERVICE_KIND, PC_SERVICE_FCGI);
+    (void)snprintf(path, sizeof path, "%s/%s.sock", one->directory, name);
+    CHILD_U32S(&service, PC_T_SERVICE_KIND, kind);
     child_text(&service, PC_T_SERVICE_SOCKET, path);
     child_box(to, PC_T_SERVICE, &service);
 }
@@ -231,7 +248,7 @@ child_put_host(struct child_bytes *to, const struct child_case *one, const struc
     if (plan->has_programs)
         child_put_script_alias(&host, one);
     if (plan->has_programs)
-        child_put_passes(&host, one);
+        child_put_passes(&host, one, plan);
     child_box(to, PC_T_HOST, &host);
 }
 
@@ -258,7 +275,9 @@ child_record(const struct child_case *one, const struct child_plan *plan)
     CHILD_U32S(&raw, PC_T_SCALE, plan->start_threads, 1, plan->max_threads, plan->max_threads, 0, 0);
     CHILD_U32S(&raw, PC_T_SOCKET_BUFFERS, 0, 0);
     if (plan->has_programs)
-        child_put_service(&raw, one);
+        child_put_service(&raw, one, "svc", PC_SERVICE_FCGI);
+    if (plan->has_programs)
+        child_put_service(&raw, one, "web", PC_SERVICE_HTTP);
     child_put_host(&raw, one, plan);
     return raw;
 }

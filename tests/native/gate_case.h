@@ -27,6 +27,7 @@ static struct program program;
 static char *out; /* what the client has received */
 static size_t out_len;
 static bool client_saw_end;
+static uint16_t tcp_port; /* before set_up: of the back end behind /tcp/ */
 
 /* ------------------------------------------------------------------ the server */
 
@@ -255,7 +256,7 @@ set_up(void)
     error_log = child_memfd("error", "", 0);
     child_must(fcntl(error_log, F_SETFL, O_APPEND) == 0, "O_APPEND");
     const struct child_plan plan = {.start_threads = 1, .max_threads = 8, .keep_alive_ms = 5000, .listener_fd = -1, .log_fd = -1,
-                                    .has_programs = true, .job_fd = pair[1], .error_fd = fcntl(error_log, F_DUPFD_CLOEXEC, 3)};
+                                    .has_programs = true, .job_fd = pair[1], .error_fd = fcntl(error_log, F_DUPFD_CLOEXEC, 3), .tcp_port = tcp_port};
     child_new(&one, &plan);
     child_must(pc_worker_start(one.child, true) == 0, "pc_worker_start");
     worker = &one.child->workers[0];

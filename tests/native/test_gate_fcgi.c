@@ -11,57 +11,11 @@
 /* libs: -lpcre2-8 */
 #include "loop.c" /* for handle_event */
 
-#include <sys/un.h>
+#include "back_case.h"
 
-#include "gate_case.h"
-
-#define FILLERS 64
 #define ANSWER "Content-Type: text/plain\nContent-Length: 6\n\nanswer"
 
 /* ------------------------------------------------------------------ the responder */
-
-static void
-address_of(const char *name, struct sockaddr_un *address)
-{
-    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    (void)snprintf(address->sun_path, sizeof address->sun_path, "%s/%s", one.directory, name);
-}
-
-static int
-open_listener(const char *name, int backlog)
-{
-    struct sockaddr_un address;
-    address_of(name, &address);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    child_must(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, backlog) == 0, name);
-    return fd;
-}
-
-static void
-close_listener(int fd, const char *name)
-{
-    struct sockaddr_un address;
-    address_of(name, &address);
-    child_must(close(fd) == 0 && unlink(address.sun_path) == 0, name);
-}
-
-static int
-take_connection(int listener)
-{
-    drive();
-    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    drive();
-    return fd;
-}
-
-/* Whether what came so far holds these bytes. */
-static bool
-asked_for(int fd, const char *text)
-{
-    static char came[65536];
-    ssize_t len = recv(fd, came, sizeof came, MSG_PEEK);
-    return len > 0 && memmem(came, (size_t)len, text, strlen(text)) != NULL;
-}
 
 static size_t
 put_record(char *to, enum pc_fcgi_type type, const char *content, size_t len)
@@ -88,17 +42,6 @@ answer(int fd, const char *text, size_t piece)
     }
     child_must(close(fd) == 0, "close");
     drive();
-}
-
-static int
-ask(const char *path)
-{
-    char text[128];
-    clear_log();
-    int fd = open_client(1 << 20);
-    (void)snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: own.test\r\n\r\n", path);
-    say(fd, text);
-    return fd;
 }
 
 /* ------------------------------------------------------------------ claims */
@@ -171,15 +114,7 @@ a_runner_that_says_nothing_is_waited_for_30_seconds(void)
 static void
 a_full_queue_is_tried_again_and_then_503(void)
 {
-    int listener = open_listener("app.sock", 0), fillers[FILLERS], count = 0;
-    struct sockaddr_un address;
-    address_of("app.sock", &address);
-    while (count < FILLERS) {
-        fillers[count] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (connect(fillers[count++], (struct sockaddr *)&address, sizeof address) != 0)
-            break;
-    }
-    CHECK(count < FILLERS && errno == EAGAIN);
+    int listener = open_listener("app.sock", 0), fillers[FILLERS], count = fill_queue("app.sock", fillers);
     int late = ask("/app/x.php");
     pass_time(PC_WAITING_MS / 2);
     int fd = ask("/app/x.php");
@@ -188,16 +123,13 @@ a_full_queue_is_tried_again_and_then_503(void)
     child_must(close(late) == 0, "close");
     out_len = 0;
     client_saw_end = false;
-    for (int taken; (taken = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) >= 0;)
-        child_must(close(taken) == 0, "close");
+    empty_queue(listener, fillers, count);
     pass_time(PC_RETRY_MS);
     int back = take_connection(listener);
     CHECK(back >= 0 && asked_for(back, "/srv/x.php"));
     answer(back, ANSWER, 4096);
     CHECK(heard(fd, "answer"));
     close_client(fd);
-    for (int i = 0; i < count; i++)
-        child_must(close(fillers[i]) == 0, "close");
     close_listener(listener, "app.sock");
 }
 

@@ -253,6 +253,13 @@ def test_connections_to_a_responder_are_kept_where_that_is_asked_for(world: Any,
         assert dict(host_of(world, by_tag, result)["PROXY_PASS"][0]).get("PROXY_KEPT") == want
 
 
+def test_upgrade_none_is_said(world: Any, by_tag: Any) -> None:
+    """Where the <Proxy> allows a protocol, and where ws:// would."""
+    result = world.good("<Proxy http://b:1>\nProxySet upgrade=websocket\n</Proxy>\n" + ALICE.format(
+        "ProxyPass /p http://b:1/p upgrade=NONE\nProxyPass /q http://b:1/q\nProxyPass /w ws://b:1/w upgrade=none\n"))
+    assert [dict(one)["PROXY_UPGRADE"] for one in host_of(world, by_tag, result)["PROXY_PASS"]] == ["NONE", "websocket", "none"]
+
+
 def test_retry_0_is_not_the_default(world: Any, by_tag: Any) -> None:
     """Seconds and 1, for 0 says that nothing was said; a pass that says 0 counts more than its <Proxy>."""
     for text, times in (("retry=0", (0, 0, 1)), ("retry=1", (0, 0, 2))):

@@ -1,0 +1,917 @@
+/* test_gate_http.c - claims about gate_http.c, backend.c and job.c: the test is client, runner and back end at once, so every order of
+ * events is its own, and no time passes but the test's.
+ * Runs as:  the developer.   Sees: a directory of its own under /tmp, and a port of 127.0.0.1.
+ * Trusts:   check.h.   Distrusts: the code under test.
+ * Before:   -   After: - */
+/* sources: accept.c access.c acceptlock.c arena.c ask.c child.c chunked.c cond.c conn.c date.c errlog.c escape.c fields.c file.c format.c */
+/* sources: h1.c hand.c host.c listing.c log.c map.c mime.c page.c peek.c record.c regex.c request.c remoteip.c respond.c route.c serve.c settings.c tlv.c */
+/* sources: transport.c uri.c util.c why.c wild.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c target.c gate_http.c h1out.c proxy.c job.c program.c reply.c cgienv.c */
+/* sources: proxyhdr.c siphash.c keys.c tickets.c */
+/* flags: -D_GNU_SOURCE */
+/* libs: -lpcre2-8 -Wl,--wrap=pc_now_ns -Wl,--wrap=pc_child_wake -Wl,--wrap=pc_env_get */
+#include "loop.c" /* for handle_event, tick */
+
+#include <dirent.h>
+#include <sys/resource.h>
+
+#include "back_case.h"
+
+#define GET(path) "GET " path " HTTP/1.1\r\nHost: own.test\r\n\r\n"
+#define OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+#define SHAKE "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+#define SWITCH "HTTP/1.1 101 Switching Protocols\r\n" SHAKE
+
+/* NOLINTBEGIN: the linker makes these names */
+uint64_t __wrap_pc_now_ns(void);
+void __wrap_pc_child_wake(struct pc_child *child);
+void __real_pc_child_wake(struct pc_child *child);
+struct pc_slice __wrap_pc_env_get(const struct pc_req *req, struct pc_slice name);
+struct pc_slice __real_pc_env_get(const struct pc_req *req, struct pc_slice name);
+/* NOLINTEND */
+
+static int wakes;
+static const char *interim_policy;
+
+uint64_t
+__wrap_pc_now_ns(void)
+{
+    return worker != NULL ? worker->now_ns : 1000 * 1000 * MS;
+}
+
+void
+__wrap_pc_child_wake(struct pc_child *child)
+{
+    wakes++;
+    __real_pc_child_wake(child);
+}
+
+struct pc_slice
+__wrap_pc_env_get(const struct pc_req *req, struct pc_slice name)
+{
+    if (interim_policy != NULL && pc_slice_eq(name, PC_S("proxy-interim-response")))
+        return (struct pc_slice){interim_policy, strlen(interim_policy)};
+    return __real_pc_env_get(req, name);
+}
+
+/* ------------------------------------------------------------------ the back end */
+
+static void
+put(int fd, const char *text)
+{
+    child_must(send(fd, text, strlen(text), MSG_NOSIGNAL) == (ssize_t)strlen(text), "the back end's send");
+    drive();
+}
+
+/* Everything that came, and forget it. */
+static const char *
+take(int fd)
+{
+    static char came[1 << 17];
+    drive();
+    ssize_t len = recv(fd, came, sizeof came - 1, 0);
+    came[len > 0 ? len : 0] = '\0';
+    return came;
+}
+
+static bool
+has_hung_up(int fd)
+{
+    char byte;
+    drive();
+    ssize_t count = recv(fd, &byte, 1, 0);
+    return count == 0 || (count < 0 && errno == ECONNRESET);
+}
+
+static void
+hang_up(int fd)
+{
+    child_must(close(fd) == 0, "close");
+    drive();
+}
+
+static int
+send_request(const char *text)
+{
+    clear_log();
+    int fd = open_client(1 << 20);
+    say(fd, text);
+    return fd;
+}
+
+static uint32_t
+kept(void)
+{
+    return atomic_load(&one.child->backends.kept);
+}
+
+/* No connection is kept for the next claim. */
+static void
+let_go(void)
+{
+    pc_backend_sweep(one.child, UINT64_MAX);
+    CHECK_EQ(kept(), 0);
+}
+
+static unsigned
+count_descriptors(void)
+{
+    unsigned count = 0;
+    DIR *all = opendir("/proc/self/fd");
+    child_must(all != NULL, "/proc/self/fd");
+    while (readdir(all) != NULL)
+        count++;
+    (void)closedir(all);
+    return count;
+}
+
+/* ------------------------------------------------------------------ claims: the answer */
+
+static void
+answers_come_whole_however_they_are_framed_and_cut(void)
+{
+    static const struct { const char *said, *heard; bool is_kept, ends; } rows[] = {
+        {OK, "Content-Length: 2\r\n\r\nok", true, false},
+        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\nT: v\r\n\r\n", "c\r\n0\r\n\r\n", true, false},
+        {"HTTP/1.1 200 OK\r\n\r\nto the end", "0\r\n\r\n", false, true},
+        {"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", "\r\n\r\nok", false, false},
+        {"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", "\r\n\r\nok", true, false},
+        {"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", "\r\n\r\nok", false, false},
+        {"HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 204 No Content\r\n", true, false},
+        {"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", "HTTP/1.1 304 Not Modified\r\n", true, false},
+        {"HTTP/1.1 100 Continue\r\n\r\n" OK, "Content-Length: 2\r\n\r\nok", true, false},
+        {OK "and more", "Content-Length: 2\r\n\r\nok", false, false},
+    };
+    int listener = open_listener("http.sock", 8);
+    for (size_t i = 0; i < 2 * sizeof rows / sizeof *rows; i++) {
+        size_t row = i / 2, len = strlen(rows[row].said), piece = i % 2 == 0 ? len : 1;
+        int fd = send_request(GET("/http/x")), back = take_connection(listener);
+        CHECK_FOR(rows[row].said, strncmp(take(back), "GET /srv/x HTTP/1.1\r\n", 21) == 0);
+        for (size_t at = 0; at < len; at += piece) {
+            ssize_t sent = send(back, rows[row].said + at, piece, MSG_NOSIGNAL);
+            child_must(sent == (ssize_t)piece || errno == EPIPE, "send"); /* it hangs up on what nobody asked for */
+            drive();
+        }
+        if (rows[row].ends)
+            hang_up(back);
+        receive(fd);
+        CHECK_FOR(rows[row].said, strstr(out, rows[row].heard) != NULL && strstr(out, "more") == NULL && !client_saw_end);
+        if (strstr(rows[row].said, "more") == NULL || piece > 1) /* bytes that come later are found when it is used again */
+            CHECK_FOR(rows[row].said, kept() == (rows[row].is_kept ? 1u : 0u));
+        let_go();
+        if (!rows[row].ends) {
+            CHECK_FOR(rows[row].said, has_hung_up(back));
+            hang_up(back);
+        }
+        close_client(fd);
+    }
+    close_listener(listener, "http.sock");
+}
+
+static void
+heads_that_break_a_rule_are_502(void)
+{
+    static const char *const heads[] = {
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", "220 mail.test ESMTP\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-Half: he", "H", SWITCH,
+    };
+    int listener = open_listener("http.sock", 8);
+    for (size_t i = 0; i < COUNT_OF(heads); i++) {
+        int fd = send_request(GET("/http/x")), back = take_connection(listener);
+        put(back, heads[i]);
+        hang_up(back);
+        receive(fd);
+        CHECK_FOR(heads[i], strncmp(out, "HTTP/1.1 502 ", 13) == 0 && strstr(out, "X-Half") == NULL && kept() == 0);
+        CHECK_FOR(heads[i], take_connection(listener) < 0); /* it had begun to answer: it is not asked again */
+        close_client(fd);
+    }
+    close_listener(listener, "http.sock");
+}
+
+static void
+a_back_end_that_goes_within_its_answer_cuts_it(void)
+{
+    static const char *const parts[] = {"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+                                        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc"};
+    int listener = open_listener("http.sock", 8);
+    for (size_t i = 0; i < 4; i++) {
+        int fd = send_request(GET("/http/x")), back = take_connection(listener);
+        if (i > 0) /* else its system says that there was more to read, by a reset */
+            (void)take(back);
+        put(back, parts[i / 2]);
+        CHECK(heard(fd, "abc") && !client_saw_end);
+        hang_up(back);
+        receive(fd);
+        CHECK(client_saw_end && strstr(out, "\r\n0\r\n") == NULL);
+        CHECK(log_says(i == 0 ? "AH01110: error reading response: the connection to " : "the answer ended before its "));
+        close_client(fd);
+    }
+    close_listener(listener, "http.sock");
+}
+
+/* ------------------------------------------------------------------ claims: the request's body */
+
+static void
+bodies_are_framed_anew(void)
+{
+    int listener = open_listener("http.sock", 8);
+    int fd = send_request("POST /http/x HTTP/1.1\r\nHost: own.test\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n");
+    int back = take_connection(listener);
+    const char *came = take(back);
+    CHECK(strstr(came, "\r\nTransfer-Encoding: chunked\r\n") != NULL && strstr(came, "\r\n\r\n3\r\nabc") != NULL && strstr(came, "x=y") == NULL);
+    say(fd, "2\r\nde\r\n0\r\nT: v\r\n\r\n" GET("/small"));
+    CHECK(strcmp(take(back), "\r\n2\r\nde\r\n0\r\n\r\n") == 0);
+    put(back, OK);
+    CHECK(heard(fd, "\r\n\r\nokHTTP/1.1 200 OK\r\n") && heard(fd, "Content-Length: 60\r\n"));
+    CHECK_EQ(kept(), 1);
+    out_len = 0;
+    /* A body is never sent on a kept connection: whether one that breaks had it all cannot be known. */
+    say(fd, "POST /http/y HTTP/1.1\r\nHost: own.test\r\nContent-Length: 4\r\n\r\nbody");
+    int other = take_connection(listener);
+    CHECK(other >= 0 && strstr(take(other), "\r\nContent-Length: 4\r\n\r\nbody") != NULL);
+    put(other, OK);
+    CHECK(heard(fd, "ok"));
+    CHECK_EQ(kept(), 2);
+    let_go();
+    hang_up(back);
+    hang_up(other);
+    close_client(fd);
+    close_listener(listener, "http.sock");
+}
+
+static void
+a_client_hears_100_once_and_from_us(void)
+{
+    int listener = open_listener("http.sock", 8);
+    int fd = send_request("POST /http/x HTTP/1.1\r\nHost: own.test\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+    int back = take_connection(listener);
+    CHECK(strstr(take(back), "Expect") == NULL);
+    put(back, "HTTP/1.1 100 Continue\r\n\r\n");
+    say(fd, "hi");
+    CHECK(strcmp(take(back), "hi") == 0);
+    put(back, OK);
+    CHECK(heard(fd, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n") && strstr(out + 1, "100 Continue") == strstr(out, "100 Continue"));
+    let_go();
+    hang_up(back);
+    close_client(fd);
+    close_listener(listener, "http.sock");
+}
+
+/* It may answer before it has the request: a refusal, mostly. */
+static void
+an_answer_before_the_body_is_heard_and_the_connections_end(void)
+{
+    static char piece[8192];
+    int listener = open_listener("http.sock", 8);
+    for (int closes = 0; closes < 2; closes++) {
+        int fd = send_request("POST /http/x HTTP/1.1\r\nHost: own.test\r\nContent-Length: 10000000\r\n\r\nabc");
+        int back = take_connection(listener);
+        if (closes == 1) { /* it does not read, answers, and is gone while its queue is full */
+            for (int i = 0; i < 200 && send(fd, piece, sizeof piece, MSG_NOSIGNAL) > 0; i++)
+                drive();
+        }
+        put(back, "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno");
+        CHECK(heard(fd, "HTTP/1.1 413 ") && heard(fd, "\r\n\r\nno"));
+        if (closes == 1)
+            hang_up(back);
+        else
+            CHECK(strstr(take(back), "abc") != NULL && has_hung_up(back) && close(back) == 0);
+        receive(fd);
+        CHECK(client_saw_end && kept() == 0);
+        close_client(fd);
+    }
+    close_listener(listener, "http.sock");
+}
+
+static void
+a_body_that_breaks_ends_the_back_ends_connection(void)
+{
+    int listener = open_listener("http.sock", 8);
+    int fd = send_request("POST /http/x HTTP/1.1\r\nHost: own.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+    int back = take_connection(listener);
+    (void)take(back);
+    say(fd, "zz\r\n");
+    CHECK(heard(fd, "HTTP/1.1 400 ") && client_saw_end && has_hung_up(back));
+    hang_up(back);
+    close_client(fd);
+    close_listener(listener, "http.sock");
+}
+
+/* ------------------------------------------------------------------ claims: kept connections */
+
+static int
+keep_one(int listener)
+{
+    int fd = send_request(GET("/http/first")), back = take_connection(listener);
+    (void)take(back);
+    put(back, OK);
+    CHECK(heard(fd, "ok"));
+    close_client(fd);
+    CHECK_EQ(kept(), 1);
+    return back;
+}
+
+static void
+a_kept_connection_is_used_again(void)
+{
+    int listener = open_listener("http.sock", 8), back = keep_one(listener);
+    int fd = send_request(GET("/http/second"));
+    CHECK(strncmp(take(back), "GET /srv/second ", 16) == 0 && take_connection(listener) < 0 && kept() == 0);
+    put(back, OK);
+    CHECK(heard(fd, "ok") && kept() == 1);
+    let_go();
+    hang_up(back);
+    close_client(fd);
+    close_listener(listener, "http.sock");
+}
+
+static void
+one_that_has_ended_or_said_something_is_not_used_again(void)
+{
+    int listener = open_listener("http.sock", 8);
+    for (int says = 0; says < 2; says++) {
+        int old = keep_one(listener);
+        if (says == 1)
+            put(old, "HTTP/1.1 408 Too late\r\n\r\n");
+        else
+            hang_up(old);
+        int fd = send_request(GET("/http/second")), back = take_connection(listener);
+        CHECK(back >= 0 && strncmp(take(back), "GET /srv/second ", 16) == 0);
+        if (says == 1) {
+            CHECK(has_hung_up(old));
+            hang_up(old);
+        }
+        put(back, OK);
+        CHECK(heard(fd, "ok"));
+        let_go();
+        hang_up(back);
+        close_client(fd);
+    }
+    close_listener(listener, "http.sock");
+}
+
+/* It ends at the moment at which the request is on its way: GET, HEAD and OPTIONS are asked once more, on a connection of their own. */
+static void
+one_that_ends_under_a_request_is_asked_once_more(void)
+{
+    int listener = open_listener("http.sock", 8);
+    for (int again = 0; again < 2; again++) {
+        int old = keep_one(listener), fd = send_request(GET("/http/second"));
+        CHECK(take_connection(listener) < 0);
+        hang_up(old); /* with the request unread */
+        int back = take_connection(listener);
+        CHECK(back >= 0 && strncmp(take(back), "GET /srv/second ", 16) == 0);
+        if (again == 0)
+            put(back, OK);
+        else
+            hang_up(back); /* a fresh one that ends so is no accident */
+        CHECK(heard(fd, again == 0 ? "HTTP/1.1 200 OK\r\n" : "HTTP/1.1 502 "));
+        CHECK(take_connection(listener) < 0);
+        let_go();
+        if (again == 0)
+            hang_up(back);
+        close_client(fd);
+    }
+    close_listener(listener, "http.sock");
+}
+
+static void
+a_fresh_connection_that_ends_without_a_word_is_502(void)
+{
+    int listener = open_listener("http.sock", 8);
+    for (int posts = 0; posts < 2; posts++) {
+        int fd = send_request(posts ? "POST /http/x HTTP/1.1\r\nHost: own.test\r\nContent-Length: 1\r\n\r\nx" : GET("/http/x"));
+        hang_up(take_connection(listener));
+        CHECK(heard(fd, "HTTP/1.1 502 ") && log_says("AH01102: error reading status line from remote server"));
+        CHECK(take_connection(listener) < 0);
+        close_client(fd);
+    }
+    close_listener(listener, "http.sock");
+}
+
+/* A service that is started anew ends what it has not read yet: what is safe to ask twice is asked twice, not thrice. */
+static void
+a_service_is_asked_twice_for_what_may_be_asked_twice(void)
+{
+    int listener = open_listener("web.sock", 8);
+    for (int posts = 0; posts < 2; posts++) {
+        int fd = send_request(posts ? "POST /web/x HTTP/1.1\r\nHost: own.test\r\nContent-Length: 1\r\n\r\nx" : GET("/web/x"));
+        hang_up(take_connection(listener));
+        int back = take_connection(listener);
+        CHECK_EQ(back >= 0, posts == 0);
+        if (back >= 0)
+            hang_up(back);
+        CHECK(heard(fd, "HTTP/1.1 502 ") && take_connection(listener) < 0);
+        close_client(fd);
+    }
+    close_listener(listener, "web.sock");
+}
+
+static void
+what_is_asked_again_waits_for_a_full_queue(void)
+{
+    int listener = open_listener("http.sock", 0), old = keep_one(listener), fillers[FILLERS];
+    int fd = send_request(GET("/http/second")), count = fill_queue("http.sock", fillers);
+    hang_up(old);
+    receive(fd);
+    CHECK_EQ(out_len, 0);
+    empty_queue(listener, fillers, count);
+    pass_time(PC_RETRY_MS);
+    int back = take_connection(listener);
+    CHECK(back >= 0 && strncmp(take(back), "GET /srv/second ", 16) == 0);
+    put(back, OK);
+    CHECK(heard(fd, "HTTP/1.1 200 OK\r\n"));
+    let_go();
+    hang_up(back);
+    close_client(fd);
+    close_listener(listener, "http.sock");
+}
+
+static void
+a_kept_connection_ends_when_it_was_idle_for_long_enough(void)
+{
+    int listener = open_listener("http.sock", 8), back = keep_one(listener);
+    char byte;
+    worker->now_ns += (PC_KEPT_MS - 1) * MS;
+    tick(worker);
+    CHECK(kept() == 1 && recv(back, &byte, 1, 0) < 0 && errno == EAGAIN);
+    worker->now_ns += KEPT_LOOK_MS * MS;
+    tick(worker);
+    CHECK(kept() == 0 && has_hung_up(back));
+    hang_up(back);
+    close_listener(listener, "http.sock");
+}
+
+static void
+so_many_are_kept_and_no_more(void)
+{
+    int listener = open_listener("http.sock", 64), clients[PC_KEPT_PER_BACKEND + 2], backs[PC_KEPT_PER_BACKEND + 2];
+    for (size_t i = 0; i < COUNT_OF(clients); i++) {
+        clients[i] = send_request(GET("/http/x"));
+        backs[i] = take_connection(listener);
+    }
+    for (size_t i = 0; i < COUNT_OF(clients); i++) {
+        (void)take(backs[i]);
+        put(backs[i], OK);
+        child_must(close(clients[i]) == 0, "close");
+        drive();
+    }
+    CHECK_EQ(kept(), PC_KEPT_PER_BACKEND);
+    let_go();
+    for (size_t i = 0; i < COUNT_OF(backs); i++)
+        hang_up(backs[i]);
+    CHECK_EQ(atomic_load(&one.child->open_count), 0);
+    close_listener(listener, "http.sock");
+}
+
+/* ------------------------------------------------------------------ claims: other protocols */
+
+static void
+protocols_pass_where_the_configuration_says_so(void)
+{
+    static const struct { const char *path, *protocol; bool passes; } rows[] = {
+        {"/http/", "websocket", false}, {"/ws/", "WebSocket", true}, {"/ws/", "other", false}, {"/up/", "websocket", true},
+        {"/two/", "other", true}, {"/two/", "websocket", true}, {"/two/", "third", false}, {"/any/", "third", true},
+        {"/none/", "websocket", false}, {"/none/", "none", false}, {"/wsnone/", "websocket", true}, {"/wsnone/", "third", true},
+    };
+    int listener = open_listener("http.sock", 8);
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        char text[256], wanted[64];
+        (void)snprintf(text, sizeof text, "GET %sx HTTP/1.1\r\nHost: own.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: %s\r\n\r\n",
+                       rows[i].path, rows[i].protocol);
+        (void)snprintf(wanted, sizeof wanted, "\r\nUpgrade: %s\r\n", rows[i].protocol);
+        int fd = send_request(text), back = take_connection(listener);
+        bool came = strstr(take(back), wanted) != NULL;
+        CHECK_FOR(text, came == rows[i].passes);
+        put(back, OK);
+        CHECK_FOR(text, heard(fd, "ok"));
+        let_go();
+        hang_up(back);
+        close_client(fd);
+    }
+    close_listener(listener, "http.sock");
+}
+
+static int
+open_tunnel_to(int listener, int *ret_back)
+{
+    int fd = send_request("GET /ws/x HTTP/1.1\r\nHost: own.test\r\n" SHAKE);
+    *ret_back = take_connection(listener);
+    (void)take(*ret_back);
+    put(*ret_back, SWITCH "first");
+    CHECK(heard(fd, "HTTP/1.1 101 Switching Protocols\r\n") && heard(fd, "\r\nUpgrade: websocket\r\n") && heard(fd, "\r\n\r\nfirst"));
+    say(fd, "question");
+    CHECK(strcmp(take(*ret_back), "question") == 0);
+    put(*ret_back, "reply");
+    CHECK(heard(fd, "reply"));
+    return fd;
+}
+
+static void
+a_tunnel_ends_with_both_of_its_sides(void)
+{
+    int listener = open_listener("http.sock", 8), back;
+    int fd = open_tunnel_to(listener, &back); /* the client has said all: the other side may go on */
+    child_must(shutdown(fd, SHUT_WR) == 0, "shutdown");
+    CHECK(has_hung_up(back));
+    put(back, "last words");
+    CHECK(heard(fd, "last words") && !client_saw_end);
+    hang_up(back);
+    receive(fd);
+    CHECK(client_saw_end);
+    close_client(fd);
+    fd = open_tunnel_to(listener, &back); /* the client has gone */
+    child_must(close(fd) == 0, "close");
+    CHECK(has_hung_up(back));
+    hang_up(back);
+    CHECK_EQ(atomic_load(&one.child->open_count), 0);
+    fd = open_tunnel_to(listener, &back); /* the back end has gone */
+    hang_up(back);
+    receive(fd);
+    CHECK(client_saw_end && kept() == 0);
+    close_client(fd);
+    close_listener(listener, "http.sock");
+}
+
+static void
+a_silent_tunnel_ends(void)
+{
+    int listener = open_listener("http.sock", 8), back;
+    int fd = open_tunnel_to(listener, &back);
+    for (int i = 0; i < 4; i++) { /* either side keeps it open */
+        pass_time(15000);
+        if (i % 2 == 0)
+            say(fd, "x");
+        else
+            put(back, "y");
+        (void)take(back);
+        receive(fd);
+        CHECK(!client_saw_end);
+    }
+    pass_time(19000);
+    receive(fd);
+    CHECK(!client_saw_end && !has_hung_up(back));
+    pass_time(2000);
+    receive(fd);
+    CHECK(client_saw_end && has_hung_up(back));
+    hang_up(back);
+    close_client(fd);
+    close_listener(listener, "http.sock");
+}
+
+static void
+a_protocol_that_is_refused_is_an_answer(void)
+{
+    int listener = open_listener("http.sock", 8);
+    int fd = send_request("GET /ws/x HTTP/1.1\r\nHost: own.test\r\n" SHAKE), back = take_connection(listener);
+    (void)take(back);
+    put(back, "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+    CHECK(heard(fd, "HTTP/1.1 403 ") && heard(fd, "no") && !client_saw_end);
+    out_len = 0;
+    say(fd, GET("/small"));
+    CHECK(heard(fd, "HTTP/1.1 200 OK\r\n"));
+    let_go();
+    hang_up(back);
+    close_client(fd);
+    close_listener(listener, "http.sock");
+}
+
+/* ------------------------------------------------------------------ claims: interim responses */
+
+static void
+early_hints_are_passed_on_as_httpd_does(void)
+{
+    static const char hints[] = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nX-End: 2\r\n\r\n"
+                                "HTTP/1.1 102 \r\n\r\nHTTP/1.1 200 OK\r\n";
+    static const struct { const char *version, *policy; bool passes; } rows[] = {
+        {"1.1", NULL, true}, {"1.0", NULL, false}, {"1.1", "RFC", true}, {"1.1", "Suppress", false},
+    };
+    int listener = open_listener("http.sock", 8);
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        char text[128];
+        (void)snprintf(text, sizeof text, "GET /http/x HTTP/%s\r\nHost: own.test\r\nConnection: keep-alive\r\n\r\n", rows[i].version);
+        interim_policy = rows[i].policy;
+        int fd = send_request(text), back = take_connection(listener);
+        (void)take(back);
+        put(back, "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: X-Hop\r\nX-Hop:1\r\nX-End:2\r\n\r\nHTTP/1.1 102 ");
+        receive(fd);
+        CHECK_EQ(out_len > 0, rows[i].passes);
+        put(back, "\r\n\r\n" OK);
+        CHECK(heard(fd, "HTTP/1.1 200 OK\r\n"));
+        const char *begin = rows[i].passes ? hints : "HTTP/1.1 200 OK\r\n";
+        CHECK_FOR(begin, strncmp(out, begin, strlen(begin)) == 0);
+        let_go();
+        hang_up(back);
+        close_client(fd);
+    }
+    interim_policy = NULL;
+    close_listener(listener, "http.sock");
+}
+
+static void
+interim_responses_without_end_are_502(void)
+{
+    int listener = open_listener("http.sock", 8);
+    int fd = send_request(GET("/http/x")), back = take_connection(listener);
+    for (int i = 0; i < 100; i++)
+        (void)send(back, "HTTP/1.1 103 Early Hints\r\n\r\n", 28, MSG_NOSIGNAL);
+    CHECK(heard(fd, "HTTP/1.1 502 "));
+    hang_up(back);
+    close_client(fd);
+    close_listener(listener, "http.sock");
+}
+
+/* One that takes nothing must not fill memory, and hears no response within another. */
+static void
+a_client_that_does_not_read_misses_hints_and_nothing_else(void)
+{
+    static char head[4096];
+    int listener = open_listener("http.sock", 8);
+    clear_log();
+    int fd = open_client(1);
+    say(fd, GET("/http/x"));
+    int back = take_connection(listener);
+    int len = snprintf(head, sizeof head, "HTTP/1.1 103 Early Hints\r\nLink: ");
+    memset(head + len, 'x', 3000);
+    memcpy(head + len + 3000, "\r\n\r\n", 5);
+    for (int i = 0; i < 60; i++)
+        put(back, head);
+    put(back, OK);
+    CHECK(heard(fd, "\r\n\r\nHTTP/1.1 200 OK\r\n") && heard(fd, "ok"));
+    for (const char *at = out; (at = strstr(at, "103 Early")) != NULL; at++)
+        CHECK(strncmp(at + 9 + 14 + 3000, "\r\n\r\nHTTP/1.1 ", 13) == 0);
+    CHECK(out_len < 60 * 3000);
+    let_go();
+    hang_up(back);
+    close_client(fd);
+    close_listener(listener, "http.sock");
+}
+
+/* ------------------------------------------------------------------ claims: clients that go */
+
+static void
+a_client_that_goes_takes_its_connection_along(void)
+{
+    static const struct { const char *request, *answer; } moments[] = {
+        {GET("/http/x"), ""}, {GET("/http/x"), "HTTP/1.1 200 OK\r\nX-Ha"}, {GET("/http/x"), "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"},
+        {"POST /http/x HTTP/1.1\r\nHost: own.test\r\nContent-Length: 9\r\n\r\nabc", ""},
+        {"POST /http/x HTTP/1.1\r\nHost: own.test\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc", "HTTP/1.1 200 OK\r\n\r\nabc"},
+    };
+    unsigned before = count_descriptors();
+    int listener = open_listener("http.sock", 8);
+    for (size_t i = 0; i < COUNT_OF(moments); i++) {
+        int fd = send_request(moments[i].request), back = take_connection(listener);
+        (void)take(back);
+        if (moments[i].answer[0] != '\0')
+            put(back, moments[i].answer);
+        child_must(close(fd) == 0, "close");
+        CHECK_FOR(moments[i].request, has_hung_up(back) && kept() == 0 && atomic_load(&one.child->open_count) == 0);
+        hang_up(back);
+    }
+    close_listener(listener, "http.sock");
+    int fd = send_request(GET("/web/x")); /* while its service is woken */
+    CHECK_EQ(take_job(), PC_JOB_WAKE);
+    close_client(fd);
+    CHECK(has_hung_up(program.fds[0]));
+    hang_up(program.fds[0]);
+    CHECK_EQ(count_descriptors(), before);
+}
+
+/* ------------------------------------------------------------------ claims: time */
+
+static void
+a_silent_back_end_is_504_and_let_go(void)
+{
+    int listener = open_listener("http.sock", 8);
+    int fd = send_request(GET("/http/x")), back = take_connection(listener);
+    (void)take(back);
+    pass_time(15000);
+    put(back, "HTTP/1.1 200"); /* a word, and it has as long again */
+    pass_time(19000);
+    receive(fd);
+    CHECK_EQ(out_len, 0);
+    pass_time(2000);
+    CHECK(heard(fd, "HTTP/1.1 504 ") && has_hung_up(back));
+    hang_up(back);
+    close_client(fd);
+    fd = send_request(GET("/http/x")); /* and within an answer it is cut */
+    back = take_connection(listener);
+    (void)take(back);
+    put(back, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc");
+    CHECK(heard(fd, "abc"));
+    pass_time(21000);
+    receive(fd);
+    CHECK(client_saw_end && has_hung_up(back));
+    hang_up(back);
+    close_client(fd);
+    close_listener(listener, "http.sock");
+}
+
+/* A port that takes no connection: its queue is full, and the kernel does not answer. */
+static int
+fill_port(int listener, int fillers[FILLERS])
+{
+    struct sockaddr_in address;
+    socklen_t len = sizeof address;
+    int count = 0;
+    child_must(getsockname(listener, (struct sockaddr *)&address, &len) == 0, "getsockname");
+    for (bool is_full = false; count < FILLERS && !is_full;) {
+        int fd = fillers[count++] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        (void)connect(fd, (struct sockaddr *)&address, len);
+        struct pollfd state = {.fd = fd, .events = POLLOUT};
+        is_full = poll(&state, 1, 100) == 0;
+    }
+    CHECK(count < FILLERS);
+    return count;
+}
+
+static int tcp_listener;
+
+static void
+connecting_has_its_own_time(void)
+{
+    int fillers[FILLERS], count = fill_port(tcp_listener, fillers);
+    int fd = send_request(GET("/tcp/x"));
+    pass_time(2900);
+    receive(fd);
+    CHECK_EQ(out_len, 0);
+    pass_time(300);
+    CHECK(heard(fd, "HTTP/1.1 503 ") && log_says("AH00957: http: attempt to connect to 127.0.0.1:"));
+    close_client(fd);
+    fd = send_request(GET("/tcp/x"));
+    CHECK(heard(fd, "HTTP/1.1 503 ") && log_says("AH00940: HTTP: disabled connection for ("));
+    close_client(fd);
+    pass_time(61000);
+    empty_queue(tcp_listener, fillers, count);
+}
+
+static void
+so_has_connecting_once_more(void)
+{
+    int fillers[FILLERS], count;
+    int fd = send_request(GET("/tcp/x")), back = take_connection(tcp_listener);
+    (void)take(back);
+    put(back, OK);
+    CHECK(heard(fd, "ok") && kept() == 1);
+    close_client(fd);
+    fd = send_request(GET("/tcp/x")); /* on the kept connection */
+    (void)take(back);
+    count = fill_port(tcp_listener, fillers);
+    pass_time(1000);
+    hang_up(back);
+    pass_time(2900);
+    receive(fd);
+    CHECK_EQ(out_len, 0);
+    pass_time(300);
+    CHECK(heard(fd, "HTTP/1.1 503 ") && log_says("AH00957: http: attempt to connect to 127.0.0.1:"));
+    close_client(fd);
+    pass_time(61000);
+    empty_queue(tcp_listener, fillers, count);
+}
+
+static void
+a_service_has_30_seconds_to_start_and_then_its_timeout(void)
+{
+    int fd = send_request(GET("/web/x"));
+    CHECK_EQ(take_job(), PC_JOB_WAKE);
+    CHECK_EQ(program.job.service, 1);
+    pass_time(29000); /* Timeout is 20 s */
+    receive(fd);
+    CHECK_EQ(out_len, 0);
+    pass_time(2000);
+    CHECK(heard(fd, "HTTP/1.1 503 ") && log_says("the service does not start"));
+    hang_up(program.fds[0]);
+    close_client(fd);
+    fd = send_request(GET("/web/x"));
+    CHECK_EQ(take_job(), PC_JOB_WAKE);
+    pass_time(25000);
+    int listener = open_listener("web.sock", 8);
+    child_must(send(program.fds[0], "ok\n", 3, MSG_NOSIGNAL) == 3, "send");
+    hang_up(program.fds[0]);
+    int back = take_connection(listener);
+    CHECK(back >= 0);
+    pass_time(19000);
+    receive(fd);
+    CHECK_EQ(out_len, 0);
+    pass_time(2000);
+    CHECK(heard(fd, "HTTP/1.1 504 "));
+    hang_up(back);
+    close_client(fd);
+    close_listener(listener, "web.sock");
+}
+
+/* ------------------------------------------------------------------ claims: what cannot be reached */
+
+static void
+a_back_end_that_fails_is_left_alone_and_one_that_we_cannot_ask_is_not(void)
+{
+    struct rlimit old;
+    child_must(getrlimit(RLIMIT_NOFILE, &old) == 0, "getrlimit");
+    int listener = open_listener("http.sock", 8);
+    clear_log();
+    int fd = open_client(1 << 20), lowest = dup(0);
+    child_must(lowest >= 0 && close(lowest) == 0, "dup");
+    const struct rlimit tight = {.rlim_cur = (rlim_t)lowest, .rlim_max = old.rlim_max};
+    child_must(setrlimit(RLIMIT_NOFILE, &tight) == 0, "setrlimit");
+    say(fd, GET("/http/x"));
+    child_must(setrlimit(RLIMIT_NOFILE, &old) == 0, "setrlimit");
+    CHECK(heard(fd, "HTTP/1.1 503 ") && log_says("Too many open files"));
+    out_len = 0;
+    say(fd, GET("/http/x"));
+    int back = take_connection(listener);
+    CHECK(back >= 0); /* at once: it is not the back end that had failed */
+    put(back, OK);
+    CHECK(heard(fd, "ok"));
+    let_go();
+    hang_up(back);
+    close_listener(listener, "http.sock");
+    out_len = 0;
+    say(fd, GET("/http/x"));
+    CHECK(heard(fd, "HTTP/1.1 503 ") && log_says("No such file or directory"));
+    listener = open_listener("http.sock", 8);
+    out_len = 0;
+    say(fd, GET("/http/x"));
+    CHECK(heard(fd, "HTTP/1.1 503 ") && log_says("AH00940") && take_connection(listener) < 0);
+    close_client(fd);
+    pass_time(61000);
+    close_listener(listener, "http.sock");
+}
+
+/* ------------------------------------------------------------------ claims: waiting for room */
+
+static void
+one_full_queue_holds_up_its_own_requests_only(void)
+{
+    int app = open_listener("app.sock", 0), http = open_listener("http.sock", 0), first[FILLERS], second[FILLERS];
+    int counts[2] = {fill_queue("app.sock", first), fill_queue("http.sock", second)};
+    clear_log();
+    wakes = 0;
+    int starving = send_request("GET /app/x.php HTTP/1.1\r\nHost: own.test\r\n\r\n");
+    CHECK_EQ(wakes, 1); /* who waits for events would do so for longer than PC_RETRY_MS */
+    int fd = send_request(GET("/http/x")), cgi = send_request(GET("/cgi/script"));
+    CHECK_EQ(take_job(), PC_JOB_RUN); /* the job box has room */
+    leave();
+    child_must(close(cgi) == 0, "close");
+    empty_queue(http, second, counts[1]);
+    pass_time(PC_RETRY_MS);
+    int back = take_connection(http);
+    CHECK(back >= 0);
+    put(back, OK);
+    CHECK(heard(fd, "ok"));
+    let_go();
+    hang_up(back);
+    child_must(close(fd) == 0, "close");
+    CHECK_EQ(atomic_load(&one.child->job_waiting), 1);
+    pass_time(PC_WAITING_MS);
+    out_len = 0;
+    CHECK(heard(starving, "HTTP/1.1 503 "));
+    CHECK_EQ(atomic_load(&one.child->job_waiting), 0);
+    empty_queue(app, first, counts[0]);
+    close_client(starving);
+    close_listener(app, "app.sock");
+    close_listener(http, "http.sock");
+}
+
+int
+main(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t len = sizeof address;
+    tcp_listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    child_must(tcp_listener >= 0 && bind(tcp_listener, (struct sockaddr *)&address, len) == 0 && listen(tcp_listener, 0) == 0, "listen");
+    child_must(getsockname(tcp_listener, (struct sockaddr *)&address, &len) == 0, "getsockname");
+    tcp_port = ntohs(address.sin_port);
+    set_up();
+    RUN(answers_come_whole_however_they_are_framed_and_cut);
+    RUN(heads_that_break_a_rule_are_502);
+    RUN(a_back_end_that_goes_within_its_answer_cuts_it);
+    RUN(bodies_are_framed_anew);
+    RUN(a_client_hears_100_once_and_from_us);
+    RUN(an_answer_before_the_body_is_heard_and_the_connections_end);
+    RUN(a_body_that_breaks_ends_the_back_ends_connection);
+    RUN(a_kept_connection_is_used_again);
+    RUN(one_that_has_ended_or_said_something_is_not_used_again);
+    RUN(one_that_ends_under_a_request_is_asked_once_more);
+    RUN(a_fresh_connection_that_ends_without_a_word_is_502);
+    RUN(a_service_is_asked_twice_for_what_may_be_asked_twice);
+    RUN(what_is_asked_again_waits_for_a_full_queue);
+    RUN(a_kept_connection_ends_when_it_was_idle_for_long_enough);
+    RUN(so_many_are_kept_and_no_more);
+    RUN(protocols_pass_where_the_configuration_says_so);
+    RUN(a_tunnel_ends_with_both_of_its_sides);
+    RUN(a_silent_tunnel_ends);
+    RUN(a_protocol_that_is_refused_is_an_answer);
+    RUN(early_hints_are_passed_on_as_httpd_does);
+    RUN(interim_responses_without_end_are_502);
+    RUN(a_client_that_does_not_read_misses_hints_and_nothing_else);
+    RUN(a_client_that_goes_takes_its_connection_along);
+    RUN(a_silent_back_end_is_504_and_let_go);
+    RUN(connecting_has_its_own_time);
+    RUN(so_has_connecting_once_more);
+    RUN(a_service_has_30_seconds_to_start_and_then_its_timeout);
+    RUN(a_back_end_that_fails_is_left_alone_and_one_that_we_cannot_ask_is_not);
+    RUN(one_full_queue_holds_up_its_own_requests_only);
+    tear_down();
+    child_must(close(tcp_listener) == 0, "close");
+    return check_end();
+}
