@@ -245,12 +245,11 @@ class Keeper:
 
     def _knock(self) -> socket.socket | None:
         """Return a connection to the socket, None if it takes none yet."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
-            error = sock.connect_ex(self._door.own)
-        except OSError:  # the path is too long
-            error = errno.EINVAL
-        if error in {0, errno.EAGAIN}:  # EAGAIN: its queue is full
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError:  # no descriptor is to be had now
+            return None
+        if sock.connect_ex(self._door.own) in {0, errno.EAGAIN}:  # EAGAIN: its queue is full
             return sock
         sock.close()
         return None
@@ -299,14 +298,17 @@ class Keeper:
         """A connection to the socket starts the program."""
         if self._door.listener is None:
             return
-        with contextlib.suppress(OSError):  # whoever finds no path sends a WAKE
+        try:
+            self._loop.watch(self._door.listener.fileno(), READ, lambda _events: self.start())
             self._door.publish()
-        self._loop.watch(self._door.listener.fileno(), READ, lambda _events: self.start())
+        except OSError:  # whoever finds no path sends a WAKE
+            self._door.unpublish()
 
     def _watch_up(self) -> None:
         """A connection to the socket says that it is used; one is enough between two looks."""
         if self._door.listener is not None:
-            self._loop.watch(self._door.listener.fileno(), READ | ONCE, self._note_use)
+            with contextlib.suppress(OSError):  # the next look tries it again
+                self._loop.watch(self._door.listener.fileno(), READ | ONCE, self._note_use)
 
     def _note_use(self, _events: int) -> None:
         self._used_s = self._loop.now_s()

@@ -17,6 +17,8 @@ MAX_TEXT = 2000  # characters of one line
 
 def escape_text(text: str) -> str:
     r"""Return `text` with control characters as \xNN, so that it stays one line, and cut to MAX_TEXT."""
+    if text[:MAX_TEXT].isprintable():
+        return text[:MAX_TEXT]
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:MAX_TEXT])
 
 

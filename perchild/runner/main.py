@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import os
 import signal
 import socket
+import stat
 import struct
-import sys
+import time
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
 from perchild import native
 from perchild.runner.crew import Crew
 from perchild.runner.jobs import Jobs, signal_group
-from perchild.runner.log import Log
+from perchild.runner.log import STDERR_FD, Log
 from perchild.runner.loop import HANGUP, READ, Loop
 from perchild.runner.services import Services
 from perchild.wire import job as wire
@@ -30,11 +33,14 @@ from perchild.wire.runner import FCGID, RunnerFile, decode_runner
 EXIT_OK, EXIT_BUG, EXIT_FILE = 0, 1, 3
 JOBS_AT_ONCE = 16  # taken from the box in a row
 SIGNALS_AT_ONCE = 16  # read in a row: a program may send them without end
+REAPS_AT_ONCE = 64  # orphans may end as fast as they are reaped
+DESCENDANTS_S = 3.0  # to end what is left, where there is no PID namespace
 SAY_S = 1.0  # between two lines about jobs that break the rules
 MIN_LOOK_S = 0.05
 CONTROL_BYTES = socket.CMSG_LEN(wire.MAX_FDS * 4)  # not CMSG_SPACE, which has room for one descriptor more
-SIGNAL_BYTES = 128  # struct signalfd_siginfo; its number and sender's pid are the u32 at 0 and 12
-_SIGNAL = struct.Struct("=I8xI112x")
+SIGNAL_BYTES = 128  # struct signalfd_siginfo: number, errno, code, sender's pid
+SI_USER = 0  # code of kill(2) and pidfd_send_signal(2): who says another (rt_sigqueueinfo(2)) names a sender of its choice
+_SIGNAL = struct.Struct("=IiiI112x")
 
 
 class Runner:
@@ -53,7 +59,7 @@ class Runner:
         if facts.nice < 0:
             self.log.say("warn", f"NiceValue {facts.nice} needs root: programs run with 0")
         self._is_said, self._unsaid = False, 0  # about jobs that break the rules
-        self._is_draining = self._is_ending = self._is_over = False
+        self._is_draining = self._is_ending = self._is_over = self._is_reaping = False
         self._active_s = self.loop.now_s()
         self.loop.watch(self._signal_fd, READ, self._on_signal)
         self.loop.watch(here.box_fd, READ | HANGUP, self._on_box)
@@ -84,22 +90,25 @@ class Runner:
             fds = _descriptors(control)
             try:
                 self._take(bytes(memoryview(self._room)[:length]), fds, flags)
-            except wire.JobError as error:
+            except (wire.JobError, OSError) as error:
                 self._note_broken(str(error))
             finally:
                 for fd in fds:
                     os.close(fd)
 
-    def _take(self, raw: bytes, fds: tuple[int, ...], flags: int) -> None:
+    def _take(self, raw: bytes, fds: list[int], flags: int) -> None:
+        """Do what a message says; descriptors that are kept are taken out of the list."""
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise wire.JobError("it was cut")
         job = wire.decode_job(raw, len(fds))
         if job.kind == wire.RUN:
-            self.jobs.run(job, fds)
+            self.jobs.run(job, tuple(fds))
         elif job.kind == wire.CANCEL:
             self.jobs.cancel(job.id, float(job.service))
+        elif job.kind == wire.LOG:
+            take_log(fds[0])
         else:
-            self.services.wake(job.service, os.dup(fds[0]))
+            self.services.wake(job.service, fds.pop())
 
     def _note_broken(self, why: str) -> None:
         """Say that a job was dropped, one line a second: a child that was taken over may send as many as it likes."""
@@ -122,25 +131,33 @@ class Runner:
     def _on_signal(self, _events: int) -> None:
         with contextlib.suppress(BlockingIOError):
             for _ in range(SIGNALS_AT_ONCE):
-                number, sender = _SIGNAL.unpack(os.read(self._signal_fd, SIGNAL_BYTES))
+                number, _, code, sender = _SIGNAL.unpack(os.read(self._signal_fd, SIGNAL_BYTES))
                 if number == signal.SIGCHLD:
-                    self._reap()
-                elif sender and self._here.is_apart:
+                    self._reap_soon()
+                elif self._here.is_apart and (sender or code != SI_USER):
                     continue  # a program's: only who is outside the namespace may end us
                 elif number == signal.SIGTERM:
                     self._end_now()
                 else:
                     self._drain()
 
+    def _reap_soon(self) -> None:
+        if not self._is_reaping:
+            self._is_reaping = True
+            self.loop.after(0.0, self._reap)
+
     def _reap(self) -> None:
+        """Reap so many; then the loop goes round."""
+        self._is_reaping = False
         with contextlib.suppress(ChildProcessError):
-            while True:
+            for _ in range(REAPS_AT_ONCE):
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     return
                 self._active_s = self.loop.now_s()
                 if not self.jobs.note_exit(pid):
                     self.services.note_exit(pid, status)
+            self._reap_soon()
 
     # ------------------------------------------------------------ the end
 
@@ -170,24 +187,36 @@ class Runner:
         self.jobs.end_all()
 
 
-def _descriptors(control: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
+def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:
     fds = array.array("i")
     for level, kind, data in control:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return tuple(fds)
+    return list(fds)
+
+
+def take_log(fd: int) -> None:
+    """Log to this file from now on; JobError if writing to it could ever wait for somebody, or overwrite something."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode) or not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
+        raise wire.JobError("a log that is no file to append to")
+    os.dup2(fd, STDERR_FD, inheritable=False)
 
 
 def end_descendants() -> None:
-    """Kill whatever is left below us: where there is no PID namespace the kernel does not do it. Orphans are ours to reap."""
+    """Kill whatever is left below us: where there is no PID namespace the kernel does not do it. Orphans are ours to reap.
+
+    Not for ever: a set-user-id program may be another's, whom we cannot end.
+    """
+    end_s = time.monotonic() + DESCENDANTS_S
     with contextlib.suppress(ChildProcessError):
-        while True:
+        while time.monotonic() < end_s:
             pid = os.getpid()
             for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
                 if not signal_group(int(one), signal.SIGKILL):
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.kill(int(one), signal.SIGKILL)
-            os.waitpid(-1, 0)
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(MIN_LOOK_S)
 
 
 def read_file(fd: int) -> RunnerFile:
@@ -212,7 +241,7 @@ def runner_main() -> NoReturn:
         else:
             Runner(here, facts).run()
             status = EXIT_OK
-    except BaseException:  # noqa: BLE001 - the last line of defence: said, and the dispatcher starts another
-        sys.excepthook(*sys.exc_info())
+    except BaseException:  # noqa: BLE001 - the last line of defence: said, in one line, and the dispatcher starts another
+        Log("runner").say("crit", traceback.format_exc(limit=-6))
     finally:
         os._exit(status)

@@ -7,15 +7,28 @@ Runs as: runner.  Distrusts: every byte.
 from __future__ import annotations
 
 import os
+import re
 import stat
 
-from perchild.runner.log import Log
+from perchild.runner.log import Log, escape_text
 from perchild.runner.loop import HANGUP, READ, Loop
 
 MAX_LINE_BYTES = 2000
 READ_BYTES = 16384
-LINES_PER_S = 100  # on average
-BURST_LINES = 400
+BYTES_PER_S = 8192  # on average, of one service; 0.7 GB a day
+BURST_BYTES = 262_144
+LINE_BYTES = 100  # that each line costs besides
+CLOSE_READS = 8  # of what is left in a pipe: who holds it still may fill it as fast as it is read
+_LEVELS = {b"debug": "debug", b"trace": "debug", b"info": "info", b"notice": "notice", b"warn": "warn", b"warning": "warn",
+           b"error": "error", b"err": "error", b"fatal": "crit", b"critical": "crit", b"crit": "crit", b"alert": "alert", b"emerg": "emerg"}
+_LEVEL = re.compile(rb"(?:^|[\s\[(<|])(" + b"|".join(_LEVELS) + rb")(?=[\s\]):>|])", re.IGNORECASE)
+_LEVEL_WITHIN = 80  # bytes, of a line
+
+
+def find_level(line: bytes) -> str:
+    """Return the level that a line says it has, in httpd's words: [INFO], WARNING:, (error); notice if it says none."""
+    match = _LEVEL.search(line[:_LEVEL_WITHIN])
+    return _LEVELS[match[1].lower()] if match else "notice"
 
 
 def open_log(path: str, uid: int) -> int:
@@ -69,11 +82,16 @@ class Output:
     def __init__(self, loop: Loop, log: HostLog, name: str) -> None:
         self._loop, self._log, self._name = loop, log, name
         self._fd, self.write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(self.write_fd, True)
         self._rest = b""
-        self._room, self._at_s, self._lost = float(BURST_LINES), loop.now_s(), 0
+        self._room, self._at_s, self._lost = float(BURST_BYTES), loop.now_s(), 0
         self.last_line = ""
-        loop.watch(self._fd, READ | HANGUP, self._on_event)
+        try:
+            os.set_blocking(self.write_fd, True)
+            loop.watch(self._fd, READ | HANGUP, self._on_event)
+        except OSError:
+            os.close(self._fd)
+            os.close(self.write_fd)
+            raise
 
     def close_write(self) -> None:
         """Let the program alone hold it."""
@@ -84,13 +102,14 @@ class Output:
     def close(self) -> None:
         """Take what is there, and end. What else still holds the pipe gets EPIPE."""
         if self._fd >= 0:
-            while self._read():
-                pass
+            for _ in range(CLOSE_READS):
+                if not self._read():
+                    break
             self._end()
         self.close_write()
 
-    def _on_event(self, _events: int) -> None:
-        if not self._read():
+    def _on_event(self, events: int) -> None:
+        if not self._read() and events & HANGUP:
             self._end()
 
     def _read(self) -> bool:
@@ -121,17 +140,18 @@ class Output:
 
     def _say(self, raw: bytes) -> None:
         now_s = self._loop.now_s()
-        self._room = min(BURST_LINES, self._room + (now_s - self._at_s) * LINES_PER_S)
+        self._room = min(BURST_BYTES, self._room + (now_s - self._at_s) * BYTES_PER_S)
         self._at_s = now_s
         line = raw.rstrip(b"\r").decode("utf-8", "backslashreplace")
         if not line:
             return
         self.last_line = line
-        if self._room < 1:
+        cost = LINE_BYTES + (len(escape_text(line)) if self._room > LINE_BYTES + len(line) else BURST_BYTES)
+        if self._room < cost:
             self._lost += 1
             return
-        self._room -= 1
+        self._room -= cost
         if self._lost:
             self._log.say("warn", f"{self._name}: {self._lost} lines were left out")
             self._lost = 0
-        self._log.say("error", f"{self._name}: {line}")
+        self._log.say(find_level(raw), f"{self._name}: {line}")

@@ -7,12 +7,15 @@ Runs as: the identity, executed by its runner, under whichever Python the applic
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 import sys
-import time
-from typing import Any
+
+sys.path[:] = [directory for directory in sys.path if directory]  # a module of the directory that it starts in is none of ours
+
+import os  # noqa: E402
+import signal  # noqa: E402
+import socket  # noqa: E402
+import time  # noqa: E402
+from typing import Any  # noqa: E402
 
 SYSTEM_PACKAGES = "/usr/lib/python3/dist-packages"  # a virtual environment need not have waitress of its own
 LISTEN_FD = 3

@@ -588,6 +588,36 @@ def test_without_namespaces_it_says_so_and_still_ends_what_it_started() -> None:
         run.close()
 
 
+FORGER = """#!/usr/bin/python3
+import ctypes, signal, struct
+libc = ctypes.CDLL(None, use_errno=True)
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    info = struct.pack("=iiii", number, 0, -1, 0) + bytes(112)  # SI_QUEUE, from pid 0
+    print(libc.syscall(129, 1, number, info), flush=True)  # rt_sigqueueinfo, to the runner
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of a system call")
+def test_a_signal_that_names_no_sender_is_a_programs_still(shared: Case) -> None:
+    """rt_sigqueueinfo(2) lets a program say that it comes from outside: the runner goes on, and takes jobs."""
+    assert shared.run(shared.program("forger", FORGER))[0] == "0\n0\n"
+    for _ in range(3):
+        assert shared.shell("echo here")[0] == "here\n"
+
+
+def test_messages_with_odd_descriptors_cost_nothing(shared: Case) -> None:
+    """WAKEs and LOGs with whatever a child that was taken over holds: no descriptor of the runner's is left behind."""
+    shared.shell("true")
+    before = len(os.listdir(f"/proc/{shared.pid}/fd"))
+    with open("/dev/null", "rb") as null:
+        for _ in range(50):
+            shared.send(wire.Job(wire.WAKE, 0, 0), (null.fileno(),))
+            shared.send(wire.Job(wire.LOG, 0), (null.fileno(),))
+    shared.shell("true")
+    assert len(os.listdir(f"/proc/{shared.pid}/fd")) <= before
+    assert "a log that is no file to append to" in shared.log()
+
+
 def test_usr1_lets_programs_finish_and_takes_no_more() -> None:
     """A successor reads the box; what runs goes on."""
     with Case() as one:
