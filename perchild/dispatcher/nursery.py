@@ -31,6 +31,7 @@ def _on_end(server: Server, pid: int, _events: int) -> None:
     os.close(server.nursery_pidfd)
     server.nursery_pidfd = -1
     server.hooks.forget_nursery()
+    kill_unknown(server)
     server.nursery_damping.add(DEATH_POINTS, server.sys.now_s())
     how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
     server.events.say("error", "", f"the nursery (pid {pid}) {how}: starting another; until then children are forked without it")
@@ -52,11 +53,18 @@ def kill_nursery(server: Server) -> None:
         server.sys.signal_pidfd(server.nursery_pidfd, signal.SIGKILL)
 
 
-def reap_unknown(server: Server) -> None:
-    """Reap children that nobody here knows: a nursery that is killed behind a fork leaves one whose number it did not tell.
+def kill_unknown(server: Server) -> None:
+    """Kill children that nobody here knows; to be called when no fork is under way.
 
-    It ends by itself, for what was made for it was closed here, and another child has been forked in its place.
+    A nursery that is killed behind a fork leaves one whose number it did not tell. A child would end by itself, for what was made for
+    it was closed; a runner would not, since its box is still there, and would neither be told to end nor be seen.
     """
+    for pid in server.sys.kill_unknown():
+        server.events.say("error", "", f"pid {pid} was forked by a nursery that did not live to say so: killed")
+
+
+def reap_unknown(server: Server) -> None:
+    """Reap children that nobody here knows, which kill_unknown has ended, or which have ended by themselves."""
     for pid, status in server.sys.reap_unknown():
         how = f"signal {-status}" if status < 0 else f"status {status}"
         server.events.say("error", "", f"reaped a process that this server does not know: pid {pid}, {how}")

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from perchild.dispatcher import inbox, logs
+from perchild.dispatcher import inbox, logs, runners
 from perchild.dispatcher.children import add_child, announce_inbox, drain_child, has_unread, on_exit, on_ready, post
 from perchild.dispatcher.compile import Outcome, identity_key
 from perchild.dispatcher.errors import BindError, DispatcherError
@@ -147,6 +147,7 @@ def apply_outcome(server: Server, outcome: Outcome, kind: str, done: Callable[[b
     advance_transition(server)
     if kind == GRACEFUL:
         reopen_children(server, changes.kept)
+        runners.reopen_logs(server)
 
 
 def _check_outcome(server: Server, outcome: Outcome) -> Plan:

@@ -10,8 +10,10 @@ Runs as: dispatcher.  Distrusts: nothing a runner says, for it says nothing.  Be
 
 from __future__ import annotations
 
+import array
 import os
 import signal
+import socket
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import islice
@@ -23,6 +25,7 @@ from perchild.dispatcher.errors import DispatcherError
 from perchild.dispatcher.loop import HANGUP, READ
 from perchild.dispatcher.spawn import EXIT_BUG, open_record
 from perchild.dispatcher.state import DEATH_POINTS, YOUNG_S, Member, Programs, Runner, Server
+from perchild.wire import job
 from perchild.wire.child import ForkLostError, RunnerSpec
 from perchild.wire.plan import tenant_directory
 
@@ -30,6 +33,7 @@ FINISH_S = limits.value("RUNNER_FINISH_MS") / 1000
 KILL_AFTER_S = 4.0  # between TERM and KILL; a runner gives its programs 2 s
 GIVE_UP_S = 2.0  # from KILL until a stop goes on without it
 MAX_NOFILE = 65536  # a runner's and, as the hard limit, its programs'
+STDERR_FD = 2  # the error log
 MAX_STALE = 4096  # names removed from a tenant's directory
 
 
@@ -114,7 +118,11 @@ def _start_runner(server: Server, member: Member, programs: Programs) -> None:
         server.events.say("error", "", f"the directory of {name}'s services cannot be made: {error}", identity=member.identity.number)
     try:
         pid = _fork_surely(server, member, programs)
-        runner = Runner(pid, server.sys.open_pidfd(pid), server.sys.now_s())
+        try:
+            runner = Runner(pid, server.sys.open_pidfd(pid), server.sys.now_s())
+        except OSError:
+            nursery.kill_unknown(server)  # it would take jobs, and never be told to end
+            raise
     except (OSError, DispatcherError) as error:
         server.events.say("error", "", f"no runner can be started for {name}: {error}; its programs wait", identity=member.identity.number)
         programs.retry_s = server.sys.now_s() + FORK_PAUSE_S
@@ -126,7 +134,7 @@ def _start_runner(server: Server, member: Member, programs: Programs) -> None:
 
 
 def _fork_surely(server: Server, member: Member, programs: Programs) -> int:
-    """Fork it; if the nursery is lost over it, without one. A runner that it may have left takes jobs, too, until it is idle."""
+    """Fork it; if the nursery is lost over it, without one. A runner that it may have left is killed when the nursery has ended."""
     try:
         return _fork(server, member, programs)
     except ForkLostError as error:
@@ -163,6 +171,21 @@ def _be_runner(server: Server) -> None:
         server.hooks.runner_main()
     finally:
         os._exit(EXIT_BUG)
+
+
+def reopen_logs(server: Server) -> None:
+    """Give every runner the error log that was opened anew; one whose box is full has a successor that was forked with it."""
+    for member in server.members.values():
+        programs = member.programs
+        if programs is None or programs.runner is None:
+            continue
+        rights = array.array("i", [STDERR_FD])
+        try:
+            with socket.socket(fileno=os.dup(programs.box.write_fd)) as box:
+                box.sendmsg([job.encode_job(job.Job(job.LOG, 0))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_DONTWAIT)
+        except OSError:
+            _let_finish(server, programs)
+            settle_runner(server, member)
 
 
 # ---------------------------------------------------------------- their end

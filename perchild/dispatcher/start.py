@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from perchild.dispatcher import acceptlock, answer, board, logs, nursery, pidfile, reload, stop, supervise
+from perchild.dispatcher import acceptlock, answer, board, logs, nursery, pidfile, reload, runners, stop, supervise
 from perchild.dispatcher.children import drain_child
 from perchild.dispatcher.compile import LIMIT_S as COMPILE_LIMIT_S
 from perchild.dispatcher.compile import Compiler, Job, Outcome, Request, finish_job, kill_job, start_job
@@ -166,6 +166,7 @@ class Dispatcher:
     def _answer_reopen(self, server: Server, _request: dict[str, object], reply: answer.Reply) -> None:
         self._reopen_error_log()
         reload.reopen_children(server, tuple(server.members))
+        runners.reopen_logs(server)
         self._reopen_replies.append(reply)
 
     def _answer_drain(self, server: Server, request: dict[str, object], reply: answer.Reply) -> None:

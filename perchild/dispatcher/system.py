@@ -63,6 +63,18 @@ class Sys:
             os.waitpid(result.si_pid, 0)
             found.append((result.si_pid, _status(result)))
 
+    def kill_unknown(self) -> list[int]:
+        """Kill children that were never given to open_pidfd; return their pids. Whoever is not reaped yet keeps its number."""
+        pid, known = os.getpid(), set(self._pids.values())
+        try:
+            with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+                unknown = [one for one in map(int, file.read().split()) if one not in known]
+        except OSError:  # a kernel that does not tell
+            return []
+        for one in unknown:
+            os.kill(one, signal.SIGKILL)
+        return unknown
+
     def is_root(self) -> bool:
         """Return whether we can become other users."""
         return os.geteuid() == 0

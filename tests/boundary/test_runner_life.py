@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from perchild import roles
+from perchild.control.client import ask_server
 from tests.boundary import procs
 from tests.lab import Lab, Response, is_alive, tree_of, uid_of, wait_until
 
@@ -262,3 +263,18 @@ def test_a_stop_waits_for_runners_whose_programs_ignore_term(lab: Lab) -> None:
     lab.stop()
     thread.join()
     assert os.listdir(lab.run / "tenants") == []
+
+
+@pytest.mark.parametrize("op", ["graceful", "reopen"])
+def test_a_runner_goes_on_in_the_log_that_was_opened_anew(lab: Lab, op: str) -> None:
+    """logrotate renames the error log: what the runner and its services say comes into the new one, and nobody was started anew."""
+    pid = who(lab, "alice")
+    log = lab.log / "error.log"
+    log.rename(lab.log / "error.log.1")
+    if op == "graceful":
+        os.kill(lab.pid, signal.SIGUSR1)
+    else:
+        assert ask_server(str(lab.run), {"op": op})["ok"]
+    [runner] = lab.runners(lab.tenants["alice"].uid)
+    wait_until(lambda: os.path.exists(log) and os.path.samefile(f"/proc/{runner}/fd/2", log), "it writes to the new one")
+    assert who(lab, "alice") == pid

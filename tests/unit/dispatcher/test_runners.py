@@ -5,7 +5,10 @@ Runs as: any user.
 
 from __future__ import annotations
 
+import array
+import os
 import signal
+import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 from perchild.dispatcher import inbox, runners, signals
 from perchild.dispatcher.loop import READ
 from perchild.dispatcher.state import Programs, Runner
+from perchild.wire.job import LOG, decode_job
 
 PIDFD = 4
 
@@ -80,3 +84,43 @@ def test_a_replaced_runner_is_told_again_and_ended_in_the_end(world: World) -> N
     assert world.look(1) == []
     assert world.look(runners.KILL_AFTER_S) == [signal.SIGKILL]
     assert runner.is_asked_to_end
+
+
+def test_a_runner_that_cannot_be_watched_is_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EMFILE at its pidfd: it would take jobs, and never be told to end."""
+    killed, said = [], []
+    monkeypatch.setattr(runners, "_make_directory", lambda *_: None)
+    monkeypatch.setattr(runners, "_fork_surely", lambda *_: 77)
+
+    def refuse(_pid: int) -> int:
+        raise OSError(24, "Too many open files")
+    world.server.sys.open_pidfd = refuse
+    world.server.sys.kill_unknown = lambda: killed.append(77) or [77]
+    world.server.events = SimpleNamespace(say=lambda *words, **_: said.append(words[2]))
+    runners._start_runner(world.server, world.member, world.programs)
+    assert killed == [77]
+    assert world.programs.runner is None
+    assert world.programs.retry_s is not None
+    assert any("Too many open files" in text for text in said)
+
+
+def test_a_reopened_log_is_sent_to_the_runner(world: World) -> None:
+    """As a job with one descriptor; no message for whoever has none, and none that waits in a full box."""
+    with socket.socket(fileno=os.dup(world.programs.box.read_fd)) as box:
+        runners.reopen_logs(world.server)
+        with pytest.raises(BlockingIOError):
+            box.recvmsg(1000, 100)
+        runner = world.run()
+        runners.reopen_logs(world.server)
+        raw, control, _, _ = box.recvmsg(1000, 100)
+        fds = array.array("i", control[0][2])
+        assert decode_job(raw, len(fds)).kind == LOG
+        assert os.path.samestat(os.fstat(fds[0]), os.fstat(2))
+        os.close(fds[0])
+        for _ in range(10_000):
+            runners.reopen_logs(world.server)
+            if world.programs.runner is None:
+                break
+        assert world.programs.runner is None
+        assert runner.is_asked_to_end
+        assert world.sent == [signal.SIGUSR1]

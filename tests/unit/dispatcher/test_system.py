@@ -19,6 +19,28 @@ def fork(act: Callable[[], None]) -> int:
     return pid
 
 
+def test_unknown_children_are_killed_and_known_ones_are_not() -> None:
+    """One that a nursery did not tell of, which would go on for ever."""
+    sys = Sys()
+    pids = []
+    for _ in range(2):
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+        pids.append(pid)
+    known, unknown = pids
+    pidfd = sys.open_pidfd(known)
+    assert sys.kill_unknown() == [unknown]
+    assert os.waitid(os.P_PID, unknown, os.WEXITED | os.WNOWAIT) is not None
+    assert sys.reap_unknown() == [(unknown, -signal.SIGKILL)]
+    assert sys.kill_unknown() == []
+    assert sys.reap(pidfd) is None
+    sys.signal_pidfd(pidfd, signal.SIGKILL)
+    os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
+    assert sys.reap(pidfd) == -signal.SIGKILL
+    os.close(pidfd)
+
+
 def test_unknown_children_are_reaped_and_known_ones_are_not() -> None:
     """In whichever order they die: the known one's status stays for reap(), the others are found once it is taken."""
     sys = Sys()
