@@ -67,7 +67,7 @@ class Case:
 
     def __init__(self, *, uid: int = ALONE_UID, may_gain: bool = False, has_namespaces: bool = True, groups: tuple[int, ...] = (), **facts: object) -> None:
         self.uid = uid
-        self.base = Path(tempfile.mkdtemp(prefix="perchild-runner.", dir="/run"))
+        self.base = Path(tempfile.mkdtemp(prefix="perchild-runner.", dir="/var/lib"))  # /run may be mounted nosuid
         self.base.chmod(0o711)
         self.root = self.base / "root"
         self.make_directory(self.root)
