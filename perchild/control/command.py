@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from perchild.control import explain, import_command
+from perchild.control import check, explain, import_command
 from perchild.control.client import NoServerError, ask_pages, ask_server
 from perchild.control.protocol import ProtocolError
 from perchild.control.table import Command
@@ -118,6 +118,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("drain", "replace the children of one identity gracefully", _run_operation, _add_identity),
     Command("stop", "stop now", _run_operation),
     Command("graceful-stop", "finish and stop", _run_operation),
+    *check.COMMANDS,
     *explain.COMMANDS,
     *import_command.COMMANDS,
 )
