@@ -64,6 +64,7 @@ struct pc_exec_wish {
     uint32_t uid, gid;
     int fds[3];
     int listen_fd;
+    int config_fd;
     struct pc_exec_limit limits[3];
     int nice;
     bool is_service;

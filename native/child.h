@@ -484,6 +484,7 @@ struct pc_exec_wish { /* blocks are strings with their NULs, one behind the othe
     uint32_t uid, gid;
     int fds[3];    /* 0, 1 and 2 of the program; they stay the caller's */
     int listen_fd; /* service: becomes its descriptor 3; -1 = none */
+    int config_fd; /* service with a listen_fd: becomes its descriptor 4; 0 = none */
     struct pc_exec_limit limits[PC_EXEC_LIMITS]; /* seconds, bytes, processes of the user */
     int nice;
     bool is_service; /* the configuration's own command: neither file nor environment is checked */

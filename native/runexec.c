@@ -24,6 +24,7 @@
 #define MAX_STRINGS (PC_JOB_MAX_ARGUMENTS + PC_JOB_MAX_VARIABLES)
 #define STACK_BYTES 65536
 #define SOFT_NOFILE 1024 /* what programs expect; they may raise it */
+#define MAX_KEPT 5       /* descriptors of a new process */
 #define FIRST_FD 10      /* our own descriptors in the new process lie above those that it keeps */
 
 /* ------------------------------------------------------------------ pure: texts, names, facts */
@@ -379,13 +380,14 @@ set_limits(const struct pc_exec_wish *wish)
     return setrlimit(RLIMIT_NOFILE, &files) == 0;
 }
 
-/* 0, 1, 2, and 3 for a service's listening socket. The sources lie above FIRST_FD, so none is overwritten before it is used. */
+/* 0, 1, 2, and 3 for a service's listening socket, 4 for its configuration. The sources lie above FIRST_FD, so none is overwritten before it is used. */
 static bool
 place_descriptors(const struct pc_exec_wish *wish, int *sources)
 {
-    int count = wish->listen_fd >= 0 ? 4 : 3;
+    const int wanted[MAX_KEPT] = {wish->fds[0], wish->fds[1], wish->fds[2], wish->listen_fd, wish->config_fd};
+    int count = wish->listen_fd < 0 ? 3 : wish->config_fd <= 0 ? 4 : MAX_KEPT;
     for (int i = 0; i < count; i++) {
-        sources[i] = fcntl(i < 3 ? wish->fds[i] : wish->listen_fd, F_DUPFD_CLOEXEC, FIRST_FD);
+        sources[i] = fcntl(wanted[i], F_DUPFD_CLOEXEC, FIRST_FD);
         if (sources[i] < 0)
             return false;
     }
@@ -420,7 +422,7 @@ be_program(void *argument)
     struct start *start = argument;
     const struct pc_exec_wish *wish = start->wish;
     const struct program *program = start->program;
-    int sources[4];
+    int sources[MAX_KEPT];
     if (setsid() < 0) /* its own session, and so process group */
         fail(start, PC_EXEC_FORK);
     if (wish->cwd[0] != '\0' ? chdir(wish->cwd) != 0 : program->directory_fd >= 0 && fchdir(program->directory_fd) != 0)

@@ -252,6 +252,7 @@ class Program:
     limits: tuple[tuple[int, int] | None, ...] = (None, None, None)
     nice: int = 0
     listen_fd: int = -1
+    config_fd: int = 0
     is_service: bool = False
     has_own_env: bool = False
 
@@ -281,7 +282,8 @@ def start_program(program: Program) -> int:
         for block, strings in zip(blocks, (program.roots, program.arguments, program.environment), strict=True))
     texts = [_ffi.from_buffer(text + b"\0") for text in (program.path, program.cwd, program.search_path)]
     wish.path, wish.cwd, wish.search_path = texts
-    wish.uid, wish.gid, wish.fds, wish.listen_fd = program.uid, program.gid, program.fds, program.listen_fd
+    wish.uid, wish.gid, wish.fds = program.uid, program.gid, program.fds
+    wish.listen_fd, wish.config_fd = program.listen_fd, program.config_fd
     for index, pair in enumerate(program.limits):
         if pair is not None:
             wish.limits[index].is_set = True

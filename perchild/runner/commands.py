@@ -21,7 +21,7 @@ from pathlib import Path
 
 from perchild.wire.runner import APP, FCGID, PHP, WSGI, RunnerFile, Service
 
-LISTEN_FD = 3
+LISTEN_FD, CONFIG_FD = 3, 4
 PHP_DIRECTORIES = ("/usr/sbin", "/usr/local/sbin")
 PHP_EXTENSIONS = ".php .php3 .php4 .php5 .php7 .php8 .phtml .phar"
 PHP_WORKER_IDLE_S = 10  # an idle worker ends after it, or after the service's own time if that is less
@@ -46,6 +46,7 @@ class Command:
     environment: tuple[str, ...]
     cwd: str
     stdin: bytes = b""
+    config: bytes = b""  # readable at CONFIG_FD, and nobody can change it; b"" = no such descriptor
     binds_itself: bool = False
     end_signal: str = "SIGTERM"  # asks it to finish what it has and end
     is_fastcgi: bool = False  # its socket is descriptor 0, and its file is checked as a CGI program's is
@@ -90,14 +91,9 @@ def find_php(version: str, directories: tuple[str, ...] = PHP_DIRECTORIES) -> st
 
 def _make_php(service: Service, facts: RunnerFile) -> Command:
     path = find_php(service.version)
-    file = f"{os.path.dirname(service.socket)}/{service.name}.conf"
-    text = render_php(service, facts)
-    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(fd, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    return Command(path, ("--nodaemonize", "--force-stderr", "--fpm-config", file),
+    return Command(path, ("--nodaemonize", "--force-stderr", "--fpm-config", f"/proc/self/fd/{CONFIG_FD}"),
                    _environment(facts, f"FPM_SOCKETS={listen_name(service)}={LISTEN_FD}"), facts.home if os.path.isdir(facts.home) else "/",
-                   end_signal="SIGQUIT")
+                   config=render_php(service, facts).encode("utf-8", "surrogateescape"), end_signal="SIGQUIT")
 
 
 def listen_name(service: Service) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import fcntl
 import os
 import signal
 import socket
@@ -211,17 +212,19 @@ class Keeper:
         """Start one process, which prints to `output`; return its pid."""
         listener = self._door.listener
         facts, listen_fd = self._facts, listener.fileno() if listener else -1
-        stdin = os.dup(listen_fd) if command.is_fastcgi else _make_stdin(command.stdin)
         _, memory, processes = limits_of(facts)  # CPU time is a request's, and this program answers many
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(output.close_write)
+            stdin = os.dup(listen_fd) if command.is_fastcgi else _make_file(command.stdin) if command.stdin else os.open(os.devnull, os.O_RDONLY)
+            stack.callback(os.close, stdin)
+            config = _make_file(command.config) if command.config else 0
+            if config:
+                stack.callback(os.close, config)
             return native.start_program(native.Program(
                 os.fsencode(command.path), os.fsencode(command.cwd), tuple(map(os.fsencode, facts.roots)), tuple(map(os.fsencode, command.arguments)),
                 tuple(map(os.fsencode, command.environment)), os.fsencode(command.search_path or facts.path), facts.uid,
                 facts.gid, (stdin, output.write_fd, output.write_fd), (None, memory, processes), facts.nice,
-                -1 if command.is_fastcgi else listen_fd, is_service=not command.is_fastcgi, has_own_env=True))
-        finally:
-            os.close(stdin)
-            output.close_write()
+                -1 if command.is_fastcgi else listen_fd, config, is_service=not command.is_fastcgi, has_own_env=True))
 
     def _look_ready(self) -> None:
         """Whether a program that binds its socket itself takes connections, or a successor has accepted one."""
@@ -483,13 +486,13 @@ class Keeper:
         self.state = State.DOWN
 
 
-def _make_stdin(text: bytes) -> int:
-    if not text:
-        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    fd = os.memfd_create("service", os.MFD_CLOEXEC)
+def _make_file(text: bytes) -> int:
+    """Return a file in memory that holds `text`, for good: the program, of our own uid, cannot write to it."""
+    fd = os.memfd_create("service", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.write(fd, text)
         os.lseek(fd, 0, os.SEEK_SET)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
     except OSError:
         os.close(fd)
         raise

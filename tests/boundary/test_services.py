@@ -505,6 +505,27 @@ def test_php_runs_as_its_tenant_with_its_own_settings() -> None:
 
 
 @needs_php
+def test_nobody_changes_the_settings_that_scripts_may_not_change() -> None:
+    """They lie in no file that the user could write to, or put something else in the place of; telling php-fpm to read them again is in vain."""
+    with kept(Service("php", PHP, "", 600, values=(("php_admin_value", "disable_functions", "system"),))) as one:
+        os.mkfifo(one.sockets / "php.conf")  # what wrote to it would wait for ever
+        page = one.root / "a.php"
+        page.write_text("<?php echo ini_get('disable_functions'), '|', function_exists('system') ? 'there' : 'gone', '|', "
+                        "@file_put_contents('/proc/self/fd/4', 'x') === false ? 'sealed' : 'open';")
+        os.chown(page, one.uid, one.uid)
+        assert one.wake() == "ok\n"
+        first = one.fastcgi(page).partition("\r\n\r\n")[2].split("|")
+        assert first[:3] == ["system", "gone", "sealed"]
+        master, *workers = one.pids()
+        assert workers
+        os.kill(master, signal.SIGUSR2)
+        wait_until(lambda: not any(is_alive(pid) for pid in workers), "its workers have ended")
+        assert is_alive(master)
+        assert one.fastcgi(page).partition("\r\n\r\n")[2].split("|")[:3] == first[:3]
+        assert [name for name in os.listdir(one.sockets) if not name.endswith(".sock")] == ["php.conf"]
+
+
+@needs_php
 def test_php_is_quiet_when_idle_and_ends() -> None:
     """Its workers end, then its master, gracefully; the next request wakes it by connecting."""
     with kept(Service("php", PHP, "", 2)) as one:
