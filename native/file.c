@@ -695,6 +695,29 @@ pc_file_serve_at(struct pc_req *req, const struct pc_place *place)
 }
 
 enum pc_serve
+pc_file_serve_text(struct pc_req *req, const struct pc_place *place)
+{
+    struct pc_resp *resp = &req->resp;
+    int root_fd = hold_root(req, place), fd = -1, error = 0;
+    struct stat st;
+    if (root_fd < 0 || pc_file_open(req, root_fd, place->relative, &fd, &error) != 0)
+        return PC_SERVE_ON;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        (void)close(fd); /* only opened to look at */
+        return PC_SERVE_ON;
+    }
+    resp->fd = fd;
+    resp->body = PC_BODY_FILE;
+    resp->has_length = true;
+    resp->offset = 0;
+    resp->length = (uint64_t)st.st_size;
+    resp->status = 200;
+    resp->content_type = PC_S("text/plain");
+    pc_resp_add(req, PC_S("Content-Type"), resp->content_type);
+    return PC_SERVED;
+}
+
+enum pc_serve
 pc_file_serve(struct pc_req *req)
 {
     struct pc_place place;

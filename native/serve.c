@@ -444,6 +444,8 @@ serve_once(struct pc_req *req)
     req->path_info = (struct pc_slice){0};
     req->pass = NULL;
     enum pc_serve served = check_method(req);
+    if (served == PC_SERVE_ON && req->redirect_depth == 0 && pc_acme_is_challenge(req->path))
+        served = pc_acme_serve(req);
     int passed = served == PC_SERVE_ON ? pc_proxy_find(req) : 0; /* as in httpd: before Redirect and Alias */
     if (passed != 0)
         return serve_passed(req, passed);

@@ -70,6 +70,11 @@ int pc_access_judge(struct pc_req *req);
 #define PC_FILE_METHODS "GET,POST,OPTIONS,HEAD"
 
 enum pc_serve pc_file_serve_at(struct pc_req *req, const struct pc_place *place);
+/* A regular file as text, whatever stands in sections; PC_SERVE_ON: there is none. */
+enum pc_serve pc_file_serve_text(struct pc_req *req, const struct pc_place *place);
+/* acme.c: whether a path is that of an ACME challenge, pure; and its answer, or PC_SERVE_ON: it is nothing special. */
+bool pc_acme_is_challenge(struct pc_slice path);
+enum pc_serve pc_acme_serve(struct pc_req *req);
 /* The answer for an errno of opening: 404, 403, 503 or 500, with its line in the error log. */
 enum pc_serve pc_file_refuse(struct pc_req *req, int error);
 

@@ -2,7 +2,7 @@
  * a response says close or the connection is passed on; nothing is answered behind a refused request or a response that says close; what
  * is sent parses, files arrive as they are; another client's kept connection is served right meanwhile; no descriptor, buffer or count
  * is left. */
-/* sources: accept.c access.c acceptlock.c arena.c ask.c child.c chunked.c cond.c conn.c date.c errlog.c escape.c fields.c file.c format.c */
+/* sources: accept.c access.c acme.c acceptlock.c arena.c ask.c child.c chunked.c cond.c conn.c date.c errlog.c escape.c fields.c file.c format.c */
 /* sources: h1.c hand.c host.c listing.c log.c map.c mime.c page.c peek.c record.c regex.c request.c respond.c route.c serve.c settings.c tlv.c */
 /* sources: transport.c uri.c util.c wild.c */
 /* sources: why.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c target.c gate_http.c h1out.c proxy.c remoteip.c job.c program.c reply.c cgienv.c */

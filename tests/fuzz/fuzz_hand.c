@@ -1,6 +1,6 @@
 /* Invariant: what pc_hand_check_message passes says so in every word, its carried bytes are the message's own, to the last one; what it
  * refuses leaves the outputs alone; and a message with its lengths made true is refused for its words only. */
-/* sources: accept.c access.c acceptlock.c arena.c ask.c child.c chunked.c cond.c conn.c date.c errlog.c escape.c fields.c file.c format.c */
+/* sources: accept.c access.c acme.c acceptlock.c arena.c ask.c child.c chunked.c cond.c conn.c date.c errlog.c escape.c fields.c file.c format.c */
 /* sources: h1.c hand.c host.c listing.c log.c loop.c map.c mime.c page.c peek.c record.c regex.c request.c respond.c route.c serve.c settings.c */
 /* sources: tlv.c transport.c uri.c util.c wild.c */
 /* sources: why.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c target.c gate_http.c h1out.c proxy.c remoteip.c job.c program.c reply.c cgienv.c */

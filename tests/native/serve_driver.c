@@ -6,7 +6,7 @@
  * Arguments: the record's file, the types table's file. Request: u32 length of its text, then text lines "word value" (flags:
  * 1 = may block, 2 = an answer comes with it; error: serve this status instead; nofile: no descriptor is left) up to an empty line, then the head's bytes.
  * Response: u32 length, then a line of words "name=hex", then what respond.c would send, body included. */
-/* sources: access.c arena.c cond.c date.c errlog.c escape.c fields.c file.c format.c h1.c host.c listing.c log.c map.c */
+/* sources: access.c acme.c arena.c cond.c date.c errlog.c escape.c fields.c file.c format.c h1.c host.c listing.c log.c map.c */
 /* sources: mime.c record.c settings.c tlv.c regex.c serve.c program.c proxy.c target.c uri.c util.c wild.c */
 /* libs: -lpcre2-8 -pthread */
 #include <arpa/inet.h>

@@ -2,7 +2,7 @@
  * Runs as:  the developer.   Sees: a directory of its own.
  * Trusts:   check.h.   Distrusts: the code under test.
  * Before:   -   After: - */
-/* sources: listing.c file.c serve.c program.c proxy.c target.c map.c regex.c mime.c access.c arena.c cond.c date.c errlog.c escape.c fields.c format.c h1.c host.c uri.c util.c wild.c */
+/* sources: listing.c file.c serve.c program.c proxy.c target.c map.c regex.c mime.c access.c acme.c arena.c cond.c date.c errlog.c escape.c fields.c format.c h1.c host.c uri.c util.c wild.c */
 /* libs: -lpcre2-8 */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* memfd_create */
