@@ -25,6 +25,7 @@ from perchild.config.compile import compile_tree
 from perchild.config.kept import LastGood
 from perchild.config.messages import Diagnostic, format_errors
 from perchild.config.model import Options, Result
+from perchild.config.tls import renew_record
 from perchild.config.tree import LoadError
 from perchild.config.values import Env
 from perchild.wire.stamp import stamp_file
@@ -398,6 +399,21 @@ class CertificateFiles:
     def now_s(self) -> int:
         """Return the time."""
         return int(time.time())
+
+
+def renew_record_file(path: str, keys: tuple[str, ...]) -> tuple[bytes, tuple[tuple[str, str], ...], list[str]]:
+    """Read the certificates of a record again.
+
+    Args:
+        path: of the record.
+        keys: of its identity, by KEY_NUMBER.
+    Returns:
+        The record anew; the files that were read, with their stamps; what the operator should know.
+    """
+    store = certs.Store(keys={key: number for number, key in enumerate(keys)})
+    with open(path, "rb") as file:
+        raw, said = renew_record(file.read(), CertificateFiles(), store)
+    return raw, tuple(store.files.items()), said
 
 
 def _open_plain(path: str) -> int:

@@ -20,6 +20,7 @@ from perchild import limits
 from perchild.dispatcher.board import board_for
 from perchild.dispatcher.errors import DispatcherError
 from perchild.dispatcher.loop import HANGUP, READ, WRITE
+from perchild.dispatcher.renew import must_wait
 from perchild.dispatcher.spawn import start_child
 from perchild.dispatcher.state import DEATH_POINTS, SPAWN_POINTS, YOUNG_S, Child, Member, Phase, Server
 from perchild.wire.control import (
@@ -45,6 +46,7 @@ DROP_STEPS = (
     "capabilities", "check of ids", "check of going back", "check of capabilities", "dumpable", "parent",
     "no_new_privs", "seccomp",
 )
+LOOK_AGAIN_S = 0.2  # whether a certificate that has changed was read again
 FORK_PAUSE_S = 10.0  # httpd's pause after a failed fork
 MAX_ENDING = 8  # children of one identity that still finish what they have; then new ones wait for an exit
 MAX_READ = 64  # messages taken from one child in a row
@@ -76,6 +78,8 @@ def replace_dead(server: Server, member: Member) -> Child | None:
         return None
     now_s = server.sys.now_s()
     blocked_s = member.damping.blocked_until_s(now_s)
+    if must_wait(server, member):
+        blocked_s = max(blocked_s or 0.0, now_s + LOOK_AGAIN_S)
     pause_s = server.retries.get(member.identity.number, 0.0)
     if blocked_s is not None or pause_s > now_s:
         server.retries[member.identity.number] = max(blocked_s or 0.0, pause_s)

@@ -10,11 +10,12 @@ Runs as: dispatcher (start_job, finish_job), compile (everything below _be_compi
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import stat
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -70,6 +71,35 @@ def compile_by_config(request: Request, known: Mapping[str, int]) -> tuple[Compi
         except OSError as error:
             report += f"what is good of the sites now cannot be kept for later: {error}\n"
     return result.compiled, report
+
+
+def make_renewer(plan: Plan, numbers: list[int]) -> Compiler:
+    """Return what start_job is to call: it reads the certificates of these identities again, and no configuration."""
+    def renew(_request: Request, _known: Mapping[str, int]) -> tuple[Compiled | None, str]:
+        return renew_plan(plan, numbers)
+
+    return renew
+
+
+def renew_plan(plan: Plan, numbers: list[int]) -> tuple[Compiled, str]:
+    """Return the plan with new records for these identities, and what the operator should know. The tables are not made anew."""
+    from perchild.config import load  # noqa: PLC0415 - never in the dispatcher
+
+    records: dict[str, bytes] = {}
+    said: list[str] = []
+    identities = []
+    for identity in plan.identities:
+        if identity.number not in numbers:
+            identities.append(identity)
+            continue
+        raw, files, words = load.renew_record_file(f"{plan.run_dir}/records/{identity.record}", identity.keys)
+        digest = hashlib.sha256(raw).hexdigest()
+        name = f"{identity.number}-{digest[:16]}"
+        records[name] = raw
+        said += words
+        identities.append(replace(identity, record=name, digest=digest, tls_files=files))
+    renewed = replace(plan, identities=tuple(identities), warnings=tuple(said))
+    return Compiled(renewed, b"", b"", records), ""
 
 
 @dataclass(frozen=True, slots=True)

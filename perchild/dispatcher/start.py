@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from perchild.dispatcher import acceptlock, answer, board, logs, nursery, pidfile, reload, runners, stop, supervise
+from perchild.dispatcher import acceptlock, answer, board, logs, nursery, pidfile, reload, renew, runners, stop, supervise
 from perchild.dispatcher.children import drain_child
 from perchild.dispatcher.compile import LIMIT_S as COMPILE_LIMIT_S
-from perchild.dispatcher.compile import Compiler, Job, Outcome, Request, finish_job, kill_job, start_job
+from perchild.dispatcher.compile import Compiler, Job, Outcome, Request, finish_job, kill_job, make_renewer, start_job
 from perchild.dispatcher.errors import AlreadyRunningError, ConfigError, DispatcherError, LogError
 from perchild.dispatcher.events import Events
 from perchild.dispatcher.listen import Listeners
@@ -61,6 +61,7 @@ class Dispatcher:
         self._job: Job | None = None
         self._job_kind = ""
         self._job_done: list[Done] = []
+        self._is_renewal = False  # the job reads certificates, and no configuration
         self._reopen_replies: list[answer.Reply] = []
         self._refused = ""  # why the last reload was
         self._queued: list[tuple[str, Done]] = []  # reloads asked for while one is in progress
@@ -115,6 +116,7 @@ class Dispatcher:
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + supervise.TICK_S
             supervise.look_around(server)
+            self._renew_certificates()
             self._report()
         if server.has_failed:
             stop.begin_stop(server)
@@ -200,6 +202,22 @@ class Dispatcher:
         self._job_kind, self._job_done = kind, [done]
         server.loop.watch(self._job.pidfd, READ, self._on_compiled)
 
+    def _renew_certificates(self) -> None:
+        """Read again the certificates whose files have changed; once a second."""
+        server = self.server
+        if server.stopping or self._job is not None or server.transition is not None:
+            return
+        numbers = renew.find_changed(server)
+        if not numbers:
+            return
+        names = renew.name_identities(server, numbers)
+        server.events.say("notice", "", f"certificates of {names} have changed: they are read again")
+        renew.note_renewal(server, numbers)
+        request = replace(self.start.request, generation=server.generation + 1)
+        self._job = start_job(server.sys, request, {}, make_renewer(server.plan, numbers), server.hooks.restrict_compile)
+        self._job_kind, self._job_done, self._is_renewal = reload.RELOAD, [], True
+        server.loop.watch(self._job.pidfd, READ, self._on_compiled)
+
     def _on_compiled(self, _events: int) -> None:
         job, server = self._job, self.server
         if job is None:
@@ -209,17 +227,22 @@ class Dispatcher:
         self._job = None
         if outcome is None:
             return
+        is_renewal, self._is_renewal = self._is_renewal, False
+        if is_renewal:
+            _discard(outcome)
+            kept = renew.keep_tables(server) if outcome.plan is not None else (-1, -1)
+            outcome = replace(outcome, route_fd=kept[0], types_fd=kept[1])
         if server.stopping:
             _discard(outcome)
             self._finish_reload(False, "the server is stopping")
             return
-        if outcome.plan is not None:
+        if outcome.plan is not None and not is_renewal:
             self._reopen_error_log(outcome.plan)
         reload.apply_outcome(server, outcome, self._job_kind, self._finish_reload)
 
     def _finish_reload(self, is_done: bool, text: str) -> None:  # noqa: FBT001 - the shape of Done
         server = self.server
-        if is_done:
+        if is_done and self._job_done:
             server.events.say("notice", server.mpm.configured_code, _configured(self.start))
         self._refused = "" if is_done else " ".join(text.split())[:MAX_REASON]
         if not server.stopping:

@@ -127,6 +127,9 @@ class Member:
     programs: Programs | None = None  # None: it executes nothing
     ticket_fd: int = -1  # its keys of session tickets, ours; -1 = none yet
     ticket_s: float = 0.0  # when the newest was made
+    seen_stamps: tuple[str, ...] = ()  # of its TLS files, if they have changed: at the last look (renew.py)
+    renewed_s: float = -1e9  # when its certificates were last read again
+    stale_s: float | None = None  # since when a child waits to be started for that
     is_crowded: bool = False  # its inbox was not empty at the last look
     free_pages: list[int] = field(default_factory=list)  # of children that have ended, for the next ones; ours
 
@@ -212,6 +215,7 @@ class Server:
     was_ready: bool = False  # an unassigned child has been ready
     has_failed: bool = False  # it cannot serve at all: stop, and exit with 1
     exit_code: int | None = None
+    renew_at: int = 0  # whose TLS files are looked at next
     mutex_path: str = ""
     mutex_id: int = -1
     mutex_fd: int = -1

@@ -1,0 +1,84 @@
+"""A certificate that changes while the server runs: its identity alone gets new children, as with a reload that changes it alone.
+
+The files that TLS is made of are looked at by stat, some each second. When one has changed, and was the same at two looks (whoever
+writes a certificate writes its key, too), a throw-away process reads that identity's certificates again and writes a new record: the
+configuration is not read, for an operator may be in the middle of it. Until the new record is there, no child is started with the old
+one: it would find the new key beside the old certificate. What waits in the inbox waits for as long, but not for ever.
+Runs as: dispatcher.
+Before: start.py  After: compile.py:renew_plan, reload.py
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from perchild.dispatcher.state import Member, Server
+from perchild.wire.plan import Identity
+from perchild.wire.stamp import stamp_file
+
+LOOKS_PER_S = 500  # files: 2 ms
+PAUSE_S = 10.0  # between two renewals of one identity: whoever writes its certificate every second costs us no more
+HOLD_S = 5.0  # longest time for which no child is started with a certificate that has changed
+Look = Callable[[str], str]
+
+
+def is_changed(identity: Identity, look: Look = stamp_file) -> bool:
+    """Return whether a file of its TLS is another than compile has read."""
+    return any(look(path) != stamp for path, stamp in identity.tls_files)
+
+
+def find_changed(server: Server, look: Look = stamp_file) -> list[int]:
+    """Look at some identities' files, at each in its turn; return the numbers of those to be renewed now. Once a second."""
+    now_s = server.sys.now_s()
+    with_tls = [member for member in server.members.values() if member.identity.tls_files and member.removed_s is None]
+    if not with_tls:
+        return []
+    start, left, due = server.renew_at % len(with_tls), LOOKS_PER_S, []
+    for count, member in enumerate((*with_tls[start:], *with_tls[:start])):
+        if left <= 0 and not member.seen_stamps:
+            server.renew_at = start + count
+            break
+        left -= len(member.identity.tls_files)
+        if _is_due(member, now_s, look):
+            due.append(member.identity.number)
+    return due
+
+
+def _is_due(member: Member, now_s: float, look: Look) -> bool:
+    """Return whether its files have changed, are as they were at the last look, and it is time."""
+    stamps = tuple(look(path) for path, _ in member.identity.tls_files)
+    if stamps == tuple(stamp for _, stamp in member.identity.tls_files):
+        member.seen_stamps = ()
+        return False
+    is_quiet, member.seen_stamps = stamps == member.seen_stamps, stamps
+    return is_quiet and now_s - member.renewed_s >= PAUSE_S
+
+
+def must_wait(server: Server, member: Member, look: Look = stamp_file) -> bool:
+    """Return whether no child may be started now, since its certificate has changed and is about to be read again."""
+    if not member.identity.tls_files or not is_changed(member.identity, look):
+        member.stale_s = None
+        return False
+    now_s = server.sys.now_s()
+    if member.stale_s is None:
+        member.stale_s = now_s
+    return now_s - member.stale_s < HOLD_S
+
+
+def note_renewal(server: Server, numbers: list[int]) -> None:
+    """Note that a renewal of these begins."""
+    for number in numbers:
+        if number in server.members:
+            server.members[number].renewed_s = server.sys.now_s()
+            server.members[number].seen_stamps = ()
+
+
+def name_identities(server: Server, numbers: list[int]) -> str:
+    """Return their names, for people."""
+    return ", ".join(server.members[number].identity.name for number in numbers if number in server.members)
+
+
+def keep_tables(server: Server) -> tuple[int, int]:
+    """Return duplicates of the route table and the types table in force, which the caller owns."""
+    return os.dup(server.route_fd), os.dup(server.types_fd)

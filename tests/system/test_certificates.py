@@ -1,0 +1,111 @@
+"""Certificates of a live server: a change is taken up by its own identity, by a reload or without being told; nobody else notices."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.certs import Certificate, make_certificate
+from tests.lab import Lab, free_port, wait_until
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Certificate]:
+    """Certificates to be put in place."""
+    directory = tmp_path_factory.mktemp("made")
+    return {name: make_certificate(directory, "alice.test", file=name) for name in ("first", "second")}
+
+
+class TlsLab(Lab):
+    """A lab whose tenants have a host by TLS besides, on another port; certificates lie in `certs`, root's alone."""
+
+    def __init__(self, made: dict[str, Certificate]) -> None:
+        super().__init__(names=("alice", "bob"))
+        self.tls_port = free_port()
+        self.certs = self.base / "certs"
+        self.certs.mkdir(0o700)
+        for tenant in self.tenants.values():
+            self.put(tenant.name, made["first"])
+            self.config_tail += self.host_block(tenant, self.files(tenant.name).directives()).replace(f":{self.port}>", f":{self.tls_port}>")
+        self.config += f"Listen 127.0.0.1:{self.tls_port} https\n"
+
+    def files(self, name: str) -> Certificate:
+        """Return where a tenant's certificate lies."""
+        return Certificate(self.certs / f"{name}.crt", self.certs / f"{name}.key")
+
+    def put(self, name: str, one: Certificate) -> None:
+        """Put a certificate and its key in place, each by a rename."""
+        for source, target in ((one.cert, self.files(name).cert), (one.key, self.files(name).key)):
+            shutil.copy(source, f"{target}.new")
+            Path(f"{target}.new").chmod(0o600)
+            Path(f"{target}.new").rename(target)
+
+    def child_of(self, name: str) -> int:
+        """Return the pid of a tenant's child, which a request has made there be."""
+        assert self.get(f"{name}.test").status == 200
+        return self.children(self.tenants[name].uid)[-1]
+
+
+@pytest.fixture
+def lab(made: dict[str, Certificate]) -> Iterator[TlsLab]:
+    """A running server."""
+    with TlsLab(made) as lab:
+        lab.start()
+        yield lab
+
+
+def test_a_changed_certificate_is_taken_up_without_being_told(lab: TlsLab, made: dict[str, Certificate]) -> None:
+    """Alice gets a new child, and only alice."""
+    alice, bob = lab.child_of("alice"), lab.child_of("bob")
+    lab.put("alice", made["second"])
+    wait_until(lambda: lab.child_of("alice") != alice, "alice's certificate to be taken up")
+    assert lab.child_of("bob") == bob
+    assert "certificates of #" in lab.error_log()
+
+
+def test_what_is_broken_meanwhile_is_said_and_mended(lab: TlsLab, made: dict[str, Certificate]) -> None:
+    """The key that is put in place is another's: the log says so; then it is the right one."""
+    alice = lab.child_of("alice")
+    shutil.copy(made["second"].key, lab.files("alice").key)
+    wait_until(lambda: "is not that of the certificate" in lab.error_log(), "the log to say what is wrong")
+    wait_until(lambda: lab.child_of("alice") != alice, "alice's new child")
+    broken = lab.child_of("alice")
+    lab.put("alice", made["second"])
+    wait_until(lambda: lab.child_of("alice") != broken, "alice's certificate to be taken up", timeout_s=20)
+
+
+def test_a_reload_takes_it_up_too(lab: TlsLab, made: dict[str, Certificate]) -> None:
+    """With the identity's children alone."""
+    alice, bob = lab.child_of("alice"), lab.child_of("bob")
+    lab.put("alice", made["second"])
+    lab.reload()
+    assert lab.child_of("alice") != alice
+    assert lab.child_of("bob") == bob
+
+
+def test_a_sleeping_tenant_wakes_with_the_new_certificate(made: dict[str, Certificate]) -> None:
+    """No child is started with the certificate of before: the request that wakes it waits for a moment."""
+    lab = TlsLab(made)
+    lab.config += "IdleTimeout 1\n"
+    with lab:
+        lab.start()
+        lab.child_of("alice")
+        wait_until(lambda: not lab.children(lab.tenants["alice"].uid), "alice to sleep")
+        lab.put("alice", made["second"])
+        began_s = time.monotonic()
+        assert lab.get("alice.test").status == 200
+        assert time.monotonic() - began_s < 8
+        assert "certificates of #" in lab.error_log()
+
+
+def test_the_dispatcher_holds_no_key(lab: TlsLab) -> None:
+    """Nor does a child that is ready."""
+    lab.child_of("alice")
+    for pid in (lab.pid, lab.nursery, *lab.children()):
+        held = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+        assert not [path for path in held if path.startswith(str(lab.certs))]

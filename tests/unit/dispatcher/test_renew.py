@@ -1,0 +1,104 @@
+"""When a certificate's files are read again: once they have changed and are quiet, not too often, each in its turn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from perchild.dispatcher import renew
+from perchild.dispatcher.state import Member, Server
+from tests.unit.dispatcher.dispatcher_plans import make_identity
+
+
+class Clock:
+    """A server's time, and the files as they are now."""
+
+    def __init__(self, *files: tuple[str, ...]) -> None:
+        self.now = 1000.0
+        self.stamps = {path: "old" for one in files for path in one}
+        members = {number: self._member(number, one) for number, one in enumerate(files, 1)}
+        self.server = cast("Server", SimpleNamespace(sys=SimpleNamespace(now_s=lambda: self.now), members=members, renew_at=0))
+
+    def _member(self, number: int, files: tuple[str, ...]) -> Member:
+        identity = replace(make_identity(number), tls_files=tuple((path, "old") for path in files))
+        return Member(identity, cast("Any", None), ())
+
+    def look(self, path: str) -> str:
+        """Return a stamp."""
+        return self.stamps[path]
+
+    def tick(self) -> list[int]:
+        """Look a second later."""
+        self.now += 1
+        return renew.find_changed(self.server, self.look)
+
+
+def test_a_change_is_taken_up_when_it_is_quiet() -> None:
+    """Whoever writes a certificate writes its key, too."""
+    clock = Clock(("cert", "key"), ("other",), ())
+    assert clock.tick() == []
+    clock.stamps["cert"] = "new"
+    assert clock.tick() == []
+    clock.stamps["key"] = "new"
+    assert clock.tick() == []
+    assert clock.tick() == [1]
+
+
+def test_a_change_that_is_undone_is_none() -> None:
+    """A file that is moved away for a moment."""
+    clock = Clock(("cert",))
+    clock.stamps["cert"] = ""
+    assert clock.tick() == []
+    clock.stamps["cert"] = "old"
+    assert [clock.tick(), clock.tick()] == [[], []]
+
+
+def test_an_identity_is_not_renewed_all_the_time() -> None:
+    """Its owner may write each second."""
+    clock = Clock(("cert",))
+    clock.stamps["cert"] = "new"
+    taken = 0
+    for _ in range(60):
+        for number in clock.tick():
+            taken += 1
+            renew.note_renewal(clock.server, [number])
+    assert taken == 6
+
+
+def test_many_files_are_looked_at_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No second costs more than LOOKS_PER_S; whoever has changed is looked at again at once."""
+    monkeypatch.setattr(renew, "LOOKS_PER_S", 4)
+    clock = Clock(*((f"cert{number}", f"key{number}") for number in range(10)))
+    looked: list[str] = []
+
+    def look(path: str) -> str:
+        looked.append(path)
+        return clock.stamps[path]
+
+    for _ in range(5):
+        looked.clear()
+        clock.now += 1
+        assert renew.find_changed(clock.server, look) == []
+        assert len(looked) == 4
+    clock.stamps["cert0"] = "new"
+    found = [clock.tick() for _ in range(6)]
+    assert [1] in found
+
+
+def test_no_child_is_started_with_an_old_certificate_for_a_while() -> None:
+    """But not for ever: it may be that it cannot be read again."""
+    clock = Clock(("cert",))
+    member = clock.server.members[1]
+    assert not renew.must_wait(clock.server, member, clock.look)
+    clock.stamps["cert"] = "new"
+    assert renew.must_wait(clock.server, member, clock.look)
+    clock.now += renew.HOLD_S / 2
+    assert renew.must_wait(clock.server, member, clock.look)
+    clock.now += renew.HOLD_S / 2
+    assert not renew.must_wait(clock.server, member, clock.look)
+    clock.stamps["cert"] = "old"
+    assert not renew.must_wait(clock.server, member, clock.look)
+    assert member.stale_s is None
