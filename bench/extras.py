@@ -1,4 +1,4 @@
-"""Works that only perchildd does: waking a sleeping tenant and its PHP, memory of 200 tenants' PHP, 2,000 live children, 5,000 hosts of 2,000 users.
+"""Works that only perchildd does: waking a sleeping tenant and its PHP, memory of 200 tenants' PHP, 2,000 live children; scale.py has more.
 
 Runs as: root.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import statistics
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +16,8 @@ from pathlib import Path
 
 from bench import load, procfs
 from bench.programs import PHP_PATH, add_programs
-from bench.servers import PORTS, PROJECT, Running, host_section, perchildd_head, spec_of
+from bench.scale import measure_scale
+from bench.servers import PORTS, Running, host_section, perchildd_head, spec_of
 from bench.tenants import Tenant, make_tenants
 from bench.works import Holder, Sample
 
@@ -28,15 +27,10 @@ COLD_ROUNDS = 5
 PHP_ROUNDS = 3
 PHP_TENANTS = 200
 CHILDREN = 2_000
-HOSTS = 5_000
-USERS = 2_000
 _SLEEP_TIMEOUT_S = 30.0
-_LIVE_TIMEOUT_S = 60.0
-_LOAD_S = 12.0
 _PHP_IDLE_S = 40  # longer than it takes to wake PHP_TENANTS tenants' PHP and to look at their memory
 _PHP_TIMEOUT_S = 120.0
 _PAUSE_S = 0.2
-_TESTS = 3
 _AWAKE_PROCESSES = 4  # child, runner, php-fpm, its worker
 
 
@@ -206,87 +200,6 @@ def measure_children(base: Path, say: Say) -> Sample:
     finally:
         server.stop()
     return {"live": live, "total": total, "per_child": total / max(live, 1), "wake_seconds": woken_s, "failed": failed}
-
-
-# --- scale: many hosts -------------------------------------------------------------------------------------------------------
-
-
-def measure_scale(base: Path, say: Say) -> Sample:
-    """Serve HOSTS hosts of USERS users: seconds of the configuration test, of the start, and of one host added live.
-
-    Returns:
-        test_seconds (median), start_seconds, live (children awake), quiet_seconds and loaded_seconds (of adding one host, without
-        and with a load running), failed (requests of that load), touched (children whose pid changed), requests.
-    """
-    people = make_tenants(base / "sites", USERS + 2, has_large=False)
-    users, newcomers = people[:USERS], people[USERS:]
-    hosts = [_host_of(users[number % USERS], number // USERS) for number in range(HOSTS)]
-    conf_d = base / "server" / "hosts.d"
-    conf_d.mkdir(parents=True)
-    # Behind the others: a newcomer in front would be the address's first host, and so take its place from another's.
-    text = _text(base, hosts, "IdleTimeout 0\n", "access.log", f"IncludeOptional {conf_d}/*.conf\n")
-    say(f"scale: starting with {HOSTS:,} hosts of {USERS:,} users")
-    server = _start(base, users, text)
-    try:
-        found: Sample = {"start_seconds": server.start_seconds, "test_seconds": _test_seconds(server)}
-        say(f"scale: configuration test {found['test_seconds']:.2f} s, start {found['start_seconds']:.2f} s; waking all users")
-        found["live"] = USERS - _wake(server, users)[1]
-        return found | _add_hosts(server, users, newcomers, conf_d, say)
-    finally:
-        server.stop()
-
-
-def _host_of(user: Tenant, number: int) -> Tenant:
-    """Return the user's host number 0.. (0 is the user's own; the files are the user's, whatever the host)."""
-    return user if number == 0 else Tenant(user.number, user.uid, f"h{number}.{user.host}", user.root)
-
-
-def _test_seconds(server: Running) -> float:
-    times = []
-    for _ in range(_TESTS):
-        start = time.monotonic()
-        tested = subprocess.run([*spec_of("perchildd").command(server.conf)[:-2], "-t"], cwd=PROJECT, capture_output=True, text=True, check=False)
-        times.append(time.monotonic() - start)
-        if tested.returncode:
-            raise RuntimeError(f"scale: the configuration test failed:\n{tested.stdout}{tested.stderr}")
-    return statistics.median(times)
-
-
-def _add_hosts(server: Running, users: Sequence[Tenant], newcomers: Sequence[Tenant], conf_d: Path, say: Say) -> Sample:
-    before = _tenant_pids(server)
-    quiet = _add_host(server, newcomers[0], conf_d)
-    say(f"scale: one host added in {quiet:.2f} s")
-    wrk = load.start_wrk(server.port, load.Load("pinned", "/1k.html", 2, 16), [user.host for user in users[:20]], _LOAD_S)
-    loaded = _add_host(server, newcomers[1], conf_d)
-    seen = load.end_wrk(wrk)
-    after = _tenant_pids(server)
-    changed = {uid: (sorted(pids), sorted(after.get(uid, ()))) for uid, pids in before.items() if after.get(uid) != pids}
-    touched = len(changed)
-    say(f"scale: one host added in {loaded:.2f} s under load; {seen.failed} of {seen.requests:,} requests failed, {touched} children touched")
-    for uid, (old, new) in list(changed.items())[:5]:
-        say(f"scale: uid {uid} had processes {old} and has {new}")
-    return {"quiet_seconds": quiet, "loaded_seconds": loaded, "failed": seen.failed, "requests": seen.requests, "touched": touched}
-
-
-def _add_host(server: Running, tenant: Tenant, conf_d: Path) -> float:
-    """Add the host of `tenant`, ask for a graceful restart, and return the seconds until the new host answers rightly."""
-    start = time.monotonic()
-    text = host_section(tenant, server.port, server.run / "access.log", is_assigned=True)
-    (conf_d / f"{tenant.host}.conf").write_text(text)
-    os.kill(server.pid, signal.SIGUSR1)
-    if load.wait_until_right(server.port, tenant.host, "/1k.html", _LIVE_TIMEOUT_S) is None:
-        raise RuntimeError(f"scale: the new host did not answer within {_LIVE_TIMEOUT_S:.0f} s:\n{server.said()}")
-    return time.monotonic() - start
-
-
-def _tenant_pids(server: Running) -> dict[int, frozenset[int]]:
-    """Return uid -> pids of all children but the unassigned and the dispatcher."""
-    pids: dict[int, set[int]] = {}
-    for process in procfs.tree(server.pid):
-        uid = procfs.uid_of(process.pid)
-        if uid is not None and uid >= 40_000:
-            pids.setdefault(uid, set()).add(process.pid)
-    return {uid: frozenset(group) for uid, group in pids.items()}
 
 
 EXTRAS: dict[str, Callable[[Path, Say], Sample]] = {

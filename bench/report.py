@@ -48,6 +48,11 @@ BOUNDS: tuple[tuple[str, str, str, float, str, float], ...] = (
     ("scale", "start_seconds", "start with them", 1, "s", 0),
     ("scale", "quiet_seconds", "one host added live", 1, "s", 1),
     ("scale", "loaded_seconds", "one host added live, under load", 1, "s", 1),
+    ("scale", "changed_seconds", "one host changed live, under load", 1, "s", 1),
+    ("scale", "broken_seconds", "another one changed beside a broken one, under load", 1, "s", 2),
+    ("scale", "removed_seconds", "one host removed live, under load", 1, "s", 1),
+    ("scale", "dispatcher", "memory of the dispatcher, PSS", 2**20, "MB", 0),
+    ("scale", "memory", "memory of all processes, 2,000 children awake, PSS", 2**30, "GB", 4),
     ("scale", "failed", "failed requests of that load", 1, "", 0),
     ("scale", "touched", "other children touched", 1, "", 0),
 )
