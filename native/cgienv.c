@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <string.h>
 
+#include "child.h"
 #include "gateway.h"
 
 #define PATH "/usr/local/bin:/usr/bin:/bin"
@@ -174,6 +175,32 @@ add_server(struct vars *vars)
         add(vars, PC_S("HTTPS"), PC_S("on"));
 }
 
+/* SSLOptions: of each layer what it adds and takes away, the most specific last. */
+static uint32_t
+tls_options(const struct pc_req *req)
+{
+    uint32_t options = 0;
+
+    for (uint32_t i = 0; i < req->layer_count; i++) {
+        const struct pc_settings *layer = req->layers[i];
+
+        if (!layer->has_ssl_options)
+            continue;
+        options = layer->ssl_options_absolute ? 0 : options;
+        options = (options | layer->ssl_options_add) & ~layer->ssl_options_remove;
+    }
+    return options;
+}
+
+/* mod_ssl's variables. */
+static uint32_t
+tls_facts(const struct pc_req *req, struct pc_pair **ret_facts)
+{
+    bool has_facts = req->is_tls && req->conn != NULL && req->conn->transport->facts != NULL;
+
+    return has_facts ? req->conn->transport->facts(req->conn, tls_options(req), req->arena, ret_facts) : 0;
+}
+
 static void
 add_request(struct vars *vars)
 {
@@ -327,14 +354,17 @@ pc_cgienv_each(const struct pc_req *req, const struct pc_cgienv_facts *facts, pc
 {
     struct vars vars = {.req = req, .facts = facts};
     struct pc_pair *fields;
-    uint32_t count = pc_fields_in_all(req, &fields);
-    size_t most = (size_t)SERVER_MADE + facts->more_count + count + req->env_count;
+    struct pc_pair *tls = NULL;
+    uint32_t count = pc_fields_in_all(req, &fields), tls_count = tls_facts(req, &tls);
+    size_t most = (size_t)SERVER_MADE + facts->more_count + count + req->env_count + tls_count;
 
     vars.list = pc_arena_alloc(req->arena, most * sizeof *vars.list);
     for (uint32_t i = 0; i < facts->more_count; i++)
         add(&vars, facts->more[i].name, facts->more[i].value);
     add_request(&vars);
     add_server(&vars);
+    for (uint32_t i = 0; i < tls_count; i++)
+        add(&vars, tls[i].name, tls[i].value);
     add_fields(&vars, fields, count);
     add_env(&vars);
     for (uint32_t i = vars.count; i-- > 0;) {

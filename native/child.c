@@ -314,6 +314,10 @@ set_up(struct pc_child *child, const struct pc_child_options *options, const cha
         error = pc_keys_take(child, options);
     }
     if (error == 0) {
+        *ret_why = "out of memory for TLS";
+        error = pc_tls_open(child);
+    }
+    if (error == 0) {
         *ret_why = "the epoll set cannot be made";
         error = pc_acceptlock_map(child);
     }
@@ -349,6 +353,7 @@ void
 pc_child_free(struct pc_child *child)
 {
     pc_conn_free_all(child);
+    pc_tls_close(child);
     pc_backend_free_all(child);
     if (child->config != NULL)
         pc_record_free(child->config);

@@ -96,7 +96,7 @@ struct pc_route_map {
     struct pc_route_map *older; /* retired, freed when no thread holds it */
 };
 
-/* ------------------------------------------------------------------ transports (transport.c; TLS comes next to it) */
+/* ------------------------------------------------------------------ transports (transport.c; tls_io.c) */
 
 struct pc_conn;
 struct pc_transport {
@@ -106,9 +106,15 @@ struct pc_transport {
     ssize_t (*send)(struct pc_conn *conn, const char *buf, size_t len, bool more);
     /* File bytes; NULL = read and send. Advances *offset. */
     ssize_t (*send_file)(struct pc_conn *conn, int fd, uint64_t *offset, size_t len);
-    void (*end)(struct pc_conn *conn); /* before the socket is closed */
+    /* What was taken and still waits for room in the socket: 0 nothing does, -PC_E_AGAIN, -PC_E_CLOSED. NULL = never. */
+    int (*flush)(struct pc_conn *conn);
+    void (*goodbye)(struct pc_conn *conn); /* nothing will be sent any more, and the other side may know; flush sends it. NULL = no word for it */
+    void (*end)(struct pc_conn *conn); /* before the socket is closed or half-closed, with a goodbye if none was said; the connection is plain then */
+    /* mod_ssl's variables: one by its name (base NULL = there is none), or those that SSLOptions (PC_SSL_*) gives programs. NULL = none. */
+    struct pc_slice (*fact)(const struct pc_conn *conn, struct pc_slice name, struct pc_arena *arena);
+    uint32_t (*facts)(const struct pc_conn *conn, uint32_t options, struct pc_arena *arena, struct pc_pair **ret_facts);
 };
-extern const struct pc_transport pc_transport_plain;
+extern const struct pc_transport pc_transport_plain, pc_transport_tls;
 
 /* What a call that reads or writes without waiting has returned, in our words. */
 static inline ssize_t
@@ -127,6 +133,7 @@ void pc_transport_acknowledge(const struct pc_conn *conn);
 enum pc_phase {
     PC_PHASE_PEEK,   /* just accepted: not read from, only looked at */
     PC_PHASE_WAIT,   /* its inbox is full: held back, tried again */
+    PC_PHASE_TLS,    /* in the middle of a handshake; sni_host is whose */
     PC_PHASE_HEAD,   /* reading a head; without bytes it is parked: kept alive, no thread, no buffer */
     PC_PHASE_BODY,   /* reading a body that nobody wants, to check and skip it */
     PC_PHASE_SERVE,  /* a thread makes the response, or Python is asked */
@@ -189,6 +196,8 @@ struct pc_conn {
     bool is_routed;   /* the next request's name has been looked up: it is ours */
     bool saw_end;     /* epoll said that the client has finished sending: read on until 0 */
     bool was_drained; /* the last read was short: the socket is empty until the next event */
+    bool is_dry;      /* TLS: so was that of the socket, whatever lies here decrypted */
+    bool is_cut;      /* the last response did not come to its end, and its client must see that */
     uint16_t listener;
     uint32_t requests;
     uint32_t wanted; /* PC_PHASE_WAIT: identity number */
@@ -196,7 +205,7 @@ struct pc_conn {
     _Alignas(struct sockaddr_storage) union { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 v6; } client, local;
     uint64_t front_tag; /* PC_FRONT_TAKEN: who listens has signed that `client` is this socket's */
     const struct pc_transport *transport;
-    void *tls;
+    struct pc_tls *tls;      /* NULL = plain */
     struct pc_host *sni_host; /* TLS: whose certificate was shown; NULL = plain */
     uint64_t since_ns;       /* accepted, or the first byte of the head in work */
     struct pc_io *io;        /* NULL = parked */
@@ -282,6 +291,7 @@ struct pc_child {
     int job_fd;    /* job.c: write end of the identity's job box, shared by its children; -1 = none */
     int *key_fds;  /* until it is ready: TLS keys by KEY_NUMBER; -errno = it cannot be opened */
     uint32_t key_count;
+    struct pc_tls_store *tls; /* its hosts' SSL_CTX; NULL = none has TLS */
     pthread_rwlock_t ticket_lock;
     struct pc_ticket_keys tickets; /* with ticket_lock; count 0 = none */
     uint32_t listener_count;
@@ -545,6 +555,21 @@ enum pc_next pc_peek_route(struct pc_worker *worker, struct pc_conn *conn, struc
 struct pc_route_map *pc_peek_hold_map(struct pc_worker *worker);
 void pc_peek_let_go(struct pc_worker *worker);
 
+/* tls_ctx.c */
+/* Make every host's SSL_CTX, while the child has its key descriptors. A host that cannot have one is broken, which is said in the error
+ * log: nobody else notices. 0 or -PC_E_MEMORY. */
+int pc_tls_open(struct pc_child *child);
+void pc_tls_close(struct pc_child *child); /* behind the last connection */
+
+/* tls.c */
+/* PC_PHASE_TLS: sni_host is ours, and no byte was read. After it PC_PHASE_HEAD, with pc_transport_tls. */
+enum pc_next pc_tls_step(struct pc_worker *worker, struct pc_conn *conn);
+/* tls_hello.c: the host of a request for `name` on a TLS connection; 0, or the status to answer with: 421 it is another identity's, or a host
+ * that asks something else of its clients, 403 the client gave no name (SSLStrictSNIVHostCheck). */
+uint32_t pc_tls_request_host(struct pc_worker *worker, const struct pc_conn *conn, struct pc_slice name, struct pc_host **ret_host);
+/* Before any handshake: send a fatal alert (RFC 8446 6; 112 unrecognized_name, 80 internal_error), and linger. */
+enum pc_next pc_tls_refuse(struct pc_worker *worker, struct pc_conn *conn, uint8_t alert);
+
 /* hand.c: the hand-off; docs/protocol.md */
 #define PC_HAND_MAGIC 0x4F484350u /* "PCHO" */
 #define PC_HAND_VERSION 2
@@ -659,6 +684,8 @@ uint32_t pc_error_status(int error); /* HTTP status of -PC_E_* */
 /* respond.c */
 enum pc_next pc_respond_start(struct pc_worker *worker, struct pc_conn *conn);
 enum pc_next pc_respond_send_step(struct pc_worker *worker, struct pc_conn *conn);
+/* Half-close, and read until the client has closed its side, too. */
+enum pc_next pc_respond_linger(struct pc_worker *worker, struct pc_conn *conn);
 enum pc_next pc_respond_linger_step(struct pc_worker *worker, struct pc_conn *conn);
 void pc_respond_abandon(struct pc_worker *worker, struct pc_conn *conn); /* the client is gone: log, close files */
 void pc_respond_drop(struct pc_io *io); /* what an answer holds that will not be sent */

@@ -181,7 +181,7 @@ pc_conn_release(struct pc_conn *conn)
                                                    memory_order_relaxed))
         return true;
     atomic_store_explicit(&conn->word, (word & ~(uint64_t)3) | PC_HOLD_OWNED, memory_order_release);
-    conn->was_drained = false; /* the event may have been of bytes */
+    conn->was_drained = conn->is_dry = false; /* the event may have been of bytes */
     conn->saw_end = true;      /* or of the end: read until it shows */
     return false;
 }
@@ -250,6 +250,8 @@ expire(struct pc_worker *worker, struct pc_conn *conn)
             pc_loop_conn(worker, conn);
         return;
     }
+    if (conn->phase == PC_PHASE_TLS)
+        pc_request_say(child, conn, PC_INFO, "ssl", "AH01382: TLS handshake not finished in time");
     if (conn->phase == PC_PHASE_SEND)
         pc_respond_abandon(worker, conn);
     pc_conn_close(worker, conn);
@@ -495,6 +497,7 @@ pc_conn_free_all(struct pc_child *child)
             if (conn->fd < 0)
                 continue; /* a free place */
             pc_gate_drop(conn, true);
+            conn->transport->end(conn);
             if (conn->io != NULL && conn->io->out_owned)
                 free(conn->io->out);
             if (conn->io != NULL && conn->io->in != conn->io->in_inline)

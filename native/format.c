@@ -6,7 +6,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* gettid */
 #endif
-#include "pc.h"
+#include "child.h"
 
 #include <arpa/inet.h>
 #include <string.h>
@@ -641,7 +641,18 @@ pc_format_op_literal(struct pc_format *f, struct pc_slice arg, unsigned int flag
         pc_format_plain(f, arg);
 }
 
-/* identd, users, notes and TLS variables: none exists here, so they are what httpd shows then. */
+/* %{SSL_PROTOCOL}x: of a plain connection there is none. */
+static void
+pc_format_op_tls(struct pc_format *f, struct pc_slice arg, unsigned int flags)
+{
+    const struct pc_conn *conn = f->req->conn;
+    const bool has_facts = f->req->is_tls && conn != NULL && conn->transport->fact != NULL;
+
+    (void)flags;
+    pc_format_text(f, has_facts ? conn->transport->fact(conn, arg, f->req->arena) : (struct pc_slice){.base = NULL, .len = 0});
+}
+
+/* identd, users and notes: none exists here, so they are what httpd shows then. */
 static void
 pc_format_op_none(struct pc_format *f, struct pc_slice arg, unsigned int flags)
 {
@@ -669,7 +680,7 @@ static void (*const pc_format_table[])(struct pc_format *f, struct pc_slice arg,
     [PC_FMT_v] = pc_format_op_host,          [PC_FMT_V] = pc_format_op_asked_host,
     [PC_FMT_X] = pc_format_op_connection,    [PC_FMT_I] = pc_format_op_bytes_in,
     [PC_FMT_O] = pc_format_op_bytes_out,     [PC_FMT_S] = pc_format_op_bytes_both,
-    [PC_FMT_x] = pc_format_op_none,
+    [PC_FMT_x] = pc_format_op_tls,
 };
 
 /* Take the condition off the argument's front. Returns 1 it holds, 0 it does not, -1 broken. */

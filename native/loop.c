@@ -34,6 +34,7 @@ held_step(struct pc_worker *worker, struct pc_conn *conn)
 static enum pc_next (*const steps[PC_PHASES])(struct pc_worker *worker, struct pc_conn *conn) = {
     [PC_PHASE_PEEK] = pc_peek_step,
     [PC_PHASE_WAIT] = held_step,
+    [PC_PHASE_TLS] = pc_tls_step,
     [PC_PHASE_HEAD] = pc_request_head_step,
     [PC_PHASE_BODY] = pc_request_body_step,
     [PC_PHASE_SERVE] = pc_request_serve_step,
@@ -111,9 +112,11 @@ handle_conn(struct pc_worker *worker, const struct epoll_event *event)
     struct pc_conn *conn = pc_conn_claim(worker->child, event->data.u64);
     if (conn == NULL)
         return;
-    conn->was_drained = false;
+    conn->was_drained = conn->is_dry = false;
     if (event->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
         conn->saw_end = true;
+    if (conn->transport->flush != NULL)
+        (void)conn->transport->flush(conn); /* a broken connection shows at the next word */
     if (conn->is_parked && (event->events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) == 0) {
         if (!pc_conn_release(conn)) /* writable: of no interest to a parked connection */
             pc_loop_conn(worker, conn);

@@ -53,6 +53,9 @@ enum pc_counter {
     PC_C_CPU_USER_US,
     PC_C_CPU_SYSTEM_US,
     PC_C_MEMORY_KB,
+    PC_C_TLS_HANDSHAKES,
+    PC_C_TLS_RESUMED,
+    PC_C_TLS_FAILED,
 };
 
 /* What is so now, and begins anew with each child. */

@@ -55,6 +55,7 @@ fill_request(struct pc_worker *worker, struct pc_conn *conn, struct pc_host *hos
     req->id = atomic_fetch_add_explicit(&child->request_id, 1, memory_order_relaxed);
     req->nth = conn->requests;
     req->bytes_in = (io->head_len > 0 ? io->head_len : io->in_len - io->in_at) + io->body_wire; /* no length: a head refused */
+    req->is_tls = conn->tls != NULL;
     req->layers[0] = &host->base;
     req->layer_count = 1;
     req->may_block = worker->may_block;
@@ -71,7 +72,7 @@ port_of(const struct pc_hostname *name, const struct pc_conn *conn)
     if (name->port != 0)
         return name->port;
     if (name->len > 0)
-        return 80;
+        return conn->tls != NULL ? 443 : 80;
     return ntohs(conn->local.any.sa_family == AF_INET6 ? conn->local.v6.sin6_port : conn->local.v4.sin_port);
 }
 
@@ -208,6 +209,24 @@ hash_of(struct pc_slice name)
     return hash | 1;
 }
 
+/* What came in by TLS goes nowhere else: what another identity's host is asked for is refused. */
+static struct pc_host *
+choose_tls_host(struct pc_worker *worker, struct pc_conn *conn, struct pc_slice name, enum pc_next *ret_next)
+{
+    struct pc_host *host = NULL;
+    uint32_t status = pc_tls_request_host(worker, conn, name, &host);
+    if (status == 421)
+        pc_errlog(worker->child->config, conn->sni_host, PC_ERROR, "ssl", (const void *)&conn->client,
+                  "AH02032: Hostname %.*s is not served on the TLS connection to %.*s",
+                  (int)name.len, name.base, (int)conn->sni_host->name.len, conn->sni_host->name.base);
+    if (status == 403)
+        pc_request_say(worker->child, conn, PC_ERROR, "ssl",
+                       "AH02033: No hostname was provided via SNI for a name based virtual host");
+    if (status != 0)
+        *ret_next = pc_request_refuse(worker, conn, status);
+    return host;
+}
+
 /* Whose is the name? Ours: its host. Else NULL, and *ret_next says what became of the connection. */
 static struct pc_host *
 choose_host(struct pc_worker *worker, struct pc_conn *conn, const struct pc_hostname *name, enum pc_next *ret_next)
@@ -215,6 +234,8 @@ choose_host(struct pc_worker *worker, struct pc_conn *conn, const struct pc_host
     struct pc_child *child = worker->child;
     struct pc_io *io = conn->io;
     struct pc_slice wanted = {name->name, name->len};
+    if (conn->tls != NULL)
+        return choose_tls_host(worker, conn, wanted, ret_next);
     struct pc_route own = pc_route_find(child->config->own_route, pc_conn_local(conn), wanted);
     bool listens = atomic_load_explicit(&child->route, memory_order_relaxed) != NULL;
     /* The first name was routed before the connection came here. A later one that this child does not know by heart may be

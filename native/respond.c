@@ -283,21 +283,23 @@ pc_respond_abandon(struct pc_worker *worker, struct pc_conn *conn)
     struct pc_io *io = conn->io;
     if (io == NULL)
         return;
-    io->req.aborted = true;
+    io->req.aborted = conn->is_cut = true;
     account(worker, conn);
     pc_respond_drop(io);
 }
 
-static enum pc_next
-linger(struct pc_worker *worker, struct pc_conn *conn)
+enum pc_next
+pc_respond_linger(struct pc_worker *worker, struct pc_conn *conn)
 {
     /* Bytes that nobody will read may be on their way: closing now would answer them with a reset, which can reach the
      * client before our last bytes do. */
+    conn->transport->end(conn);
     if (shutdown(conn->fd, SHUT_WR) < 0) {
         pc_conn_close(worker, conn);
         return PC_GONE;
     }
-    pc_io_give(worker, conn);
+    if (conn->io != NULL)
+        pc_io_give(worker, conn);
     conn->phase = PC_PHASE_LINGER;
     conn->since_ns = worker->now_ns;
     return PC_GO;
@@ -317,7 +319,6 @@ static enum pc_next
 finish(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_io *io = conn->io;
-    io->keep = io->keep && io->body_done; /* a program may have answered without reading it all */
     bool lingers = !io->keep && !ends_at_once(conn);
     account(worker, conn);
     pc_respond_drop(io);
@@ -325,7 +326,7 @@ finish(struct pc_worker *worker, struct pc_conn *conn)
     conn->hops = 0;
     uint32_t used = io->in_at + io->head_len, rest = io->in_len > used ? io->in_len - used : 0;
     if (lingers)
-        return linger(worker, conn);
+        return pc_respond_linger(worker, conn);
     if (!io->keep) {
         pc_conn_close(worker, conn);
         return PC_GONE;
@@ -434,6 +435,16 @@ next_piece(struct pc_worker *worker, struct pc_io *io)
     return 0;
 }
 
+/* The response ends when the socket has it. */
+static int
+flush(struct pc_conn *conn)
+{
+    conn->io->keep = conn->io->keep && conn->io->body_done; /* a program may have answered without reading it all */
+    if (!conn->io->keep && conn->transport->goodbye != NULL)
+        conn->transport->goodbye(conn);
+    return conn->transport->flush != NULL ? conn->transport->flush(conn) : 0;
+}
+
 /* Send one piece. Returns bytes sent (>0), 0 = the file ended too early, <0. */
 static ssize_t
 send_piece(struct pc_worker *worker, struct pc_conn *conn)
@@ -468,8 +479,10 @@ pc_respond_send_step(struct pc_worker *worker, struct pc_conn *conn)
     while (pumped >= 0) {
         if (io->out_at >= io->out_len && io->mem.len == 0 && io->file_left == 0) {
             int more = next_piece(worker, io);
-            if (more == 0)
+            int flushed = more == 0 ? flush(conn) : 0;
+            if (more == 0 && flushed == 0)
                 return finish(worker, conn);
+            more = flushed != 0 ? flushed : more;
             if (more == -PC_E_AGAIN)
                 return wait_to_send(worker, conn, in_a_row > 0);
             if (more < 0)

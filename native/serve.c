@@ -364,6 +364,16 @@ wants_policy(const struct pc_req *req)
     return wanted == 1 && !req->is_decided;
 }
 
+/* SSLRequireSSL, which nothing below takes back. */
+static bool
+needs_tls(const struct pc_req *req)
+{
+    for (uint32_t i = 0; i < req->layer_count; i++)
+        if (req->layers[i]->ssl_require > 0)
+            return true;
+    return false;
+}
+
 enum pc_serve
 pc_serve_check(struct pc_req *req)
 {
@@ -372,6 +382,11 @@ pc_serve_check(struct pc_req *req)
         pc_errlog_req(req, PC_ERROR, "core", "more than %d sections apply, or a pattern reached its match limit: %.*s",
                       PC_MAX_LAYERS, (int)req->filename.len, req->filename.base);
         return pc_serve_fail(req, 500);
+    }
+    if (!req->is_tls && needs_tls(req)) {
+        pc_errlog_req(req, PC_ERROR, "ssl", "AH02219: access to %.*s failed, reason: SSL connection required", (int)req->filename.len,
+                      req->filename.len > 0 ? req->filename.base : "");
+        return pc_serve_fail(req, 403);
     }
     int access = pc_access_check(req);
     if (access != 0)

@@ -43,6 +43,8 @@ LIMITS: tuple[Limit, ...] = (
     Limit("WAITING_MS", 1000, "ms", "how long they are held back before 503"),
     Limit("RETRY_MS", 5, "ms", "pause between attempts at a full inbox"),
     Limit("PEEK_TIMEOUT_MS", 10000, "ms", "from accept to a name to route by"),
+    Limit("TLS_HANDSHAKE_MS", 10000, "ms", "from the first step of a handshake to its end, whatever comes meanwhile"),
+    Limit("TLS_TURN_BYTES", 65536, "bytes", "read from a client in one turn without a byte of it for a request: then it is cut off"),
     Limit("LISTEN_LOOK_MS", 1000, "ms", "a listener is tried this often without being told: a stopped child may keep the news"),
     Limit("LINGER_MS", 2000, "ms", "quiet time in a lingering close (httpd's SECONDS_TO_LINGER)"),
     Limit("LINGER_TOTAL_MS", 30000, "ms", "whole lingering close (httpd's MAX_SECS_TO_LINGER)"),

@@ -47,6 +47,9 @@ COUNTERS = (
     "cpu_user_us",
     "cpu_system_us",
     "memory_kb",  # proportional set size, as of at most ten seconds ago; 0 = not known yet
+    "tls_handshakes",  # full ones
+    "tls_resumed",  # with a ticket
+    "tls_failed",
 )
 GAUGES = ("connections", "parked", "threads", "idle_threads", "waiting", "memory_kb")  # what is now; the others are counted
 COUNTER_ROOM = 64

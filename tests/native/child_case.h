@@ -22,7 +22,7 @@
 
 struct child_bytes {
     size_t len;
-    char base[8192];
+    char base[16384];
 };
 
 static inline void
@@ -154,6 +154,13 @@ struct child_plan {
     int error_fd;      /* the host's error log, with has_programs */
     uint32_t timeout_ms; /* Timeout; 0 = 20 s */
     uint16_t tcp_port;   /* of the back end behind /tcp/; 0 = there is none */
+    const struct child_name *names; /* own names, and whose they are; NULL = own.test alone. Hosts are called as their first names */
+    uint32_t name_count, host_count;
+    void (*dress)(struct child_bytes *host, uint32_t index); /* more items of a host; NULL = none */
+    const int *key_fds;
+    uint32_t key_count;
+    bool has_tickets;
+    int ticket_fd;
 };
 
 static inline void
@@ -228,12 +235,12 @@ child_put_service(struct child_bytes *to, const struct child_case *one, const ch
 }
 
 static inline void
-child_put_host(struct child_bytes *to, const struct child_case *one, const struct child_plan *plan)
+child_put_host(struct child_bytes *to, const struct child_case *one, const struct child_plan *plan, const char *name, uint32_t index)
 {
     const uint8_t format[] = {PC_FMT_m, 0, 0, 0, PC_FMT_LITERAL, 0, 1, 0, ' ', PC_FMT_U, 0, 0, 0, PC_FMT_LITERAL, 0, 1, 0, ' ',
                               PC_FMT_s, 0, 0, 0};
     struct child_bytes host = {0}, log = {0};
-    child_text(&host, PC_T_NAME, "own.test");
+    child_text(&host, PC_T_NAME, name);
     child_text(&host, PC_T_DOCUMENT_ROOT, one->directory);
     CHILD_U32S(&host, PC_T_TIMES, plan->timeout_ms > 0 ? plan->timeout_ms : 20000, plan->keep_alive_ms, 20000, 40000, 20000, 40000, 500, 500);
     CHILD_U32S(&host, PC_T_KEEP_ALIVE, 1, plan->max_requests, 0);
@@ -249,6 +256,8 @@ child_put_host(struct child_bytes *to, const struct child_case *one, const struc
         child_put_script_alias(&host, one);
     if (plan->has_programs)
         child_put_passes(&host, one, plan);
+    if (plan->dress != NULL)
+        plan->dress(&host, index);
     child_box(to, PC_T_HOST, &host);
 }
 
@@ -256,7 +265,9 @@ static inline struct child_bytes
 child_record(const struct child_case *one, const struct child_plan *plan)
 {
     static const struct child_name own[] = {{"own.test", 0}};
-    struct child_bytes raw = {0}, file = {0}, table = child_route(own, 1, 0);
+    const struct child_name *names = plan->names != NULL ? plan->names : own;
+    uint32_t count = plan->names != NULL ? plan->name_count : 1, hosts = plan->host_count > 0 ? plan->host_count : 1, put = 0;
+    struct child_bytes raw = {0}, file = {0}, table = child_route(names, count, 0);
     CHILD_U32S(&raw, PC_T_VERSION, PC_RECORD_VERSION);
     CHILD_U32S(&raw, PC_T_IDENTITY, plan->identity, 1001, 1002);
     child_item(&raw, PC_T_ROUTE, table.base, table.len);
@@ -278,7 +289,9 @@ child_record(const struct child_case *one, const struct child_plan *plan)
         child_put_service(&raw, one, "svc", PC_SERVICE_FCGI);
     if (plan->has_programs)
         child_put_service(&raw, one, "web", PC_SERVICE_HTTP);
-    child_put_host(&raw, one, plan);
+    for (uint32_t i = 0; i < count && put < hosts; i++)
+        if (names[i].value == put)
+            child_put_host(&raw, one, plan, names[i].name, put++);
     return raw;
 }
 
@@ -328,7 +341,7 @@ child_new(struct child_case *one, const struct child_plan *plan)
         .listener_fds = &plan->listener_fd, .listener_count = plan->listener_fd >= 0 ? 1 : 0,
         .inbox_numbers = numbers, .inbox_fds = inboxes, .inbox_count = 2,
         .log_fds = logs, .log_count = 2, .max_open = 4096, .mutex_fd = -1, .mutex_id = -1,
-        .job_fd = plan->has_programs ? plan->job_fd : -1, .ticket_fd = -1, .may_scale_leaders = true,
+        .key_fds = plan->key_fds, .key_count = plan->key_count, .job_fd = plan->has_programs ? plan->job_fd : -1, .ticket_fd = plan->has_tickets ? plan->ticket_fd : -1, .may_scale_leaders = true,
     };
     if (pc_child_new(&options, &one->child, &why) != 0) {
         fprintf(stderr, "pc_child_new: %s\n", why);

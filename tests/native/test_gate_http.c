@@ -8,7 +8,8 @@
 /* sources: transport.c uri.c util.c why.c wild.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c target.c gate_http.c h1out.c proxy.c job.c program.c reply.c cgienv.c */
 /* sources: proxyhdr.c siphash.c keys.c tickets.c */
 /* flags: -D_GNU_SOURCE */
-/* libs: -lpcre2-8 -Wl,--wrap=pc_now_ns -Wl,--wrap=pc_child_wake -Wl,--wrap=pc_env_get */
+/* sources: tls.c tls_ctx.c tls_hello.c tls_io.c tls_session.c tls_vars.c */
+/* libs: -lpcre2-8 -lssl -lcrypto -Wl,--wrap=pc_now_ns -Wl,--wrap=pc_child_wake -Wl,--wrap=pc_env_get */
 #include "loop.c" /* for handle_event, tick */
 
 #include <dirent.h>

@@ -8,7 +8,8 @@
 /* sources: why.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c target.c gate_http.c h1out.c proxy.c remoteip.c job.c program.c reply.c cgienv.c */
 /* sources: proxyhdr.c siphash.c keys.c tickets.c */
 /* flags: -D_GNU_SOURCE -fno-sanitize=address,undefined -fsanitize=thread */
-/* libs: -lpcre2-8 */
+/* sources: tls.c tls_ctx.c tls_hello.c tls_io.c tls_session.c tls_vars.c */
+/* libs: -lpcre2-8 -lssl -lcrypto */
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
