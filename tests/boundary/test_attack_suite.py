@@ -14,9 +14,7 @@ import platform
 import shutil
 import signal
 import socket
-import statistics
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +23,10 @@ from typing import Any
 import pytest
 
 from tests.boundary import procs
+from tests.boundary.neighbour import Bomb, Leaver, Neighbour, nothing_left, process_of, programs_of
 from tests.boundary.test_tenants import ON_HER_OWN
-from tests.lab import Lab, Tenant, comm_of, is_alive, tree_of, uid_of, wait_until
-from tests.system.wire import Client, client, get
+from tests.lab import Lab, Tenant, comm_of, is_alive, tree_of, wait_until
+from tests.system.wire import client, get
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
@@ -36,7 +35,8 @@ IS_X86 = platform.machine() == "x86_64"
 MEGABYTE = 1 << 20
 TIMEOUT_S = 3  # dave's: programs that do nothing are ended then
 MAX_PROCESSES, MAX_MEMORY = 100, 512 * MEGABYTE
-LEAVERS = 300
+LEAVERS, WAVES = 1000, 10
+STUBBORN = 40
 STARTERS = {"PERCHILD_SECRET": "operator", "LD_LIBRARY_PATH": "/operator", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 HOST = """
@@ -144,17 +144,6 @@ def tenants_directory(lab: Lab, tenant: Tenant) -> Path:
 def children(lab: Lab) -> list[int]:
     """Return the server's own processes but its runners, which end when they are idle, and what these execute."""
     return [pid for pid in tree_of(lab.pid) if comm_of(pid).startswith(("pc:", "pc-")) or pid == lab.pid]
-
-
-def process_of(lab: Lab, tenant: Tenant, kind: str) -> int:
-    """Return the pid of a tenant's child ("pc:") or runner ("pr:")."""
-    return next(pid for pid in tree_of(lab.pid) if uid_of(pid) == tenant.uid and comm_of(pid).startswith(kind))
-
-
-def programs_of(lab: Lab, tenant: Tenant) -> list[int]:
-    """Return the pids of a tenant's processes that are neither child nor runner."""
-    return [pid for pid in tree_of(lab.pid)[1:] if uid_of(pid) == tenant.uid and is_alive(pid)
-            and not comm_of(pid).startswith(("pc:", "pc-", "pr:"))]
 
 
 # ---------------------------------------------------------------- tables
@@ -448,100 +437,63 @@ def test_she_forges_no_line_of_the_log(lab: Lab) -> None:
 # ---------------------------------------------------------------- resources
 
 
-class Neighbour:
-    """Bob, who is asked for a file and a program again and again: every answer must be right; how long each took is kept."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        self.before_s = [self._ask() for _ in range(20)]
-        self.during_s: list[float] = []
-
-    def _ask(self) -> float:
-        started_s = time.monotonic()
-        assert self._lab.get("bob.test", "/index.html", timeout_s=30).body == b"bob\n"
-        assert self._lab.get("bob.test", "/cgi-bin/hello", timeout_s=30).body == b"hello\n"
-        return time.monotonic() - started_s
-
-    def ask_until(self, is_over: Callable[[], bool], what: str, timeout_s: float = 40) -> None:
-        """Ask at least ten times, and until something has happened."""
-        end_s, count = time.monotonic() + timeout_s, 0
-        while count < 10 or not is_over():
-            assert time.monotonic() < end_s, f"not within {timeout_s} s: {what}"
-            self.during_s.append(self._ask())
-            count += 1
-
-    def was_served(self) -> None:
-        """Half of the answers came about as fast as without the storm, and none was kept for long: generous, for machines are busy."""
-        assert statistics.median(self.during_s) <= 30 * statistics.median(self.before_s) + 1
-        assert max(self.during_s) <= 30 * max(self.before_s) + 10
-
-
-class Leaver:
-    """A client that asks and does not wait for its answer."""
-
-    def __init__(self, lab: Lab, host: str, path: str, *fields: str, body: bytes = b"") -> None:
-        self.client = Client(("127.0.0.1", lab.port))
-        self.client.send(get(host, path, *fields, method="POST" if fields else "GET") + body)
-
-    def leave(self) -> None:
-        """Close."""
-        self.client.sock.close()
-
-
-@contextlib.contextmanager
-def nothing_left(lab: Lab, *tenants: Tenant) -> Iterator[None]:
-    """Afterwards the tenants have the processes and descriptors that they had before: child, runner, and what these hold."""
-    pids = [process_of(lab, tenant, kind) for tenant in tenants for kind in ("pc:", "pr:")] + [lab.pid]
-    for tenant in tenants:
-        assert lab.get(tenant.host, "/index.html").status == 200
-        wait_until(lambda tenant=tenant: not programs_of(lab, tenant), f"nothing of {tenant.name} runs")
-    before = {pid: len(procs.descriptors(pid)) for pid in pids}
-    yield
-    for tenant in tenants:
-        wait_until(lambda tenant=tenant: not programs_of(lab, tenant), f"no program of {tenant.name} is left", 30)
-    for pid in pids:
-        wait_until(lambda pid=pid: len(procs.descriptors(pid)) <= before[pid], f"{comm_of(pid)}'s descriptors are as before", 30)
-
-
 def test_a_fork_bomb_is_its_owners_own(lab: Lab) -> None:
-    """It grows to RLimitNPROC and no further; bob is served meanwhile, and when its client leaves all of it goes."""
-    erin, neighbour, sizes = lab.tenants["erin"], Neighbour(lab), []
-
-    def has_grown() -> bool:
-        sizes.append(len(programs_of(lab, erin)))
-        return len(sizes) > 3 and sizes[-1] == sizes[-3] > 10
+    """It grows to RLimitNPROC and no further; bob is served meanwhile as before, and when its client leaves all of it goes."""
+    erin, neighbour = lab.tenants["erin"], Neighbour(lab)
+    bomb = Bomb(lab, erin)
     with nothing_left(lab, erin):
-        bomb = Leaver(lab, erin.host, "/cgi-bin/bomb")
-        neighbour.ask_until(has_grown, "the bomb has gone off")
-        bomb.leave()
-    assert max(sizes) <= MAX_PROCESSES
+        client_of_it = Leaver(lab, erin.host, "/cgi-bin/bomb")
+        neighbour.ask_until(bomb.has_grown, "the bomb has gone off")
+        neighbour.ask_enough()
+        client_of_it.leave()
+    assert max(bomb.sizes) <= MAX_PROCESSES
     neighbour.was_served()
 
 
-def test_programs_that_misbehave_are_ended_and_bob_is_served(lab: Lab) -> None:
-    """One takes all memory that it gets, one never reads a large body, one floods the log, one ignores every signal; and meanwhile
-    hundreds of carol's clients leave in the middle of their bodies."""
-    alice, carol, dave = (lab.tenants[name] for name in ("alice", "carol", "dave"))
-    neighbour, answers = Neighbour(lab), {}
+@pytest.mark.parametrize(("name", "body", "status"), [("hog", b"", 200), ("deaf", bytes(8 * MEGABYTE), 504), ("flood", b"", 504)])
+def test_a_program_that_misbehaves_is_ended_and_bob_is_served(lab: Lab, name: str, body: bytes, status: int) -> None:
+    """One takes all memory that it gets, one never reads a large body, one floods the log: time and again, until bob was asked enough."""
+    tenant, neighbour, answers = lab.tenants["alice" if name == "hog" else "dave"], Neighbour(lab), []
+    logged, has_enough = len(lab.error_log()), threading.Event()
 
-    def ask(tenant: Tenant, name: str, body: bytes = b"") -> None:
-        answers[name] = lab.get(tenant.host, f"/cgi-bin/{name}", method="POST", body=body, timeout_s=60)
-    logged = len(lab.error_log())
-    with nothing_left(lab, alice, carol, dave):
-        stubborn = Leaver(lab, dave.host, "/cgi-bin/stubborn")
-        assert stubborn.client.fill()
-        stubborn.leave()
-        threads = [threading.Thread(target=ask, args=one) for one in ((alice, "hog"), (dave, "deaf", bytes(8 * MEGABYTE)), (dave, "flood"))]
-        for thread in threads:
-            thread.start()
-        leavers = [Leaver(lab, carol.host, "/cgi-bin/cat", "Content-Length: 100", body=b"some") for _ in range(LEAVERS)]
-        neighbour.ask_until(lambda: len(programs_of(lab, carol)) > LEAVERS // 10, "carol's programs run")
-        for one in leavers:
-            one.leave()
-        neighbour.ask_until(lambda: len(answers) == len(threads), "their clients have been answered")
-        for thread in threads:
-            thread.join()
-    assert {name: one.status for name, one in answers.items()} == {"hog": 200, "deaf": 504, "flood": 504}
-    assert 0 < int(answers["hog"].body) * MEGABYTE < MAX_MEMORY
-    assert len(lab.error_log()) - logged < 2 * MEGABYTE
+    def ask() -> None:
+        while not answers or not has_enough.is_set():
+            answers.append(lab.get(tenant.host, f"/cgi-bin/{name}", method="POST", body=body, timeout_s=60))
+    with nothing_left(lab, tenant):
+        thread = threading.Thread(target=ask)
+        thread.start()
+        neighbour.ask_until(lambda: bool(programs_of(lab, tenant)), "it runs")
+        neighbour.ask_enough()
+        has_enough.set()
+        neighbour.ask_until(lambda: not thread.is_alive(), "its client has been answered")
+    assert {one.status for one in answers} == {status}
+    if name == "hog":
+        assert all(0 < int(one.body) * MEGABYTE < MAX_MEMORY for one in answers)
+    assert len(lab.error_log()) - logged < 2 * MEGABYTE * len(answers)
+    neighbour.was_served()
+
+
+def test_a_program_that_ignores_every_signal_is_killed_and_bob_is_served(lab: Lab) -> None:
+    """Its client leaves, and two seconds later it is gone; forty of them, one after the other."""
+    dave, neighbour = lab.tenants["dave"], Neighbour(lab)
+    with nothing_left(lab, dave):
+        for _ in range(STUBBORN):
+            stubborn = Leaver(lab, dave.host, "/cgi-bin/stubborn")
+            assert stubborn.client.fill()
+            stubborn.leave()
+            neighbour.ask_until(lambda: True, "")
+        neighbour.ask_enough()
+    neighbour.was_served()
+
+
+def test_a_thousand_clients_that_leave_in_the_middle_of_their_bodies(lab: Lab) -> None:
+    """In waves: each has had its program started before it leaves; nothing of them is left, and bob is served as before."""
+    carol, neighbour = lab.tenants["carol"], Neighbour(lab)
+    with nothing_left(lab, carol):
+        for _ in range(WAVES):
+            leavers = [Leaver(lab, carol.host, "/cgi-bin/cat", "Content-Length: 100", body=b"some") for _ in range(LEAVERS // WAVES)]
+            neighbour.ask_until(lambda: len(programs_of(lab, carol)) >= LEAVERS // WAVES // 2, "carol's programs run")
+            for one in leavers:
+                one.leave()
+        neighbour.ask_enough()
     neighbour.was_served()
