@@ -17,6 +17,13 @@ from perchild.wire.page import Page
 TIMEOUT_S = 90.0  # a reload compiles for at most 60 s
 
 
+_START = "Start it (systemctl start perchildd), or say where its run directory is: --run-dir DIR"
+_REMEDIES: dict[type, str] = {
+    PermissionError: "Root, and whoever started the server, may ask: sudo perchildctl ...",
+    TimeoutError: "It is busy, or stands still: see its error log",
+}
+
+
 class NoServerError(Exception):
     """Nobody answers on the control socket."""
 
@@ -28,7 +35,7 @@ def _connect(run_dir: str) -> socket.socket:
         sock.connect(protocol.socket_path(run_dir))
     except OSError as error:
         sock.close()
-        message = f"no server answers at {protocol.socket_path(run_dir)}: {error.strerror}"
+        message = f"no server answers at {protocol.socket_path(run_dir)}: {error.strerror or error}. {_REMEDIES.get(type(error), _START)}"
         raise NoServerError(message) from error
     return sock
 

@@ -10,18 +10,18 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from perchild.control import check, explain, import_command
-from perchild.control.client import NoServerError, ask_pages, ask_server
+from perchild.control import check, explain, import_command, site_files, watch
+from perchild.control.client import NoServerError, ask_server
 from perchild.control.protocol import ProtocolError
 from perchild.control.table import Command
-from perchild.wire.page import Page
 
 DEFAULT_RUN_DIR = "/run/perchildd"
 _OPERATIONS = {"reload": "graceful", "graceful": "graceful", "restart": "restart", "reopen": "reopen", "stop": "stop",
                "graceful-stop": "graceful-stop", "drain": "drain"}
+EXIT_NO_SERVER = 3
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -44,18 +44,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(options)
     except NoServerError as error:
-        sys.stderr.write(f"perchildctl: {error}\n")
-        return 3
+        return _fail(options, EXIT_NO_SERVER, str(error))
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - whoever read has enough; the interpreter must not say so at its end
+        return 0
     except (ProtocolError, OSError) as error:
-        sys.stderr.write(f"perchildctl: {error}\n")
-        return 1
+        return _fail(options, 1, str(error))
+
+
+def _fail(options: argparse.Namespace, status: int, text: str) -> int:
+    """Say why nothing was done: on standard error, and as JSON where that was asked for."""
+    if options.json:
+        sys.stdout.write(json.dumps({"ok": False, "text": text}) + "\n")
+    sys.stderr.write(f"perchildctl: {text}\n")
+    return status
 
 
 def _run_operation(options: argparse.Namespace) -> int:
     request = {"op": _OPERATIONS[options.command]}
     if options.command == "drain":
         request["identity"] = options.identity
-    answer = ask_server(options.run_dir, request)
+    return _tell(options, ask_server(options.run_dir, request))
+
+
+def _tell(options: argparse.Namespace, answer: dict[str, Any]) -> int:
     if options.json:
         sys.stdout.write(json.dumps(answer) + "\n")
     elif answer.get("text"):
@@ -63,55 +75,41 @@ def _run_operation(options: argparse.Namespace) -> int:
     return 0 if answer["ok"] else 1
 
 
-def _run_status(options: argparse.Namespace) -> int:
-    status = ask_server(options.run_dir, {"op": "status"})
-    pids = [child["pid"] for identity in status["identities"] for child in identity["children"]]
-    pages = ask_pages(options.run_dir, pids)
-    add_pages(status, pages)
-    sys.stdout.write(json.dumps(status) + "\n" if options.json else render_status(status))
-    return 0
+def _run_reload(options: argparse.Namespace) -> int:
+    """Reload; with a site, succeed only if that site is in force as it is on disk."""
+    answer = ask_server(options.run_dir, {"op": "graceful"})
+    if answer["ok"] and options.site:
+        answer = {**answer, **_look_at_site(options.run_dir, options.site)}
+    return _tell(options, answer)
 
 
-def add_pages(status: dict[str, Any], pages: Mapping[int, Page]) -> None:
-    """Put what each child says of itself next to what the dispatcher knows of it."""
-    for identity in status["identities"]:
-        for child in identity["children"]:
-            page = pages.get(child["pid"])
-            if page is not None:
-                child["counters"] = page.counters
-                child["slots"] = [slot.value for slot in page.slots]
-                child["slot_histories"] = [list(slot.history) for slot in page.slots]
+def _look_at_site(run_dir: str, site: str) -> dict[str, Any]:
+    """Return whether a site (a host's name, or its file's) is in force as it is on disk, and else why not."""
+    broken = ask_server(run_dir, {"op": "status"}).get("broken_sites", ())
+    for one in broken:
+        if site.lower() in {*map(str.lower, one["hosts"]), os.path.basename(one["file"]).removesuffix(".conf").lower()}:
+            served = f"its {one['stand_in']} is served" if one["stand_in"].startswith("last") else f"{one['stand_in']} is served instead"
+            return {"ok": False, "text": f"{one['file']}:{one['line']}: {one['reason']}; {served}. Mend it, then: perchildctl reload {site}"}
+    from perchild.control import site_list  # noqa: PLC0415 - it compiles the configuration
 
-
-def render_status(status: Mapping[str, Any]) -> str:
-    """Return the status as text: a head, then a line for each identity and one for each child."""
-    head = (f"perchildd pid {status['pid']}: {status['state']}, MPM {status['mpm']}, AcceptScope {status['accept_scope']}, "
-            f"generation {status['generation']}, up {status['uptime_s']:.0f} s, {status['host_count']} hosts")
-    lines = [head, "listening on " + (" ".join(f"{one['address']}:{one['port']}" for one in status["listeners"]) or "nothing")]
-    for identity in status["identities"]:
-        notes = "".join(f", {note}" for key, note in (("is_removed", "removed"), ("is_held_back", "held back")) if identity[key])
-        lines.append(f"{identity['number']:>5} {identity['name']} uid={identity['uid']} gid={identity['gid']} {identity['kind']}, "
-                     f"{identity['hosts']} hosts, {len(identity['children'])} children{notes}")
-        lines += [_render_child(child) for child in identity["children"]]
-    return "\n".join(lines) + "\n"
-
-
-def _render_child(child: Mapping[str, Any]) -> str:
-    counters = child.get("counters", {})
-    facts = "".join(f" {name}={counters[name]}" for name in ("requests", "connections", "parked", "handed_in", "handed_out")
-                    if name in counters)
-    slots = f" slots={' '.join(map(str, child['slots']))}" if "slots" in child else ""
-    return (f"      pid {child['pid']} {child['state']} generation={child['generation']}"
-            f"{' accepting' if child['is_accepting'] else ''} idle={child['idle']} busy={child['busy']}{facts}{slots}")
+    call = ask_server(run_dir, {"op": "config"})
+    if site_list.knows(call, site):
+        return {"ok": True, "text": f"{site} is in force"}
+    return {"ok": False, "text": f"the configuration was taken, but has no site {site}: perchildctl sites lists them; "
+                                 f"perchildctl ensite enables one of sites-available"}
 
 
 def _add_identity(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("identity", help="name or number")
 
 
+def _add_site(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("site", nargs="?", help="a host's name: fail unless this one is in force as it is on disk")
+
+
 COMMANDS: tuple[Command, ...] = (
-    Command("status", "identities, their children, and what these have done", _run_status),
-    Command("reload", "take the configuration; wait until it is in force", _run_operation),
+    *watch.COMMANDS,
+    Command("reload", "take the configuration; wait until it is in force", _run_reload, _add_site),
     Command("graceful", "the same", _run_operation),
     Command("restart", "take the configuration and replace every child at once", _run_operation),
     Command("reopen", "open the logs anew", _run_operation),
@@ -119,6 +117,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("stop", "stop now", _run_operation),
     Command("graceful-stop", "finish and stop", _run_operation),
     *check.COMMANDS,
+    *site_files.COMMANDS,
     *explain.COMMANDS,
     *import_command.COMMANDS,
 )

@@ -72,7 +72,7 @@ class Dispatcher:
             "graceful": lambda _one, _request, reply: self.ask_reload(reload.RELOAD, _reply_text(reply)),
             "restart": lambda _one, _request, reply: self.ask_reload(RESTART, _reply_text(reply)),
             "reopen": self._answer_reopen, "drain": self._answer_drain,
-            "stop": self._answer_stop, "graceful-stop": self._answer_stop,
+            "config": self._answer_config, "stop": self._answer_stop, "graceful-stop": self._answer_stop,
         })
 
     def run(self) -> int:
@@ -165,6 +165,12 @@ class Dispatcher:
         reply({"ok": True, "text": ""})
         self._stop(STOP if request["op"] == "stop" else GRACEFUL_STOP)
 
+    def _answer_config(self, _server: Server, _request: dict[str, object], reply: answer.Reply) -> None:
+        """Say what the configuration is read from, for who wants to read it, too."""
+        one = self.start.request
+        reply({"ok": True, "config_file": one.config_file, "server_root": one.server_root, "defines": list(one.defines),
+               "lines_before": list(one.lines_before), "lines_after": list(one.lines_after)})
+
     def _answer_reopen(self, server: Server, _request: dict[str, object], reply: answer.Reply) -> None:
         self._reopen_error_log()
         reload.reopen_children(server, tuple(server.members))
@@ -181,7 +187,7 @@ class Dispatcher:
             drain_child(server, child)
         for member in found:
             supervise.settle(server, member)
-        text = f"{len(children)} children drained" if found else f"no identity is called {wanted}"
+        text = f"{len(children)} children drained" if found else f"no identity is called {wanted}: perchildctl tenants lists them"
         reply({"ok": bool(found), "text": text})
 
     # ------------------------------------------------------------ reload
