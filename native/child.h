@@ -197,6 +197,7 @@ struct pc_conn {
     bool saw_end;     /* epoll said that the client has finished sending: read on until 0 */
     bool was_drained; /* the last read was short: the socket is empty until the next event */
     bool is_dry;      /* TLS: so was that of the socket, whatever lies here decrypted */
+    bool has_unsent;  /* TLS: what was taken waits for room in the socket */
     bool is_cut;      /* the last response did not come to its end, and its client must see that */
     uint16_t listener;
     uint32_t requests;

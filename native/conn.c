@@ -207,6 +207,8 @@ pc_conn_watch(struct pc_child *child, struct pc_conn *conn)
 int
 pc_conn_watch_in(struct pc_child *child, struct pc_conn *conn)
 {
+    if (conn->has_unsent)
+        return pc_conn_watch(child, conn);
     return conn->in_epoll ? 0 : set_watch(child, conn, EPOLLIN);
 }
 

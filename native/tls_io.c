@@ -37,6 +37,7 @@ flush(struct pc_tls *tls)
     free(tls->out);
     tls->out = NULL;
     tls->out_at = tls->out_len = tls->out_cap = 0;
+    tls->conn->has_unsent = false;
     return 0;
 }
 
@@ -60,6 +61,7 @@ keep(struct pc_tls *tls, const char *buf, size_t len)
     }
     memcpy(tls->out + held, buf, len); /* UNSAFE: there is room for just that */
     tls->out_len += (uint32_t)len;
+    tls->conn->has_unsent = true;
     return true;
 }
 
@@ -272,6 +274,7 @@ tls_end(struct pc_conn *conn)
 {
     tls_goodbye(conn);
     pc_tls_free(conn->tls);
+    conn->has_unsent = false;
     conn->tls = NULL;
     conn->transport = &pc_transport_plain;
 }

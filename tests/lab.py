@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -20,9 +21,10 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from perchild.control.client import ask_server
+from tests.tls import Certificate, TlsSocket, client_context, make_certificate
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
@@ -67,14 +69,20 @@ class Lab:
     """A server, its tenants and its configuration."""
 
     def __init__(self, config: str = "", *, names: tuple[str, ...] = ("alice", "bob", "carol"), host_config: str = "",
-                 accept_scope: str = "unassigned", vhosts: bool = True) -> None:
+                 accept_scope: str = "unassigned", vhosts: bool = True, tls: bool | None = None) -> None:
         """Make directories and tenants.
 
         config: directives before the hosts; host_config: directives inside each host; vhosts: write a VirtualHost for each.
+        tls: hosts speak TLS, and so do this lab's clients, with the name they ask for as SNI; None: as pytest's --tls says.
         """
+        self.tls = tls if tls is not None else vhosts and bool(os.environ.get("PERCHILD_TEST_TLS"))
         self.base = Path(tempfile.mkdtemp(prefix="perchild-lab.", dir=SAFE_DIR))
         self.base.chmod(0o711)
         self.port = free_port()
+        self.certificates: dict[str, Certificate] = {}  # by tenant's name
+        self.client = client_context()
+        self.tls_directory = self.base / "tls"
+        self.tls_directory.mkdir(mode=0o700)
         self.tenants = {name: self._make_tenant(name, BASE_UID + 1 + index) for index, name in enumerate(names)}
         self.accept_scope, self.config, self.host_config, self.has_vhosts = accept_scope, config, host_config, vhosts
         self.user_uid = BASE_UID + 499
@@ -113,7 +121,20 @@ class Lab:
         identity = self.assign.get(tenant.name, f"#{tenant.uid} #{tenant.uid}")
         return (f"<VirtualHost *:{self.port}>\nServerName {tenant.host}\nDocumentRoot {tenant.docroot}\n"
                 f"AssignUserID {identity}\n<Directory {tenant.docroot}>\nRequire all granted\n</Directory>\n"
-                f"<Location /whoami>\nSetHandler whoami\n</Location>\n{self.host_config}\n{extra}\n</VirtualHost>\n")
+                f"<Location /whoami>\nSetHandler whoami\n</Location>\n{self.tls_block(tenant)}{self.host_config}\n{extra}\n</VirtualHost>\n")
+
+    def certificate(self, tenant: Tenant) -> Certificate:
+        """Return a tenant's certificate, made when it is first asked for; its key is root's alone."""
+        if tenant.name not in self.certificates:
+            self.certificates[tenant.name] = make_certificate(self.tls_directory, tenant.host)
+        return self.certificates[tenant.name]
+
+    def tls_block(self, tenant: Tenant) -> str:
+        """Return the directives that make a host speak TLS, if this lab's do."""
+        if not self.tls:
+            return ""
+        made = self.certificate(tenant)
+        return f"SSLEngine on\nSSLCertificateFile {made.path}\nSSLCertificateKeyFile {made.key}\n"
 
     def config_text(self) -> str:
         """Return the whole configuration."""
@@ -227,7 +248,15 @@ class Lab:
         """Return a new connection to the server; close() closes what is left of them."""
         sock = socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s)
         self._socks.add(sock)
+        if self.tls:
+            return cast("socket.socket", TlsSocket(sock, self.client, next(iter(self.tenants.values())).host))
         return sock
+
+    def connect_tls(self, name: str | None, *, context: ssl.SSLContext | None = None, timeout_s: float = 10) -> ssl.SSLSocket:
+        """Return a new connection behind its handshake for the server name `name`."""
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s)
+        self._socks.add(sock)
+        return (context or self.client).wrap_socket(sock, server_hostname=name)
 
     def get(self, host: str, path: str = "/", *, method: str = "GET", fields: dict[str, str] | None = None,
             body: bytes = b"", timeout_s: float = 10) -> Response:
