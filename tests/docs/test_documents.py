@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
 import re
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from perchild import limits
+from perchild.cli import USAGE
+from perchild.control.command import COMMANDS
 from tests.docs import sandbox
 from tests.php import PHP_FPM
 
@@ -52,7 +55,7 @@ def script_of(page: list[Block]) -> str:
 
 def expected(page: list[Block]) -> Iterator[tuple[int, list[str]]]:
     """Yield the line of each block of commands and the lines that the block behind it says it prints, patterns with *."""
-    for first, second in zip(page, page[1:], strict=False):
+    for first, second in itertools.pairwise(page):
         if first.language == "sh" and second.language == "text":
             yield first.line, second.text.splitlines()
 
@@ -115,9 +118,6 @@ def test_numbers_of_limits_are_the_sources() -> None:
 
 def test_commands_that_the_tables_show_exist() -> None:
     """perchildctl's words and perchildd's options in the text, too, are those of the programs."""
-    from perchild.cli import USAGE
-    from perchild.control.command import COMMANDS
-
     known = {one.name for one in COMMANDS}
     for name in (*DOCUMENTS, "troubleshooting.md"):
         text = (ROOT / "docs" / name).read_text()
