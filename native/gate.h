@@ -117,6 +117,14 @@ int pc_gate_answer(struct pc_gate *gate);
 /* Take a descriptor into the epoll set for this gate's connection. Returns 0 or -PC_E_SYS. It leaves the set when it is closed:
  * nobody else ever holds our end of a pipe or a connection that we made. */
 int pc_gate_watch(const struct pc_gate *gate, int fd, uint32_t events);
+/* spool.c: the whole body of a request, for who must be told its length first. put and take return 0 or bytes taken, or -PC_E_SYS with
+ * errno; it never waits for anything but a file. take goes from the first byte to the last; 0 = its end. */
+struct pc_spool;
+struct pc_spool *pc_spool_new(void); /* never NULL */
+int pc_spool_put(struct pc_spool *spool, const char *buf, size_t len);
+ssize_t pc_spool_take(struct pc_spool *spool, char *buf, size_t cap);
+uint64_t pc_spool_len(const struct pc_spool *spool);
+void pc_spool_free(struct pc_spool *spool); /* also NULL */
 /* One that is watched already, for this gate or an earlier one; what it is ready for now is an event again. */
 int pc_gate_rewatch(const struct pc_gate *gate, int fd, uint32_t events);
 

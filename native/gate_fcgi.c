@@ -33,6 +33,8 @@ struct fcgi {
     bool is_early;       /* opened in this step: no answer can be here, and none of its events has been taken */
     bool has_heard;      /* a byte of the answer, or of errors */
     size_t head_len;     /* of `out`: the request up to its body, to be sent once more if a kept connection has ended meanwhile */
+    bool is_collecting;  /* the body goes into the spool: nobody is asked before its length is known */
+    struct pc_spool *spool; /* NULL = the body is passed on as it comes */
     bool is_deaf;        /* it takes nothing more */
     bool has_last;       /* the empty STDIN record is written */
     bool has_end;        /* END_REQUEST came */
@@ -186,7 +188,10 @@ write_params(const struct fcgi *fcgi, struct pc_fcgi_writer *writer)
         name_script(fcgi->path, &facts);
     if (has_none)
         facts.method = pc_serve_method(req) == PC_HEAD ? PC_S("HEAD") : PC_S("GET");
-    facts.body_len = io->body_chunked || has_none ? UINT64_MAX : io->head.has_length ? io->head.content_length : 0;
+    if (fcgi->spool != NULL)
+        facts.body_len = pc_spool_len(fcgi->spool);
+    else
+        facts.body_len = io->body_chunked || has_none ? UINT64_MAX : io->head.has_length ? io->head.content_length : 0;
     pc_fcgi_begin(writer, pc_backend_is_kept(fcgi->dial.backend));
     int result = pc_cgienv_each(req, &facts, pc_fcgi_param_sink, writer);
     return result != 0 ? result : pc_fcgi_end_params(writer);
@@ -315,21 +320,30 @@ find(struct pc_worker *worker, struct fcgi *fcgi)
     return 0;
 }
 
-/* PHP reads as many bytes as CONTENT_LENGTH says: none, when nobody has said it. Other responders say so by proxy-sendcl. A
- * chunked body cannot tell. */
 static bool
-needs_length(const struct pc_req *req)
+is_php(const struct pc_req *req)
 {
     static const struct pc_slice php = {".php", 4};
     struct pc_slice name = req->filename;
-    bool is_php = name.len > php.len && pc_slice_ieq((struct pc_slice){name.base + name.len - php.len, php.len}, php);
-    return is_php || pc_env_get(req, PC_S("proxy-sendcl")).base != NULL;
+    struct pc_target target;
+    bool is_named = name.len > php.len && pc_slice_ieq((struct pc_slice){name.base + name.len - php.len, php.len}, php);
+    if (is_named || memmem(name.base, name.len, ".php/", 5) != NULL)
+        return true;
+    return pc_target_parse(req->back_end, &target) == 0 && target.kind == PC_TARGET_SERVICE && target.service == req->host->php_service;
+}
+
+/* PHP reads as many bytes as CONTENT_LENGTH says: none, when nobody has said it. Other responders say so by proxy-sendcl. A
+ * chunked body cannot tell before its end. */
+static bool
+needs_length(const struct pc_req *req)
+{
+    return pc_env_get(req, PC_S("proxy-sendcl")).base != NULL || is_php(req);
 }
 
 static bool
 lacks_length(const struct fcgi *fcgi)
 {
-    return fcgi->gate.wants_body && fcgi->gate.conn->io->body_chunked && needs_length(fcgi->gate.req);
+    return fcgi->spool == NULL && fcgi->gate.wants_body && fcgi->gate.conn->io->body_chunked && needs_length(fcgi->gate.req);
 }
 
 static int
@@ -339,9 +353,9 @@ prepare(struct pc_worker *worker, struct fcgi *fcgi)
     if (status != 0)
         return status;
     if (lacks_length(fcgi)) {
-        pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi",
-                      "PHP, or who sets proxy-sendcl, needs a length, which a chunked request body has not");
-        return 411;
+        fcgi->spool = pc_spool_new();
+        fcgi->is_collecting = true;
+        return 0;
     }
     int made = make_request(worker, fcgi);
     if (made == -PC_E_MEMORY) {
@@ -378,7 +392,7 @@ start(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct fcgi *fcgi = fcgi_of(conn->gate);
     int status = fcgi->is_begun ? 0 : prepare(worker, fcgi);
-    if (status != 0)
+    if (status != 0 || fcgi->is_collecting)
         return status;
     int begun = begin(fcgi, !pc_gate_is_repeatable(&fcgi->gate), worker->now_ns);
     fcgi->gate.full = fcgi->dial.is_queue_full ? fcgi->dial.backend : NULL;
@@ -387,12 +401,61 @@ start(struct pc_worker *worker, struct pc_conn *conn)
     return begun == -PC_E_CLOSED ? say_unreachable(fcgi, pc_dial_why(&fcgi->dial)) : 0;
 }
 
+/* ------------------------------------------------------------------ a body whose length must be known first */
+
+static ssize_t
+fail_to_keep(struct fcgi *fcgi)
+{
+    char why[128];
+    pc_errlog_req(fcgi->gate.req, PC_ERROR, "proxy_fcgi",
+                  "PHP needs a length, so a chunked body is kept until its end, in /var/tmp, /tmp or /dev/shm: %s",
+                  strerror_r(errno, why, sizeof why));
+    fcgi->gate.failed_status = 500;
+    return -PC_E_CLOSED;
+}
+
+/* All of it is there: now the responder is asked, as any start, in the next step. */
+static int
+end_collecting(struct fcgi *fcgi)
+{
+    struct pc_gate *gate = &fcgi->gate;
+    fcgi->is_collecting = false;
+    gate->is_started = false;
+    (void)pc_conn_requeue(gate->child, gate->conn); /* fails only if the socket is gone: the deadline ends it */
+    return -PC_E_AGAIN;
+}
+
+/* What was kept, as records. 0 all of it is out, or -PC_E_AGAIN. */
+static int
+send_kept(struct fcgi *fcgi)
+{
+    struct pc_gate *gate = &fcgi->gate;
+    size_t moved = 0;
+    while (!fcgi->is_deaf && !fcgi->has_end && gate->failed_status == 0) {
+        if (flush(fcgi) == -PC_E_AGAIN)
+            return -PC_E_AGAIN;
+        ssize_t count = moved < PC_GATE_TURN_BYTES ? pc_spool_take(fcgi->spool, gate->up, PC_GATE_UP_BYTES) : -PC_E_AGAIN;
+        if (count == -PC_E_AGAIN) { /* others have waited long enough */
+            (void)pc_conn_requeue(gate->child, gate->conn); /* as above */
+            return -PC_E_AGAIN;
+        }
+        if (count <= 0)
+            return count < 0 ? (int)fail_to_keep(fcgi) : 0;
+        put_input(fcgi, gate->up, (size_t)count);
+        moved += (size_t)count;
+        gate->progress_ns = pc_now_ns();
+    }
+    return 0;
+}
+
 /* ------------------------------------------------------------------ the request's body */
 
 static ssize_t
 send_input(struct pc_gate *gate, const char *buf, size_t len)
 {
     struct fcgi *fcgi = fcgi_of(gate);
+    if (fcgi->is_collecting)
+        return pc_spool_put(fcgi->spool, buf, len) == 0 ? (ssize_t)len : fail_to_keep(fcgi);
     int opened = open_up(fcgi);
     if (opened == -PC_E_AGAIN || (opened == 0 && flush(fcgi) == -PC_E_AGAIN))
         return -PC_E_AGAIN;
@@ -407,10 +470,14 @@ static int
 end_input(struct pc_gate *gate)
 {
     struct fcgi *fcgi = fcgi_of(gate);
+    if (fcgi->is_collecting)
+        return end_collecting(fcgi);
     int opened = open_up(fcgi);
     if (opened != 0)
         return opened == -PC_E_AGAIN ? -PC_E_AGAIN : 0;
     if (!fcgi->has_last) {
+        if (fcgi->spool != NULL && send_kept(fcgi) == -PC_E_AGAIN)
+            return -PC_E_AGAIN;
         if (flush(fcgi) == -PC_E_AGAIN)
             return -PC_E_AGAIN;
         put_input(fcgi, NULL, 0);
@@ -498,9 +565,14 @@ repeat(struct fcgi *fcgi)
     fcgi->is_early = false; /* this step ends here */
     if (begun == 0)
         begun = flush(fcgi);
-    if (begun == 0 || begun == -PC_E_AGAIN)
+    if (begun == -PC_E_MEMORY) { /* it has to wait for room, which gate.c does with what has not started */
+        fcgi->gate.is_started = false;
+        fcgi->gate.waiting_ns = 0;
+        (void)pc_conn_requeue(fcgi->gate.child, fcgi->gate.conn); /* fails only if the socket is gone: the deadline ends it */
+    }
+    if (begun != -PC_E_CLOSED)
         return -PC_E_AGAIN;
-    fcgi->gate.failed_status = (uint32_t)say_unreachable(fcgi, begun == -PC_E_MEMORY ? "its queue is full" : pc_dial_why(&fcgi->dial));
+    fcgi->gate.failed_status = (uint32_t)say_unreachable(fcgi, pc_dial_why(&fcgi->dial));
     return -PC_E_CLOSED;
 }
 
@@ -542,6 +614,8 @@ hear_output(struct pc_gate *gate, char *buf, size_t cap)
 {
     struct fcgi *fcgi = fcgi_of(gate);
     size_t silent = 0;
+    if (fcgi->is_collecting || !gate->is_started)
+        return gate->failed_status != 0 ? -PC_E_CLOSED : -PC_E_AGAIN;
     int opened = open_up(fcgi);
     if (opened != 0)
         return opened;
@@ -591,6 +665,7 @@ end(struct pc_gate *gate, bool is_cut)
         pc_dial_keep(&fcgi->dial, gate);
     else
         pc_dial_end(&fcgi->dial); /* which says that nobody waits for the rest */
+    pc_spool_free(fcgi->spool);
     free(fcgi->out);
     free(fcgi->in);
 }

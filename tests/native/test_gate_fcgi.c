@@ -6,11 +6,13 @@
 /* sources: accept.c access.c acme.c acceptlock.c arena.c ask.c child.c chunked.c cond.c conn.c date.c errlog.c escape.c fields.c file.c format.c */
 /* sources: h1.c hand.c host.c listing.c log.c map.c mime.c page.c peek.c record.c regex.c request.c remoteip.c respond.c route.c serve.c settings.c tlv.c */
 /* sources: transport.c uri.c util.c why.c wild.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c target.c gate_http.c h1out.c proxy.c job.c program.c reply.c cgienv.c */
-/* sources: proxyhdr.c siphash.c keys.c tickets.c */
+/* sources: proxyhdr.c siphash.c keys.c tickets.c spool.c */
 /* flags: -D_GNU_SOURCE */
 /* sources: tls.c tls_ctx.c tls_hello.c tls_io.c tls_session.c tls_vars.c */
 /* libs: -lpcre2-8 -lssl -lcrypto */
 #include "loop.c" /* for handle_event */
+
+#include <sys/resource.h>
 
 #include "back_case.h"
 
@@ -155,6 +157,152 @@ a_silent_responder_is_504_and_let_go(void)
     close_listener(listener, "app.sock");
 }
 
+/* What came on standard input, decoded. Returns its length. */
+static size_t
+read_stdin(int fd, char *to, size_t cap, bool *ret_is_whole)
+{
+    static char raw[1 << 20];
+    size_t len = 0, used = 0;
+    *ret_is_whole = false;
+    for (ssize_t count; drive(), (count = recv(fd, raw + len, sizeof raw - len, 0)) > 0;)
+        len += (size_t)count;
+    for (size_t at = 0; at + PC_FCGI_HEAD_BYTES <= len;) {
+        const uint8_t *head = (const uint8_t *)raw + at;
+        size_t content = (size_t)head[4] << 8 | head[5];
+        if (head[1] == PC_FCGI_STDIN && used + content <= cap) {
+            memcpy(to + used, head + PC_FCGI_HEAD_BYTES, content);
+            used += content;
+            *ret_is_whole = content == 0;
+        }
+        at += PC_FCGI_HEAD_BYTES + content + head[6];
+    }
+    return used;
+}
+
+#define CHUNKED(path) "POST " path " HTTP/1.1\r\nHost: own.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+static void
+php_is_asked_when_a_chunked_body_is_whole(void)
+{
+    static const char *const paths[] = {CHUNKED("/app/x.php"), CHUNKED("/app/x.php/more"), CHUNKED("/app/other")};
+    int listener = open_listener("app.sock", 8);
+    for (size_t i = 0; i < COUNT_OF(paths); i++) {
+        char body[64];
+        bool is_whole;
+        clear_log();
+        int fd = open_client(1 << 20);
+        say(fd, paths[i]);
+        say(fd, "3;x=y\r\nabc\r\n");
+        int back = take_connection(listener);
+        CHECK_EQ_FOR(paths[i], back >= 0, i == 2); /* any other responder hears it as it comes */
+        say(fd, "2\r\nde\r\n0\r\nT: v\r\n\r\nGET /small HTTP/1.1\r\nHost: own.test\r\n\r\n");
+        if (back < 0)
+            back = take_connection(listener);
+        CHECK_FOR(paths[i], back >= 0 && asked_for(back, "CONTENT_LENGTH5") == (i < 2));
+        CHECK_FOR(paths[i], read_stdin(back, body, sizeof body, &is_whole) == 5 && memcmp(body, "abcde", 5) == 0 && is_whole);
+        answer(back, ANSWER, 4096);
+        CHECK(heard(fd, "answer") && heard(fd, "Content-Length: 60\r\n"));
+        close_client(fd);
+    }
+    close_listener(listener, "app.sock");
+}
+
+static char large[300000], echo[sizeof large];
+
+static void
+send_large(int fd)
+{
+    for (size_t i = 0; i < sizeof large; i++)
+        large[i] = (char)(i * 31 + i / 251);
+    for (size_t at = 0, piece = 7001; at < sizeof large; at += piece) {
+        char head[16];
+        piece = sizeof large - at < piece ? sizeof large - at : piece;
+        (void)snprintf(head, sizeof head, "%zx\r\n", piece);
+        say(fd, head);
+        child_must(send(fd, large + at, piece, MSG_NOSIGNAL) == (ssize_t)piece, "send");
+        say(fd, "\r\n");
+    }
+}
+
+static void
+a_large_chunked_body_comes_whole_and_waits_for_a_full_queue(void)
+{
+    int listener = open_listener("app.sock", 0), fillers[FILLERS], count = fill_queue("app.sock", fillers);
+    bool is_whole;
+    clear_log();
+    int fd = open_client(1 << 20);
+    say(fd, CHUNKED("/app/x.php"));
+    send_large(fd);
+    say(fd, "0\r\n\r\n");
+    CHECK_EQ(atomic_load(&one.child->job_waiting), 1);
+    empty_queue(listener, fillers, count);
+    pass_time(PC_RETRY_MS);
+    int back = take_connection(listener);
+    CHECK(back >= 0 && asked_for(back, "CONTENT_LENGTH300000"));
+    CHECK_EQ(read_stdin(back, echo, sizeof echo, &is_whole), sizeof echo);
+    CHECK(is_whole && memcmp(echo, large, sizeof large) == 0);
+    answer(back, ANSWER, 4096);
+    CHECK(heard(fd, "answer") && !client_saw_end);
+    close_client(fd);
+    close_listener(listener, "app.sock");
+}
+
+/* In memory, in a file, and while it goes to the responder. */
+static void
+who_breaks_a_chunked_body_off_leaves_nothing(void)
+{
+    int listener = open_listener("app.sock", 8), before = dup(0);
+    child_must(before >= 0 && close(before) == 0, "dup");
+    for (int when = 0; when < 5; when++) {
+        clear_log();
+        int fd = open_client(1 << 20);
+        say(fd, CHUNKED("/app/x.php"));
+        if (when > 0)
+            send_large(fd);
+        if (when == 1)
+            say(fd, "x\r\n");
+        if (when == 2)
+            pass_time(41000);
+        if (when > 2)
+            say(fd, "0\r\n\r\n");
+        int back = take_connection(listener);
+        CHECK_EQ(back >= 0, when > 2);
+        CHECK(when != 1 || heard(fd, "HTTP/1.1 400 "));
+        CHECK(when != 2 || heard(fd, "HTTP/1.1 408 "));
+        if (when == 3) { /* an answer of somebody who reads none of it */
+            answer(back, ANSWER, 4096);
+            CHECK(heard(fd, "answer"));
+        }
+        close_client(fd);
+        if (when == 4)
+            child_must(close(back) == 0, "close");
+        int after = dup(0);
+        CHECK_EQ(after, before);
+        child_must(close(after) == 0, "close");
+    }
+    close_listener(listener, "app.sock");
+}
+
+static void
+a_chunked_body_that_cannot_be_kept_is_500(void)
+{
+    struct rlimit old;
+    child_must(getrlimit(RLIMIT_NOFILE, &old) == 0, "getrlimit");
+    int listener = open_listener("app.sock", 8);
+    clear_log();
+    int fd = open_client(1 << 20), lowest = dup(0);
+    child_must(lowest >= 0 && close(lowest) == 0, "dup");
+    say(fd, CHUNKED("/app/x.php"));
+    const struct rlimit tight = {.rlim_cur = (rlim_t)lowest, .rlim_max = old.rlim_max};
+    child_must(setrlimit(RLIMIT_NOFILE, &tight) == 0, "setrlimit");
+    send_large(fd);
+    child_must(setrlimit(RLIMIT_NOFILE, &old) == 0, "setrlimit");
+    CHECK(heard(fd, "HTTP/1.1 500 ") && client_saw_end && log_says("a chunked body is kept until its end"));
+    CHECK(log_says("Too many open files") && take_connection(listener) < 0);
+    close_client(fd);
+    close_listener(listener, "app.sock");
+}
+
 int
 main(void)
 {
@@ -165,6 +313,10 @@ main(void)
     RUN(a_runner_that_says_nothing_is_waited_for_30_seconds);
     RUN(a_full_queue_is_tried_again_and_then_503);
     RUN(a_silent_responder_is_504_and_let_go);
+    RUN(php_is_asked_when_a_chunked_body_is_whole);
+    RUN(a_large_chunked_body_comes_whole_and_waits_for_a_full_queue);
+    RUN(who_breaks_a_chunked_body_off_leaves_nothing);
+    RUN(a_chunked_body_that_cannot_be_kept_is_500);
     tear_down();
     return check_end();
 }

@@ -47,7 +47,7 @@ AddHandler looped looped
 <Location /virtual>
 SetHandler virtual-one
 </Location>
-<Files sendcl.php>
+<Files sendcl.tcp>
 SetEnv proxy-sendcl 1
 </Files>
 php_value memory_limit 64M
@@ -71,7 +71,7 @@ class Site:
         self.serve: Callable[[Call], None] = plain
         self.lab = Lab(config, names=("alice", "bob"))
         self.alice, self.bob = self.lab.tenants["alice"], self.lab.tenants["bob"]
-        for name in ("x.php", "special.php", "sendcl.php", "full.php", "x.tcp", "x.gone", "x.bobs", "x.refused", "x.php83", "x.fcgid", "x.wrapped",
+        for name in ("x.php", "special.php", "sendcl.tcp", "full.php", "x.tcp", "x.gone", "x.bobs", "x.refused", "x.php83", "x.fcgid", "x.wrapped",
                      "x.php-notes.wrapped", "program.looped"):
             self.alice.write(name, SOURCE)
         (self.alice.docroot / "dir.php").mkdir()
@@ -211,11 +211,14 @@ def read(one: Client) -> Response:
     return answer
 
 
-def test_a_chunked_body_is_refused_where_its_length_must_be_told(site: Site) -> None:
-    """proxy-sendcl: 411, and the responder is not asked."""
-    with client(site.lab) as one:
-        one.send(get("alice.test", "/sendcl.php", "Transfer-Encoding: chunked", method="POST") + b"1\r\nx\r\n0\r\n\r\n")
-        assert read(one).status == 411
+def test_a_chunked_body_is_kept_where_its_length_must_be_told(site: Site) -> None:
+    """For what is a PHP script by its name, and for proxy-sendcl: the responder is asked when all of it is there."""
+    for path in ("/sendcl.tcp", "/x.php"):
+        with client(site.lab) as one:
+            one.send(get("alice.test", path, "Transfer-Encoding: chunked", method="POST") + b"1\r\nx\r\n2\r\nyz\r\n0\r\n\r\n")
+            answer = read(one)
+        assert answer.body.decode().splitlines()[0] == f"body=3 {hashlib.sha256(b'xyz').hexdigest()}"
+        assert variables(answer)["CONTENT_LENGTH"] == "3"
 
 
 # ---------------------------------------------------------------- its answer

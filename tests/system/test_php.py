@@ -45,6 +45,9 @@ php_admin_value open_basedir {home}:/tmp
 <Files loose.php>
 php_value memory_limit 55M
 </Files>
+<Files limited.php>
+LimitRequestBody 100000
+</Files>
 """
 SCRIPTS = {
     "uid.php": "<?php echo posix_getuid(), ' ', posix_getgid();",
@@ -52,6 +55,7 @@ SCRIPTS = {
     "loose.php": "<?php echo ini_get('memory_limit');",
     "ini.php": "<?php ini_set('open_basedir', '/'); echo ini_get('memory_limit'), ' ', ini_get('open_basedir');",
     "upload.php": "<?php $f = $_FILES['f']; echo $f['size'], ' ', hash_file('sha256', $f['tmp_name']), ' ', $_POST['a'];",
+    "limited.php": "<?php echo strlen(file_get_contents('php://input')), ' ', $_SERVER['CONTENT_LENGTH'];",
     "raw.php": "<?php echo strlen(file_get_contents('php://input'));",
     "opcache.php": "<?php echo json_encode(array_keys(opcache_get_status()['scripts'] ?? []));",
     "error.php": "<?php error_log('what the script says'); http_response_code(503); echo 'sorry';",
@@ -171,13 +175,31 @@ def test_an_upload_of_5_mb_arrives_whole(site: Site) -> None:
     assert answer.body == str(len(data)).encode()
 
 
-def test_a_body_without_a_length_is_refused(site: Site) -> None:
-    """PHP would find it empty, and a file that a client uploads would be empty, too: 411."""
+def test_an_upload_without_a_length_arrives_whole(site: Site) -> None:
+    """In chunks, as `curl -T -` and many programs send it: PHP is asked when all of it is there, with its length; 413 as soon as it is
+    more than LimitRequestBody, and other requests go on meanwhile."""
+    data = os.urandom(3 << 20)
+    body = (b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nvalue\r\n--b\r\nContent-Disposition: form-data; name="f"; '
+            b'filename="x"\r\nContent-Type: application/octet-stream\r\n\r\n' + data + b"\r\n--b--\r\n")
     with client(site.lab) as one:
-        one.send(get("alice.test", "/other.php", "Transfer-Encoding: chunked", method="POST") + b"1\r\nx\r\n0\r\n\r\n")
+        one.send(get("alice.test", "/upload.php", "Transfer-Encoding: chunked", "Content-Type: multipart/form-data; boundary=b", method="POST"))
+        one.send(chunks(body))
+        assert site.text("/uid.php")
+        one.send(b"0\r\n\r\n")
         answer = one.read()
-    assert answer is not None
-    assert answer.status == 411
+        assert answer is not None
+        assert answer.body.decode() == f"{len(data)} {hashlib.sha256(data).hexdigest()} value"
+        for size, status, text in ((7, 200, b"7 7"), (100000, 200, b"100000 100000"), (100001, 413, None)):
+            one.send(get("alice.test", "/limited.php", "Transfer-Encoding: chunked", method="POST") + chunks(data[:size]) + b"0\r\n\r\n")
+            answer = one.read()
+            assert answer is not None
+            assert answer.status == status
+            assert text is None or answer.body == text
+
+
+def chunks(body: bytes) -> bytes:
+    """Return it as chunks, without the last one, which is empty."""
+    return b"".join(b"%x\r\n%s\r\n" % (len(body[at : at + 50000]), body[at : at + 50000]) for at in range(0, len(body), 50000))
 
 
 def test_an_index_and_what_is_not_there(site: Site) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import ROOT, Lab, Tenant, read_response, wait_until
+from tests.lab import ROOT, Lab, Tenant, wait_until
 from tests.system.test_git import HAS_GIT, put_repository
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
@@ -213,9 +213,4 @@ def test_sentences_of_the_table_are_logged() -> None:
             assert b"#!" not in response.body
             fixed = [part for part in re.split(r"PATH|unix:/path|\.\.\.", sentence) if part.strip(": ")]
             wait_until(lambda fixed=fixed: all(part in lab.error_log() for part in fixed), f"the log says {sentence}")
-        chunked = b"POST /gone.php HTTP/1.1\r\nHost: alice.example\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
-        with lab.connect() as conn:
-            conn.sendall(chunked)
-            assert read_response(conn).status == 411
-        wait_until(lambda: "PHP, or who sets proxy-sendcl, needs a length" in lab.error_log(), "the log says why")
-    assert len(paths) + 1 == len(ROWS), "a row of the table is not tried"
+    assert len(paths) == len(ROWS), "a row of the table is not tried"

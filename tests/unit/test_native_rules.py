@@ -32,6 +32,7 @@ OWNED = {
         "file.c", "listing.c", "log.c", "drop.c", "nursery.c",  # nursery.c: /dev/null
         "keys.c",  # TLS keys, as the tenant
         "page.c",  # what the system says of this process
+        "spool.c",  # a file without a name, as the tenant
         "runexec.c"},  # the program, and the directories on the way to it
     r"getenv|secure_getenv|setenv|unsetenv|putenv": {"drop.c"},  # TZ, so that no file is looked for later
     r"dup2": {"drop.c", "nursery.c", "runexec.c"},  # onto 0, 1 and 2
