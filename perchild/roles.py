@@ -57,6 +57,7 @@ NOTIFY = "service manager's socket"
 ENVIRON = "starter's environment"
 STDERR = "standard error of the start"
 BOARD = "board"
+USAGE = "own memory's figures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ _EVERY_CHILD = (
     Fds(CONNECTION, 0, None, "clients, those of its identity or not yet routed"),
     Fds(DOCUMENT, 0, None, "document roots and files of its identity"),
     Fds(BOARD, 0, 2, "for a status page, while it is read: what it may see of others"),
+    Fds(USAGE, 0, 1, "for half a millisecond, every ten seconds at most: what its page says of memory"),
 )
 _ACCEPTING = (
     Fds(LISTENER, 1, None, "every Listen"),

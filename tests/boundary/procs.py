@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import select
 import socket
 import struct
@@ -172,6 +173,8 @@ def _kind_of_file(lab: Lab, number: int, target: str) -> str:
         return roles.ERROR_LOG if number == 2 else roles.LOG
     if target.startswith(f"{lab.log}/"):
         return roles.LOG
+    if re.fullmatch(r"/proc/\d+/smaps_rollup", target):
+        return roles.USAGE
     if target == f"{lab.run}/records":
         return roles.RECORDS
     if target.startswith(f"{lab.run}/records/"):
