@@ -169,10 +169,8 @@ def is_write_end(sock: socket.socket) -> bool:
 
 
 def _kind_of_file(lab: Lab, number: int, target: str) -> str:
-    if target == str(lab.log / "error.log"):
-        return roles.ERROR_LOG if number == 2 else roles.LOG
     if target.startswith(f"{lab.log}/"):
-        return roles.LOG
+        return roles.ERROR_LOG if number == 2 and target == str(lab.log / "error.log") else roles.LOG
     if re.fullmatch(r"/proc/\d+/smaps_rollup", target):
         return roles.USAGE
     if target == f"{lab.run}/records":

@@ -220,7 +220,7 @@ async function look() {
       $("state").className = "pill gone"; text($("state"), "no answer");
     }
   }
-  setTimeout(look, Math.max(EVERY_MS, 4 * (performance.now() - begun))); // thousands of users take the server longer
+  setTimeout(look, Math.max(EVERY_MS, Math.min(5000, 4 * (performance.now() - begun)))); // thousands of users take the server longer
 }
 $("pause").addEventListener("click", () => { paused = !paused; $("pause").setAttribute("aria-pressed", String(paused)); text($("pause"), paused ? "Go on" : "Pause");
   text($("say"), paused ? "Paused" : "Going on"); });
