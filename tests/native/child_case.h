@@ -6,7 +6,6 @@
 #define CHILD_CASE_H
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -16,59 +15,10 @@
 #include "child.h"
 
 #include "check.h"
+#include "record_case.h"
 
 #define CHILD_BIG_BYTES 80000
 #define CHILD_MIDDLE_BYTES 9000
-
-struct child_bytes {
-    size_t len;
-    char base[16384];
-};
-
-static inline void
-child_must(bool holds, const char *what)
-{
-    if (holds)
-        return;
-    perror(what);
-    abort();
-}
-
-static inline void
-child_put(struct child_bytes *to, const void *bytes, size_t len)
-{
-    child_must(to->len + len <= sizeof to->base, "child_bytes");
-    memcpy(to->base + to->len, bytes, len);
-    to->len += len;
-}
-
-static inline void
-child_item(struct child_bytes *to, uint16_t tag, const void *payload, size_t len)
-{
-    const uint16_t head[2] = {tag, 0};
-    const uint32_t size = (uint32_t)len;
-    child_put(to, head, sizeof head);
-    child_put(to, &size, sizeof size);
-    child_put(to, payload, len);
-}
-
-static inline void
-child_text(struct child_bytes *to, uint16_t tag, const char *text)
-{
-    child_item(to, tag, text, strlen(text));
-}
-
-static inline void
-child_box(struct child_bytes *to, uint16_t tag, const struct child_bytes *box)
-{
-    child_item(to, tag, box->base, box->len);
-}
-
-#define CHILD_U32S(to, tag, ...)                                    \
-    do {                                                            \
-        const uint32_t child_numbers[] = {__VA_ARGS__};             \
-        child_item(to, tag, child_numbers, sizeof child_numbers);   \
-    } while (0)
 
 struct child_name {
     const char *name;
@@ -349,15 +299,6 @@ child_new(struct child_case *one, const struct child_plan *plan)
     }
 }
 
-static inline int
-child_remove(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    (void)st;
-    (void)flag;
-    (void)ftw;
-    return remove(path);
-}
-
 /* Behind the last worker. The listener is the test's. */
 static inline void
 child_end(struct child_case *one)
@@ -368,7 +309,7 @@ child_end(struct child_case *one)
     (void)close(one->control);
     (void)close(one->own_inbox);
     (void)close(one->other_inbox);
-    child_must(nftw(one->directory, child_remove, 8, FTW_DEPTH | FTW_PHYS) == 0, "nftw");
+    child_remove_directory(one->directory);
 }
 
 static inline uint64_t

@@ -1,4 +1,4 @@
-/* serve_case.h - a request and a host made by hand, and a record made of items: for the tests of what serves requests.
+/* serve_case.h - a request and a host made by hand: for the tests of what serves requests.
  * Runs as:  the developer.   Sees: fixed bytes of the tests, a directory of its own under /tmp.
  * Trusts:   the tests.   Distrusts: -
  * Before:   test_map.c and its like   After: - */
@@ -8,72 +8,27 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "serve.h"
 
 #include "check.h"
-
-/* ------------------------------------------------------------------ items of a record */
-
-struct case_bytes {
-    size_t len;
-    char base[16384];
-};
-
-static inline void
-case_put(struct case_bytes *to, const void *bytes, size_t len)
-{
-    if (to->len + len > sizeof to->base)
-        abort();
-    memcpy(to->base + to->len, bytes, len);
-    to->len += len;
-}
-
-static inline void
-case_item(struct case_bytes *to, uint16_t tag, const void *payload, size_t len)
-{
-    const uint16_t head[2] = {tag, 0};
-    const uint32_t size = (uint32_t)len;
-
-    case_put(to, head, sizeof head);
-    case_put(to, &size, sizeof size);
-    case_put(to, payload, len);
-}
-
-static inline void
-case_text(struct case_bytes *to, uint16_t tag, const char *text)
-{
-    case_item(to, tag, text, strlen(text));
-}
-
-static inline void
-case_box(struct case_bytes *to, uint16_t tag, const struct case_bytes *box)
-{
-    case_item(to, tag, box->base, box->len);
-}
-
-#define CASE_U32S(to, tag, ...)                                     \
-    do {                                                            \
-        const uint32_t case_numbers[] = {__VA_ARGS__};              \
-        case_item(to, tag, case_numbers, sizeof case_numbers);      \
-    } while (0)
+#include "record_case.h"
 
 /* One ACCESS node around `payload`. */
 static inline void
-case_node(struct case_bytes *to, uint8_t kind, bool is_negated, const void *payload, size_t len)
+case_node(struct child_bytes *to, uint8_t kind, bool is_negated, const void *payload, size_t len)
 {
     const uint8_t head[4] = {kind, is_negated, (uint8_t)(len & 255), (uint8_t)(len >> 8)};
 
-    case_put(to, head, sizeof head);
+    child_put(to, head, sizeof head);
     if (len > 0)
-        case_put(to, payload, len);
+        child_put(to, payload, len);
 }
 
 static inline struct pc_slice
-case_slice(const struct case_bytes *bytes)
+case_slice(const struct child_bytes *bytes)
 {
     return (struct pc_slice){bytes->base, bytes->len};
 }
@@ -202,15 +157,6 @@ case_file(const struct serve_case *one, const char *name, const char *text)
 }
 
 static inline int
-case_remove(const char *path, const struct stat *st, int kind, struct FTW *at)
-{
-    (void)st;
-    (void)kind;
-    (void)at;
-    return remove(path);
-}
-
-static inline int
 case_open_count(void)
 {
     int count = 0;
@@ -224,7 +170,7 @@ static inline void
 case_free(struct serve_case *one)
 {
     if (one->directory[0] != '\0')
-        CHECK(nftw(one->directory, case_remove, 8, FTW_DEPTH | FTW_PHYS) == 0);
+        child_remove_directory(one->directory);
     if (one->host.root_fd >= 0)
         CHECK(close(one->host.root_fd) == 0);
     CHECK(close(one->log.fd) == 0);

@@ -15,15 +15,15 @@
 #define NO (-PC_E_FORBIDDEN)
 
 /* Trees as text: + granted, - denied, 0 neutral (a negated denial), ? a client's name, ! negates the next, (all [any {none. */
-static struct case_bytes
+static struct child_bytes
 tree(const char **text)
 {
-    struct case_bytes nodes = {0};
+    struct child_bytes nodes = {0};
     bool is_negated = false;
 
     for (; **text != '\0' && strchr(")]}", **text) == NULL; (*text)++) {
         const char c = **text;
-        struct case_bytes inner = {0};
+        struct child_bytes inner = {0};
 
         if (c == '!') {
             is_negated = true;
@@ -67,7 +67,7 @@ test_require_combines_rules_as_httpd_does(void)
 
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         const char *text = cases[i].text;
-        struct case_bytes nodes = tree(&text);
+        struct child_bytes nodes = tree(&text);
 
         CHECK_EQ_FOR(cases[i].text, judge(one, case_slice(&nodes)), cases[i].want);
     }
@@ -80,7 +80,7 @@ test_require_denies_by_a_tree_that_is_cut_off(void)
 {
     struct serve_case *one = case_new();
     const char *text = "[+]";
-    struct case_bytes nodes = tree(&text);
+    struct child_bytes nodes = tree(&text);
 
     for (size_t len = 0; len < nodes.len; len++)
         CHECK_EQ(judge(one, (struct pc_slice){nodes.base, len}), NO);
@@ -91,7 +91,7 @@ static bool
 network_has(const char *client, const uint8_t *rule, size_t len)
 {
     struct serve_case *one = case_new();
-    struct case_bytes leaf = {0}, nodes = {0};
+    struct child_bytes leaf = {0}, nodes = {0};
     struct pc_req *req = case_ask(one, "/", "");
     bool is_in;
 
@@ -123,7 +123,7 @@ test_require_ip_compares_the_prefix_to_the_bit(void)
 static bool
 leaf_grants(struct serve_case *one, struct pc_req *req, uint8_t kind, const char *payload)
 {
-    struct case_bytes leaf = {0}, nodes = {0};
+    struct child_bytes leaf = {0}, nodes = {0};
 
     case_node(&leaf, kind, false, payload, strlen(payload));
     case_node(&nodes, PC_ACC_ANY, false, leaf.base, leaf.len);
@@ -179,7 +179,7 @@ test_order_decides_who_has_the_last_word(void)
 
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         const char *allow_text = cases[i].allow, *deny_text = cases[i].deny;
-        struct case_bytes allow = tree(&allow_text), deny = tree(&deny_text);
+        struct child_bytes allow = tree(&allow_text), deny = tree(&deny_text);
         struct pc_order order = {.order = cases[i].order, .allow = case_slice(&allow), .deny = case_slice(&deny)};
         char number[8];
 
@@ -196,7 +196,7 @@ test_both_kinds_of_rules_must_agree(void)
     struct serve_case *one = case_new();
     struct pc_order order = {.order = 0};
     const char *text = "[-]";
-    struct case_bytes denied = tree(&text);
+    struct child_bytes denied = tree(&text);
 
     one->host.base.order = &order;
     CHECK_EQ(judge(one, case_slice(&denied)), NO);
@@ -210,7 +210,7 @@ test_check_logs_what_fail2ban_looks_for(void)
 {
     struct serve_case *one = case_new();
     const char *text = "[-]";
-    struct case_bytes denied = tree(&text);
+    struct child_bytes denied = tree(&text);
     struct pc_order order = {.order = 1};
     struct pc_req *req = case_ask(one, "/f", "");
 

@@ -12,40 +12,40 @@
 #include "serve_case.h"
 
 static void
-put_host(struct case_bytes *to, const struct case_bytes *more)
+put_host(struct child_bytes *to, const struct child_bytes *more)
 {
-    struct case_bytes box = {0};
+    struct child_bytes box = {0};
 
-    case_text(&box, PC_T_NAME, "www.example.org");
-    case_text(&box, PC_T_DOCUMENT_ROOT, "/srv/www");
-    CASE_U32S(&box, PC_T_TIMES, 1, 2, 3, 4, 5, 6, 7, 8);
-    CASE_U32S(&box, PC_T_KEEP_ALIVE, 1, 100, 1);
-    CASE_U32S(&box, PC_T_LIMITS, 8190, 8190, 100);
-    CASE_U32S(&box, PC_T_ERROR_LOG, 0, 4);
+    child_text(&box, PC_T_NAME, "www.example.org");
+    child_text(&box, PC_T_DOCUMENT_ROOT, "/srv/www");
+    CHILD_U32S(&box, PC_T_TIMES, 1, 2, 3, 4, 5, 6, 7, 8);
+    CHILD_U32S(&box, PC_T_KEEP_ALIVE, 1, 100, 1);
+    CHILD_U32S(&box, PC_T_LIMITS, 8190, 8190, 100);
+    CHILD_U32S(&box, PC_T_ERROR_LOG, 0, 4);
     if (more != NULL)
-        case_put(&box, more->base, more->len);
-    case_box(to, PC_T_HOST, &box);
+        child_put(&box, more->base, more->len);
+    child_box(to, PC_T_HOST, &box);
 }
 
 /* A record with one log file, and one host with `in_host` in it; NULL = nothing more. */
-static struct case_bytes
-whole_record(const struct case_bytes *in_host)
+static struct child_bytes
+whole_record(const struct child_bytes *in_host)
 {
-    struct case_bytes raw = {0}, log = {0};
+    struct child_bytes raw = {0}, log = {0};
 
-    CASE_U32S(&raw, PC_T_VERSION, PC_RECORD_VERSION);
-    CASE_U32S(&raw, PC_T_IDENTITY, 3, 1001, 1002);
-    case_text(&raw, PC_T_ROUTE, "");
-    case_text(&log, PC_T_FILE_PATH, "/var/log/x");
-    CASE_U32S(&log, PC_T_FILE_OPENER, 1);
-    case_box(&raw, PC_T_LOG_FILE, &log);
-    CASE_U32S(&raw, PC_T_SCALE, 1, 2, 3, 4, 5, 6);
+    CHILD_U32S(&raw, PC_T_VERSION, PC_RECORD_VERSION);
+    CHILD_U32S(&raw, PC_T_IDENTITY, 3, 1001, 1002);
+    child_text(&raw, PC_T_ROUTE, "");
+    child_text(&log, PC_T_FILE_PATH, "/var/log/x");
+    CHILD_U32S(&log, PC_T_FILE_OPENER, 1);
+    child_box(&raw, PC_T_LOG_FILE, &log);
+    CHILD_U32S(&raw, PC_T_SCALE, 1, 2, 3, 4, 5, 6);
     put_host(&raw, in_host);
     return raw;
 }
 
 static struct pc_config *
-parse(const struct case_bytes *raw)
+parse(const struct child_bytes *raw)
 {
     struct pc_config *config = NULL;
     const char *why = NULL;
@@ -73,7 +73,7 @@ drop(struct pc_config *config)
 }
 
 static bool
-is_refused(const struct case_bytes *raw)
+is_refused(const struct child_bytes *raw)
 {
     struct pc_config *config = parse(raw);
 
@@ -83,12 +83,12 @@ is_refused(const struct case_bytes *raw)
 
 /* Whether a host with these settings outside sections is refused. */
 static bool
-is_refused_with(const struct case_bytes *settings)
+is_refused_with(const struct child_bytes *settings)
 {
-    struct case_bytes host = {0};
-    struct case_bytes raw;
+    struct child_bytes host = {0};
+    struct child_bytes raw;
 
-    case_box(&host, PC_T_BASE, settings);
+    child_box(&host, PC_T_BASE, settings);
     raw = whole_record(&host);
     return is_refused(&raw);
 }
@@ -96,7 +96,7 @@ is_refused_with(const struct case_bytes *settings)
 static void
 test_parse_fills_every_member_of_a_row_of_numbers(void)
 {
-    struct case_bytes raw = whole_record(NULL);
+    struct child_bytes raw = whole_record(NULL);
     struct pc_config *config = parse(&raw);
     const struct pc_host *host;
 
@@ -121,11 +121,11 @@ test_parse_fills_every_member_of_a_row_of_numbers(void)
 static void
 test_parse_refuses_a_record_that_is_cut_off_anywhere(void)
 {
-    struct case_bytes raw = whole_record(NULL), host = {0};
+    struct child_bytes raw = whole_record(NULL), host = {0};
 
     put_host(&host, NULL);
     for (size_t len = 0; len < raw.len; len++) {
-        struct case_bytes cut = raw;
+        struct child_bytes cut = raw;
 
         cut.len = len;
         if (len != raw.len - host.len) /* there it is whole, without a host, as an identity may be */
@@ -136,29 +136,29 @@ test_parse_refuses_a_record_that_is_cut_off_anywhere(void)
 static void
 test_parse_refuses_unknown_repeated_and_missing_items(void)
 {
-    struct case_bytes raw = whole_record(NULL), extra = {0};
+    struct child_bytes raw = whole_record(NULL), extra = {0};
 
-    case_text(&raw, 999, "x");
+    child_text(&raw, 999, "x");
     CHECK(is_refused(&raw));
     raw = whole_record(NULL);
-    CASE_U32S(&raw, PC_T_SCALE, 1, 2, 3, 4, 5, 6);
+    CHILD_U32S(&raw, PC_T_SCALE, 1, 2, 3, 4, 5, 6);
     CHECK(is_refused(&raw));
-    case_text(&extra, PC_T_NAME, "again");
+    child_text(&extra, PC_T_NAME, "again");
     raw = whole_record(&extra);
     CHECK(is_refused(&raw));
     extra.len = 0;
-    case_text(&extra, PC_T_FORCE_TYPE, "not in a host");
+    child_text(&extra, PC_T_FORCE_TYPE, "not in a host");
     raw = whole_record(&extra);
     CHECK(is_refused(&raw));
     raw.len = 0;
-    CASE_U32S(&raw, PC_T_VERSION, PC_RECORD_VERSION);
+    CHILD_U32S(&raw, PC_T_VERSION, PC_RECORD_VERSION);
     CHECK(is_refused(&raw));
 }
 
 static void
 test_parse_refuses_another_version(void)
 {
-    struct case_bytes raw = whole_record(NULL);
+    struct child_bytes raw = whole_record(NULL);
 
     raw.base[8]++;
     CHECK(is_refused(&raw));
@@ -167,11 +167,11 @@ test_parse_refuses_another_version(void)
 static void
 test_parse_refuses_links_to_files_that_are_not_there(void)
 {
-    struct case_bytes log = {0}, host = {0}, raw;
+    struct child_bytes log = {0}, host = {0}, raw;
 
-    CASE_U32S(&log, PC_T_LOG_INDEX, 1);
-    case_text(&log, PC_T_LOG_FORMAT, "");
-    case_box(&host, PC_T_LOG, &log);
+    CHILD_U32S(&log, PC_T_LOG_INDEX, 1);
+    child_text(&log, PC_T_LOG_FORMAT, "");
+    child_box(&host, PC_T_LOG, &log);
     raw = whole_record(&host);
     CHECK(is_refused(&raw));
 }
@@ -193,11 +193,11 @@ test_parse_refuses_values_of_another_shape(void)
     };
 
     for (size_t i = 0; i < COUNT_OF(bad); i++) {
-        struct case_bytes settings = {0};
+        struct child_bytes settings = {0};
         char number[8];
 
         (void)snprintf(number, sizeof number, "%zu", i);
-        case_item(&settings, bad[i].tag, bad[i].payload, bad[i].len);
+        child_item(&settings, bad[i].tag, bad[i].payload, bad[i].len);
         CHECK_FOR(number, is_refused_with(&settings));
     }
 }
@@ -205,40 +205,40 @@ test_parse_refuses_values_of_another_shape(void)
 static void
 test_parse_refuses_access_rules_that_are_nested_too_deeply(void)
 {
-    struct case_bytes inner = {0}, settings = {0};
+    struct child_bytes inner = {0}, settings = {0};
 
     case_node(&inner, PC_ACC_ANY, false, NULL, 0);
     for (int depth = 0; depth < 60; depth++) {
-        struct case_bytes outer = {0};
+        struct child_bytes outer = {0};
 
         case_node(&outer, PC_ACC_ALL, false, inner.base, inner.len);
         inner = outer;
         if (depth == 20) {
-            case_item(&settings, PC_T_REQUIRE, inner.base, inner.len);
+            child_item(&settings, PC_T_REQUIRE, inner.base, inner.len);
             CHECK(!is_refused_with(&settings));
             settings.len = 0;
         }
     }
-    case_item(&settings, PC_T_REQUIRE, inner.base, inner.len);
+    child_item(&settings, PC_T_REQUIRE, inner.base, inner.len);
     CHECK(is_refused_with(&settings));
 }
 
 static void
-put_section(struct case_bytes *to, uint16_t tag, uint32_t kind, const char *pattern, const struct case_bytes *more)
+put_section(struct child_bytes *to, uint16_t tag, uint32_t kind, const char *pattern, const struct child_bytes *more)
 {
-    struct case_bytes box = {0};
+    struct child_bytes box = {0};
 
-    CASE_U32S(&box, PC_T_SECTION_KIND, kind);
-    case_text(&box, PC_T_SECTION_PATTERN, pattern);
+    CHILD_U32S(&box, PC_T_SECTION_KIND, kind);
+    child_text(&box, PC_T_SECTION_PATTERN, pattern);
     if (more != NULL)
-        case_put(&box, more->base, more->len);
-    case_box(to, tag, &box);
+        child_put(&box, more->base, more->len);
+    child_box(to, tag, &box);
 }
 
 static void
 test_parse_compiles_patterns_and_refuses_broken_ones(void)
 {
-    struct case_bytes host = {0}, raw;
+    struct child_bytes host = {0}, raw;
     struct pc_config *config;
 
     put_section(&host, PC_T_SECTION, PC_SECTION_FILES_MATCH, "^\\.ht", NULL);
@@ -255,7 +255,7 @@ test_parse_compiles_patterns_and_refuses_broken_ones(void)
 static void
 test_parse_refuses_sections_out_of_order_and_wrongly_nested(void)
 {
-    struct case_bytes host = {0}, inner = {0}, raw;
+    struct child_bytes host = {0}, inner = {0}, raw;
 
     put_section(&host, PC_T_SECTION, PC_SECTION_LOCATION, "/a", NULL);
     put_section(&host, PC_T_SECTION, PC_SECTION_DIRECTORY, "/srv", NULL);
@@ -277,35 +277,35 @@ test_parse_refuses_sections_out_of_order_and_wrongly_nested(void)
 static struct pc_config *
 parse_programs(unsigned int parts)
 {
-    struct case_bytes host = {0}, base = {0}, pass = {0}, alias = {0}, service = {0}, raw;
+    struct child_bytes host = {0}, base = {0}, pass = {0}, alias = {0}, service = {0}, raw;
 
     if (parts & 1)
-        case_item(&base, PC_T_ADD_HANDLER, "\3\0\0\0php\11\0\0\0service:0", 20);
+        child_item(&base, PC_T_ADD_HANDLER, "\3\0\0\0php\11\0\0\0service:0", 20);
     if (parts & 2)
-        case_item(&base, PC_T_ACTION, "\1\0\0\0a\2\0\0\0/b\7\0\0\0virtual", 22);
+        child_item(&base, PC_T_ACTION, "\1\0\0\0a\2\0\0\0/b\7\0\0\0virtual", 22);
     if (parts & 4)
-        case_item(&base, PC_T_PHP_VALUE, "\16\0\0\0php_admin_flag\1\0\0\0x\1\0\0\0" "1", 28);
-    case_box(&host, PC_T_BASE, &base);
-    CASE_U32S(&pass, PC_T_PROXY_KIND, PC_PASS_MATCH);
-    case_text(&pass, PC_T_PROXY_FROM, "^/(.*)$");
-    case_text(&pass, PC_T_PROXY_TO, "service:0/$1");
-    CASE_U32S(&pass, PC_T_PROXY_TIMES, 1, 2, 3);
+        child_item(&base, PC_T_PHP_VALUE, "\16\0\0\0php_admin_flag\1\0\0\0x\1\0\0\0" "1", 28);
+    child_box(&host, PC_T_BASE, &base);
+    CHILD_U32S(&pass, PC_T_PROXY_KIND, PC_PASS_MATCH);
+    child_text(&pass, PC_T_PROXY_FROM, "^/(.*)$");
+    child_text(&pass, PC_T_PROXY_TO, "service:0/$1");
+    CHILD_U32S(&pass, PC_T_PROXY_TIMES, 1, 2, 3);
     if (parts & 8)
-        case_box(&host, PC_T_PROXY_PASS, &pass);
-    CASE_U32S(&alias, PC_T_ALIAS_KIND, PC_ALIAS_SCRIPT_MATCH);
-    case_text(&alias, PC_T_ALIAS_FROM, "^/cgi/(.*)$");
-    case_text(&alias, PC_T_ALIAS_TO, "/srv/cgi/$1");
+        child_box(&host, PC_T_PROXY_PASS, &pass);
+    CHILD_U32S(&alias, PC_T_ALIAS_KIND, PC_ALIAS_SCRIPT_MATCH);
+    child_text(&alias, PC_T_ALIAS_FROM, "^/cgi/(.*)$");
+    child_text(&alias, PC_T_ALIAS_TO, "/srv/cgi/$1");
     if (parts & 16)
-        case_box(&host, PC_T_ALIAS, &alias);
+        child_box(&host, PC_T_ALIAS, &alias);
     if (parts & 32)
-        CASE_U32S(&host, PC_T_PHP_SERVICE, 0);
+        CHILD_U32S(&host, PC_T_PHP_SERVICE, 0);
     if (parts & 128)
-        case_item(&host, PC_T_FCGID_SERVICE, "\14\0\0\0/srv/starter\11\0\0\0service:0", 29);
+        child_item(&host, PC_T_FCGID_SERVICE, "\14\0\0\0/srv/starter\11\0\0\0service:0", 29);
     raw = whole_record(&host);
-    CASE_U32S(&service, PC_T_SERVICE_KIND, PC_SERVICE_HTTP);
-    case_text(&service, PC_T_SERVICE_SOCKET, "/run/x.sock");
+    CHILD_U32S(&service, PC_T_SERVICE_KIND, PC_SERVICE_HTTP);
+    child_text(&service, PC_T_SERVICE_SOCKET, "/run/x.sock");
     if (parts & 64)
-        case_box(&raw, PC_T_SERVICE, &service);
+        child_box(&raw, PC_T_SERVICE, &service);
     return parse(&raw);
 }
 
@@ -367,7 +367,7 @@ test_parse_fills_programs(void)
 static void
 test_load_maps_files_and_refuses_an_empty_one(void)
 {
-    struct case_bytes raw = whole_record(NULL);
+    struct child_bytes raw = whole_record(NULL);
     struct pc_config *config = NULL;
     const char *why = NULL;
     int fd = memfd_create("record", MFD_CLOEXEC), empty = memfd_create("empty", MFD_CLOEXEC);
@@ -384,18 +384,18 @@ test_load_maps_files_and_refuses_an_empty_one(void)
 }
 
 /* As wire/types.py writes it, for one entry: "txt" -> "text/plain". */
-static struct case_bytes
+static struct child_bytes
 types_table(uint32_t entry_at, uint16_t type_len)
 {
-    struct case_bytes table = {0};
+    struct child_bytes table = {0};
     const uint32_t numbers[4] = {0, 2, 0, 0};
     const uint32_t total = 24 + 4 + 3 + 10, slot = pc_crc32("txt", 3) & 1;
     const uint16_t lens[2] = {3, type_len};
 
-    case_put(&table, "PCTYPES1", 8);
-    case_put(&table, numbers, sizeof numbers);
-    case_put(&table, lens, sizeof lens);
-    case_put(&table, "txttext/plain", 13);
+    child_put(&table, "PCTYPES1", 8);
+    child_put(&table, numbers, sizeof numbers);
+    child_put(&table, lens, sizeof lens);
+    child_put(&table, "txttext/plain", 13);
     memcpy(table.base + 8, &total, 4);
     memcpy(table.base + 16 + 4 * slot, &entry_at, 4);
     return table;
@@ -404,7 +404,7 @@ types_table(uint32_t entry_at, uint16_t type_len)
 static void
 test_types_finds_what_is_there_and_refuses_broken_tables(void)
 {
-    struct case_bytes table = types_table(24, 10), bad;
+    struct child_bytes table = types_table(24, 10), bad;
 
     CHECK_EQ(pc_types_check(case_slice(&table)), 0);
     CHECK(case_is(pc_types_find(case_slice(&table), PC_S("txt")), "text/plain"));
@@ -425,47 +425,47 @@ test_types_finds_what_is_there_and_refuses_broken_tables(void)
 }
 
 /* A host's TLS box with `protocols` and what `more` holds. */
-static struct case_bytes
-tls_host(uint32_t protocols, const struct case_bytes *more)
+static struct child_bytes
+tls_host(uint32_t protocols, const struct child_bytes *more)
 {
-    struct case_bytes tls = {0}, host = {0};
+    struct child_bytes tls = {0}, host = {0};
 
-    CASE_U32S(&tls, PC_T_TLS_PROTOCOLS, protocols);
-    CASE_U32S(&tls, PC_T_TLS_TIMEOUT, 300);
+    CHILD_U32S(&tls, PC_T_TLS_PROTOCOLS, protocols);
+    CHILD_U32S(&tls, PC_T_TLS_TIMEOUT, 300);
     if (more != NULL)
-        case_put(&tls, more->base, more->len);
-    case_box(&host, PC_T_TLS, &tls);
+        child_put(&tls, more->base, more->len);
+    child_box(&host, PC_T_TLS, &tls);
     return host;
 }
 
 static void
-put_cert(struct case_bytes *to, const char *pem, uint32_t key)
+put_cert(struct child_bytes *to, const char *pem, uint32_t key)
 {
-    struct case_bytes cert = {0};
+    struct child_bytes cert = {0};
 
-    case_text(&cert, PC_T_CERT_PEM, pem);
-    CASE_U32S(&cert, PC_T_KEY_NUMBER, key);
-    case_text(&cert, PC_T_KEY_PATH, "/etc/ssl/key.pem");
-    case_box(to, PC_T_TLS_CERT, &cert);
+    child_text(&cert, PC_T_CERT_PEM, pem);
+    CHILD_U32S(&cert, PC_T_KEY_NUMBER, key);
+    child_text(&cert, PC_T_KEY_PATH, "/etc/ssl/key.pem");
+    child_box(to, PC_T_TLS_CERT, &cert);
 }
 
 static void
 test_parse_fills_tls(void)
 {
-    struct case_bytes more = {0}, host, raw;
+    struct child_bytes more = {0}, host, raw;
     struct pc_config *config;
     const struct pc_tls_conf *tls;
 
     put_cert(&more, "first", 0);
     put_cert(&more, "second", 1);
-    case_put(&more, "\332\0\0\0\12\0\0\0\2\0\0\0ab\0\0\0\0", 18); /* TLS_CONF: "ab", "" */
-    CASE_U32S(&more, PC_T_TLS_VERIFY, PC_VERIFY_REQUIRE);
-    CASE_U32S(&more, PC_T_TLS_TICKETS, 1);
-    case_text(&more, PC_T_TLS_CA, "authority");
+    child_put(&more, "\332\0\0\0\12\0\0\0\2\0\0\0ab\0\0\0\0", 18); /* TLS_CONF: "ab", "" */
+    CHILD_U32S(&more, PC_T_TLS_VERIFY, PC_VERIFY_REQUIRE);
+    CHILD_U32S(&more, PC_T_TLS_TICKETS, 1);
+    child_text(&more, PC_T_TLS_CA, "authority");
     host = tls_host(PC_TLS_TLSV1_3, &more);
-    CASE_U32S(&host, PC_T_PROTOCOLS, PC_PROTOCOL_H2);
+    CHILD_U32S(&host, PC_T_PROTOCOLS, PC_PROTOCOL_H2);
     raw = whole_record(&host);
-    CASE_U32S(&raw, PC_T_H2_LIMITS, 7, 8, 9, 1);
+    CHILD_U32S(&raw, PC_T_H2_LIMITS, 7, 8, 9, 1);
     config = parse(&raw);
     CHECK(config != NULL && config->hosts[0].tls != NULL);
     if (config == NULL)
@@ -482,12 +482,12 @@ test_parse_fills_tls(void)
 static void
 test_parse_refuses_tls_that_cannot_be(void)
 {
-    struct case_bytes more = {0}, host, raw;
+    struct child_bytes more = {0}, host, raw;
 
     host = tls_host(PC_TLS_TLSV1_2, NULL); /* neither a certificate nor a word why there is none */
     raw = whole_record(&host);
     CHECK(is_refused(&raw));
-    case_text(&more, PC_T_TLS_BROKEN, "its key is missing");
+    child_text(&more, PC_T_TLS_BROKEN, "its key is missing");
     host = tls_host(PC_TLS_TLSV1_2, &more);
     raw = whole_record(&host);
     CHECK(!is_refused(&raw));
@@ -497,8 +497,8 @@ test_parse_refuses_tls_that_cannot_be(void)
     host = tls_host(4, &more);
     raw = whole_record(&host);
     CHECK(is_refused(&raw));
-    host = (struct case_bytes){0};
-    CASE_U32S(&host, PC_T_PROTOCOLS, 0);
+    host = (struct child_bytes){0};
+    CHILD_U32S(&host, PC_T_PROTOCOLS, 0);
     raw = whole_record(&host);
     CHECK(is_refused(&raw));
 }
