@@ -1,5 +1,5 @@
 /* serve_driver.c - pc_serve as a filter, for tests written in Python.
- * Runs as:  the developer, started by tests/unit/native_serve.py.   Sees: a record, real files, requests on standard input.
+ * Runs as:  the developer, started by tests/unit/serve/native_serve.py.   Sees: a record, real files, requests on standard input.
  * Trusts:   the tests' framing.   Distrusts: the code under test.
  * Before:   -   After: native/serve.c
  *

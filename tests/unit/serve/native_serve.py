@@ -9,7 +9,7 @@ import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,13 +18,14 @@ from pathlib import Path
 from perchild.wire import record, route
 from perchild.wire.types import build_types
 
-TESTS = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parents[2]
 NATIVE = TESTS.parent / "native"
 DRIVER = TESTS / "native" / "serve_driver.c"
 
 SERVED, ASK, BLOCKS, GATE = 0, 1, 2, 3
 ASK_HOSTNAME, ASK_POLICY, ASK_HANDLER = 1, 2, 3
 DIRECTORY, DIRECTORY_MATCH, FILES, FILES_MATCH, LOCATION, LOCATION_MATCH = range(6)
+OLD_S = 1_600_000_000  # a time at which no test file is "just written"
 TYPES = {"html": "text/html", "txt": "text/plain", "png": "image/png", "gz": "application/gzip"}
 
 
@@ -231,3 +232,6 @@ def _parse(raw: bytes) -> Answer:
 def _listed(pairs: list[tuple[str, str]], name: str) -> dict[str, str]:
     found = pairwise(pairs)
     return {bytes.fromhex(one[1]).decode(): bytes.fromhex(two[1]).decode() for one, two in found if one[0] == name}
+
+
+Start = Callable[..., Server]
