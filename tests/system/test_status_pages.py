@@ -295,6 +295,55 @@ def test_prometheus_scrapes_and_answers(lab: Lab, tmp_path: Path) -> None:
             process.wait(timeout=30)
 
 
+@pytest.mark.skipif(not Path("/usr/share/munin/plugins/apache_accesses").exists(), reason="no munin-plugins-core")
+def test_munins_plugins_read_the_status(lab: Lab, tmp_path: Path) -> None:
+    """Munin's own apache_accesses, apache_processes and apache_volume find what they look for."""
+    environment = {**os.environ, "ports": str(lab.port), "url": "http://127.0.0.1:%d/server-status?auto", "MUNIN_LIBDIR": "/usr/share/munin",
+                   "MUNIN_PLUGSTATE": str(tmp_path), "MUNIN_STATEFILE": str(tmp_path / "state")}
+    found: dict[str, int] = {}
+    for plugin in ("apache_accesses", "apache_processes", "apache_volume"):
+        done = subprocess.run(["perl", f"/usr/share/munin/plugins/{plugin}"], capture_output=True, text=True, check=True, timeout=60, env=environment)
+        found |= {line.split(f"{lab.port}.value ")[0]: int(line.split()[1]) for line in done.stdout.splitlines()}
+    assert found.keys() == {"accesses", "busy", "idle", "free", "volume"}
+    assert found["accesses"] >= 1
+    assert found["busy"] >= 1
+
+
+@needs("collectd")
+def test_collectd_reads_the_status(lab: Lab, tmp_path: Path) -> None:
+    """Its apache plugin: requests, bytes, workers, and each letter of the scoreboard."""
+    config = tmp_path / "collectd.conf"
+    config.write_text(f"""BaseDir "{tmp_path}"
+PIDFile "{tmp_path}/pid"
+TypesDB "/usr/share/collectd/types.db"
+Interval 1
+Hostname "here"
+FQDNLookup false
+LoadPlugin apache
+LoadPlugin csv
+<Plugin apache>
+ <Instance "one">
+  URL "http://127.0.0.1:{lab.port}/server-status?auto"
+ </Instance>
+</Plugin>
+<Plugin csv>
+ DataDir stdout
+</Plugin>
+""")
+    found: dict[str, float] = {}
+    with subprocess.Popen(["collectd", "-f", "-C", str(config)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if put := re.match(r"PUTVAL here/apache-one/apache_(\S+) interval=\S+ [\d.]+:([\d.]+)", line):
+                found[put[1]] = float(put[2])
+            if {"requests", "bytes", "connections", "idle_workers", "scoreboard-waiting", "scoreboard-sending"} <= found.keys():
+                break
+        process.terminate()
+    assert found["requests"] >= 1
+    assert found["scoreboard-sending"] >= 1
+    assert found["idle_workers"] == found["scoreboard-waiting"]
+
+
 @needs("goaccess")
 def test_goaccess_reads_the_access_log(lab: Lab) -> None:
     """Its own report of a combined log: every request, none invalid."""
