@@ -137,7 +137,7 @@ def compile_tree(options: Options, env: Env, loader: Loader, known_numbers: Mapp
     if open_kept is None:
         return result
     isolation = Isolation(tree, assumed, loader, options.environ, open_kept(result.state_dir))
-    return isolate(isolation, result, again)
+    return isolate(isolation, result, again, is_start=options.generation <= 1)
 
 
 def compile_nodes(options: Options, env: Env, loader: Loader, known_numbers: Mapping[str, int], tree: Tree, mpm: str) -> Result:
@@ -230,7 +230,8 @@ def _make_listeners(work: Work) -> tuple[Listener, ...]:
     for addresses, node in server["listen"]:
         for address in addresses:
             if address in found:
-                work.fail(node, f"Cannot define multiple Listeners on the same IP:port: see {found[address].source}", 0)
+                work.fail(node, f"Cannot define multiple Listeners on the same IP:port: see {found[address].source}", 0,
+                          found[address].source)
             else:
                 family, text, port = address
                 found[address] = Listener(family, text, port, *sizes, source=f"{node.file}:{node.line}")

@@ -30,6 +30,7 @@ _LABELS = {LAST_GOOD: " (last good version)", UNAVAILABLE: " (503)", LEFT_OUT: "
 _SITES = "sites-enabled"
 _HOST = re.compile(r"(?im)^[ \t]*<virtualhost\b")
 _NAMING = frozenset(("servername", "serveralias", "sslengine"))
+_FEW = 4  # sites that may be unserved at a reload, however few there are
 _RETRY_AFTER_S = 300  # what a crawler is told; a person mends a configuration in about that
 
 
@@ -123,12 +124,30 @@ class Isolation:
         return Tree(nodes, self._tree.units, self._tree.shared, self._tree.defines, self._tree.includes,
                     [error for error in self._tree.errors if error not in known], self._tree.warnings, self._tree.server_root)
 
+    @property
+    def count(self) -> int:
+        """Return how many parts there are."""
+        return len(self._keys)
+
     def good_versions(self) -> dict[str, Version]:
         """Return what the parts that were taken are made of."""
         found = {key: version_of(self._tree, unit) for key, unit in self._keys.items() if key not in self.broken}
         return {key: version for key, version in found.items() if version is not None}
 
     def _find_keys(self, error: Diagnostic) -> list[str]:
+        """Return the parts that an error is put on; of two that do not go together the one that is new or was changed."""
+        own = self._find_own(error)
+        if not error.other or not all(self._is_as_kept(key) for key in own):
+            return own
+        file, _, line = error.other.rpartition(":")
+        others = self._find_own(replace(error, file=file, line=int(line)))
+        return others if others and not any(self._is_as_kept(key) for key in others) else own
+
+    def _is_as_kept(self, key: str) -> bool:
+        kept, now = self._kept.find(key), version_of(self._tree, self._keys[key])
+        return kept is not None and now is not None and (kept.text, dict(kept.files)) == (now.text, dict(now.files))
+
+    def _find_own(self, error: Diagnostic) -> list[str]:
         stand_ins = [key for key, one in self.broken.items() if error.file in one.files]
         if stand_ins:
             return stand_ins
@@ -215,13 +234,14 @@ def _unavailable(node: Node, file: str) -> Node:
 # --- the whole -----------------------------------------------------------------------------------------------------------
 
 
-def isolate(isolation: Isolation, first: Result, again: Callable[[Tree], Result]) -> Result:
+def isolate(isolation: Isolation, first: Result, again: Callable[[Tree], Result], *, is_start: bool = True) -> Result:
     """Compile once more, and once more, until what is left is good.
 
     Args:
         isolation: of the tree that gave `first`.
         first: the first result.
         again: compiles a tree that has been patched.
+        is_start: there is no server yet that could go on.
     Returns:
         A result without errors, whose `broken` says what was replaced; or the first one, if what is wrong is everybody's.
     """
@@ -230,6 +250,9 @@ def isolate(isolation: Isolation, first: Result, again: Callable[[Tree], Result]
         if not isolation.take(latest.errors):
             return first
         latest = again(isolation.patch())
+    unserved = [one for one in isolation.broken.values() if one.stand_in != LAST_GOOD]
+    if not is_start and len(unserved) > _FEW and 2 * len(unserved) > isolation.count:
+        return first  # what breaks most sites is no site; the server has a configuration to go on with
     latest.broken = [_describe(one) for one in isolation.broken.values()]
     latest.report = "".join(_report(one) for one in isolation.broken.values())
     latest.good = isolation.good_versions()

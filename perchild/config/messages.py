@@ -20,7 +20,8 @@ class Diagnostic:
     """One error or warning.
 
     line: 1-based, 0 if the matter is the configuration as a whole; text: the line as written, continuation lines joined;
-    column: 0-based place of the offending word in text, -1 if there is none; code: httpd's message number.
+    column: 0-based place of the offending word in text, -1 if there is none; code: httpd's message number; other: FILE:LINE of the line
+    that it does not go together with, "" if it is wrong by itself.
     """
 
     file: str
@@ -29,6 +30,7 @@ class Diagnostic:
     text: str = ""
     column: int = -1
     code: str = "AH00526"
+    other: str = ""
 
     def render_line(self) -> str:
         """Return it in one line, as warnings are shown."""
@@ -45,11 +47,11 @@ class BadDirectiveError(Exception):
         self.word = word
 
 
-def locate(file: str, line: int, text: str, reason: str, word: int = -1, code: str = "AH00526") -> Diagnostic:
+def locate(file: str, line: int, text: str, reason: str, word: int = -1, code: str = "AH00526", other: str = "") -> Diagnostic:
     """Return the diagnostic for argument `word` (-1: the name) of the directive in `text`."""
     columns = word_columns(text)
     column = columns[word + 1] if 0 <= word + 1 < len(columns) else (columns[0] if columns else 0)
-    return Diagnostic(file, line, reason, text, column, code)
+    return Diagnostic(file, line, reason, text, column, code, other)
 
 
 def make_printable(text: str) -> str:

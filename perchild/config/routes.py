@@ -89,7 +89,7 @@ class Routes:
         node = draft.host.get("tls_engine", (is_tls, draft.node))[1] or draft.node
         place = f"{first.node.file}:{first.node.line}"
         self._work.fail(node, f"this host speaks {_SPEECH[is_tls]}, and that of {place}, on the same address, {_SPEECH[was_tls]}: give all hosts of "
-                              "an address the same SSLEngine, or this one another port (443 is for TLS, 80 for plain HTTP)", 0)
+                              "an address the same SSLEngine, or this one another port (443 is for TLS, 80 for plain HTTP)", 0, place)
 
     def _has_front(self, key: Key) -> bool:
         """Whether connections to an address begin with a header: On for it or a wider one, and not Off for any of them."""

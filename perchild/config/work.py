@@ -41,12 +41,12 @@ class Work:
     unassigned: Group | None = None
     foreign: list[Node] = field(default_factory=list)  # asked for another identity than a caller who is not root can give
 
-    def fail(self, node: Node | None, reason: str, word: int = -1) -> None:
-        """Note an error at a directive, or of the whole."""
+    def fail(self, node: Node | None, reason: str, word: int = -1, other: str = "") -> None:
+        """Note an error at a directive, or of the whole; other: FILE:LINE of what it does not go together with."""
         if node is None:
             self.result.errors.append(Diagnostic("", 0, reason))
         else:
-            self.result.errors.append(locate(node.file, node.line, node.text, reason, word))
+            self.result.errors.append(locate(node.file, node.line, node.text, reason, word, other=other))
 
     def warn(self, node: Node | None, reason: str, word: int = -1) -> None:
         """Note a warning at a directive, or of the whole."""

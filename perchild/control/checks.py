@@ -120,7 +120,14 @@ def _find_broken(subject: Subject) -> Iterator[Found]:
 
 def _find_warnings(subject: Subject) -> Iterator[Found]:
     for one in subject.result.warnings:
-        yield Found(one.reason, one.file, one.line)
+        if not one.text.lower().startswith("ssl"):
+            yield Found(one.reason, one.file, one.line)
+
+
+def _find_certificates(subject: Subject) -> Iterator[Found]:
+    for one in subject.result.warnings:
+        if one.text.lower().startswith("ssl"):
+            yield Found(one.reason, one.file, one.line)
 
 
 def _find_links(subject: Subject) -> Iterator[Found]:
@@ -309,6 +316,8 @@ CHECKS: tuple[Check, ...] = (
     Check("configuration", WARNING, "the configuration is taken, with a doubt", "each says what is doubtful", _find_warnings),
     Check("config-writable", ERROR, "a file of the configuration, or a directory on the way to it, can be changed by others than root: "
           "who can write it, can name any user", "chown root:root PATH; chmod go-w PATH", _find_writable),
+    Check("certificate", ERROR, "a certificate is expired or will be, is not there, or does not belong to its key: clients are refused or warned",
+          "renew it; the server takes the new file up by itself", _find_certificates),
     Check("key-readable", ERROR, "a private key can be read by others than its owner", "chmod 0600 PATH; and a new key, if others may have read it",
           _find_keys),
     Check("state-writable", ERROR, "others could change the last good versions of sites", "chown root:root PATH; chmod 0755 PATH", _find_states),

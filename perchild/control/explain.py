@@ -85,8 +85,12 @@ def explain(result: Result, text: str, address: str = "") -> Case:
         case.handler, case.handler_line, case.status = f"passed on to {case.place.passed_to}", case.place.line, _of_access(case, "what it says")
     else:
         _look(case)
+    engine = _last_node(case, "tls_engine")
+    speaks_tls = engine is not None and maps.words_of(engine)[0].lower() == "on"
     if answerer.listener is None:
         case.status = "no answer: nobody listens there"
+    elif speaks_tls is not (url.scheme == "https"):
+        case.status = f"no answer: this address speaks {'TLS: ask https://' if speaks_tls else 'plain HTTP: ask http://'}"
     return case
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from perchild.control.checks import CHECKS
+from tests.certs import make_certificate
 from tests.lab import PYTHON, ROOT, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
@@ -68,6 +69,13 @@ def make_key(lab: Checked) -> None:
     lab.tail = (f"<VirtualHost *:1>\nServerName tls.test\nDocumentRoot {lab.tenants['alice'].docroot}\n"
                 f"AssignUserID #{lab.tenants['alice'].uid} #{lab.tenants['alice'].uid}\nSSLEngine On\n"
                 f"SSLCertificateFile {lab.base}/cert.pem\nSSLCertificateKeyFile {key}\n</VirtualHost>\n")
+
+
+def expire_certificate(lab: Checked) -> None:
+    made = make_certificate(lab.base, "tls.test", days=-1)
+    lab.config = "Listen 127.0.0.1:1\n"
+    lab.tail = (f"<VirtualHost *:1>\nServerName tls.test\nDocumentRoot {lab.tenants['alice'].docroot}\n"
+                f"AssignUserID #{lab.tenants['alice'].uid} #{lab.tenants['alice'].uid}\n{made.directives()}</VirtualHost>\n")
 
 
 def break_link(lab: Checked) -> None:
@@ -144,6 +152,7 @@ CASES: dict[str, tuple[Callable[[Checked], None], str]] = {
     "broken-site": (break_site, "Invalid command 'NoSuchDirective'"),
     "broken-link": (break_link, "gone.conf is a link to ../sites-available/gone.conf, which is not there"),
     "configuration": (doubt, "DocumentRoot [/nowhere] does not exist"),
+    "certificate": (expire_certificate, "tls.test.crt"),
     "config-writable": (open_config, "x.conf can be written by uid "),
     "key-readable": (make_key, "key.pem can be read by everybody"),
     "state-writable": (open_state, "state is not a directory of root's"),

@@ -130,6 +130,11 @@ def test_what_cannot_be_explained_is_said(lab: Lab) -> None:
     assert explain(lab, "http://alice.test:1/")["status"] == "no answer: nobody listens there"
 
 
+def test_plain_address_is_not_asked_by_https(lab: Lab) -> None:
+    """TLS and plain HTTP are an address's, not a client's choice."""
+    assert explain(lab, f"https://alice.test:{lab.port}/")["status"] == "no answer: this address speaks plain HTTP: ask http://"
+
+
 def test_tenants_link_leads_root_nowhere(lab: Lab) -> None:
     """What the tenant cannot see is not seen for him."""
     link = lab.tenants["alice"].docroot / "shadow"

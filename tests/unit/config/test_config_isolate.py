@@ -42,8 +42,8 @@ def kept() -> FakeKept:
     return FakeKept()
 
 
-def isolate(world: Any, kept: FakeKept, text: str) -> Result:
-    options = Options(config_file="/main.conf")
+def isolate(world: Any, kept: FakeKept, text: str, generation: int = 1) -> Result:
+    options = Options(config_file="/main.conf", generation=generation)
     return compile_tree(options, world.env(), FakeFiles(world.files), world.known, HEAD + text, lambda _directory: kept)
 
 
@@ -187,6 +187,45 @@ def test_a_site_within_an_included_list_is_a_part_of_its_own(world: Any, kept: F
     result = isolate(world, kept, "Include /etc/perchild/conf.d/*.conf\n")
     assert [one.file for one in result.broken] == [f"{ENABLED}/bob.conf"]
     assert list(roots(result)) == ["alice.test", "bob.test"]
+
+
+def tls_site(name: str, engine: str = "SSLEngine On\n") -> str:
+    return site(name, engine).replace("*:8080", "*:8443")
+
+
+def test_of_two_that_do_not_go_together_the_new_one_is_refused(world: Any, kept: FakeKept) -> None:
+    """A plain host that gets in front of an address's TLS hosts takes nobody down."""
+    world.files |= {f"{ENABLED}/{name}.conf": tls_site(name) for name in ("alice", "bob", "carol")}
+    main = "Listen 127.0.0.1:8443\n" + MAIN
+    kept.keep(isolate(world, kept, main))
+    world.files[f"{ENABLED}/000-new.conf"] = tls_site("new", "").replace("AssignUserID new new", "AssignUserID bob bob")
+    result = isolate(world, kept, main, generation=2)
+    assert [one.file for one in result.broken] == [f"{ENABLED}/000-new.conf"]
+    assert {"alice.test", "bob.test", "carol.test"} <= set(roots(result))
+
+
+def test_a_second_listen_in_a_site_is_that_sites_fault(world: Any, kept: FakeKept) -> None:
+    """Whether it stands before or behind the one that was there."""
+    names(world, "bob")
+    world.files[f"{ENABLED}/bob.conf"] += "Listen 127.0.0.1:9999\n"
+    kept.keep(isolate(world, kept, MAIN))
+    for name in ("alice", "carol"):
+        world.files[f"{ENABLED}/{name}.conf"] = site(name) + "Listen 127.0.0.1:9999\n"
+        result = isolate(world, kept, MAIN, generation=2)
+        assert [one.file for one in result.broken] == [f"{ENABLED}/{name}.conf"]
+        assert len(result.compiled.plan.listeners) == 2  # type: ignore[union-attr]
+        del world.files[f"{ENABLED}/{name}.conf"]
+
+
+def test_what_breaks_most_sites_is_no_site(world: Any, kept: FakeKept) -> None:
+    """At a reload the whole is refused, for the server has something to go on with; at a start those that are left are served."""
+    people = [f"ghost{number}" for number in range(6)]
+    world.files |= {f"{ENABLED}/{name}.conf": site(name) for name in people}
+    names(world, "alice", "bob")
+    assert isolate(world, kept, MAIN, generation=2).compiled is None
+    result = isolate(world, kept, MAIN)
+    assert len(result.broken) == 6
+    assert {"alice.test", "bob.test"} <= set(roots(result))
 
 
 def test_without_kept_versions_every_error_refuses(world: Any) -> None:
