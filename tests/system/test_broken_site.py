@@ -19,8 +19,8 @@ NAMES = ("alice", "bob", "carol")
 class Sites(Lab):
     """A server whose hosts are files in sites-enabled."""
 
-    def __init__(self) -> None:
-        super().__init__(names=NAMES, vhosts=False)
+    def __init__(self, *, tls: bool = False) -> None:
+        super().__init__(names=NAMES, vhosts=False, tls=tls)
         self.enabled = self.base / "sites-enabled"
         self.enabled.mkdir()
         self.config_tail = "IncludeOptional sites-enabled/*.conf\n"
@@ -178,3 +178,16 @@ def test_state_that_cannot_be_kept_is_said_and_no_more(lab: Sites) -> None:
     assert lab.bodies() == GOOD
     assert f"{state} must be a directory of uid 0 that nobody else can write to" in lab.error_log()
     lab.stop()
+
+
+def test_log_directory_that_is_gone_takes_nobody_down(lab: Sites) -> None:
+    """At the start and at a reload, as when a panel has removed a domain's directory: all are served, and the log says which is lost."""
+    for name in ("bob", "carol"):
+        lab.put(lab.tenants[name], f"CustomLog {lab.base}/nowhere/{name}/access.log combined\nErrorLog {lab.base}/nowhere/{name}/error.log")
+        if name == "bob":
+            lab.start()
+        else:
+            assert lab.graceful()["ok"]
+        assert lab.bodies() == GOOD
+    lab.stop()
+    assert f"AH00649: could not open transfer log file {lab.base}/nowhere/bob/" in lab.error_log()
