@@ -31,7 +31,7 @@ from perchild.config.tree import Assumptions, Builder, Loader, LoadError, Node, 
 from perchild.config.values import Env, pack_ip
 from perchild.config.work import ConfigurationError, Work
 from perchild.wire import record
-from perchild.wire.plan import FIXED, ON_DEMAND, UNASSIGNED, Compiled, Identity, Listener, Plan
+from perchild.wire.plan import FIXED, ON_DEMAND, RUN_DIR, UNASSIGNED, Compiled, Identity, Listener, Plan
 from perchild.wire.route import build_table
 from perchild.wire.runner import TOKEN_BYTES
 from perchild.wire.types import build_types
@@ -307,7 +307,7 @@ def _make_plan(work: Work, tree: Tree, mpm: str, packer: HostPacker, listeners: 
 
 
 def _run_dir(work: Work, tree: Tree) -> str:
-    default = "/run/perchildd" if not work.options.caller_uid else f"{tree.server_root}/run"
+    default = RUN_DIR if not work.options.caller_uid else f"{tree.server_root}/run"
     return str(work.server.get("run_dir") or default)
 
 

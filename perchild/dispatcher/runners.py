@@ -312,12 +312,12 @@ def _make_directory(server: Server, member: Member) -> None:
     """Make it, 0700 of the identity, below a directory of ours; one that is there stays, if it is the identity's."""
     parent, name = _place_of(server, member)
     identity, us = member.identity, os.geteuid()
-    run_dir, _, parent_name = parent.rpartition("/")
-    run_fd = os.open(run_dir, _DIRECTORY)
+    top, _, parent_name = parent.rpartition("/")
+    top_fd = os.open(top, _DIRECTORY)
     try:
-        parent_fd = _open_or_make(run_fd, parent_name, 0o711, None)
+        parent_fd = _open_or_make(top_fd, parent_name, 0o711, None)
     finally:
-        os.close(run_fd)
+        os.close(top_fd)
     try:
         state = os.fstat(parent_fd)
         if state.st_uid != us or state.st_mode & 0o022:

@@ -144,15 +144,20 @@ class Compiled:
     records: dict[str, bytes] = field(default_factory=dict)  # also the runners' files: they lie in the same directory
 
 
+RUN_DIR, TENANTS_DIR = "/run/perchildd", "/var/lib/perchild-tenants"  # of a server that root starts, if DefaultRuntimeDir names no other
+
+
 def tenant_directory(run_dir: str, uid: int, gid: int, groups: Sequence[int]) -> str:
     """Return the directory of an identity's service sockets: its key, or a hash in place of groups that would make it too long.
 
-    A socket's path has 107 bytes of room (unix(7)).
+    A socket's path has 107 bytes of room (unix(7)). The tenant can write to it, and /run is memory that the whole system needs: so
+    below the run directory that we choose ourselves there is none, but one on a disk, where quotas hold. Whoever chooses another
+    run directory has them below that.
     """
     names = ",".join(map(str, groups))
     if len(names) > _MAX_GROUPS_BYTES:
         names = hashlib.sha256(names.encode()).hexdigest()[:16]
-    return f"{run_dir}/tenants/{uid}:{gid}:{names}"
+    return f"{TENANTS_DIR if run_dir == RUN_DIR else f'{run_dir}/tenants'}/{uid}:{gid}:{names}"
 
 
 def encode_plan(plan: Plan) -> bytes:

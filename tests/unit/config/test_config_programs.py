@@ -9,7 +9,7 @@ import pytest
 
 ALICE = "<VirtualHost *:80>\nServerName alice.example\nDocumentRoot /home/alice/web\nAssignUserID alice alice\n{}</VirtualHost>\n"
 BOB = "<VirtualHost *:80>\nServerName bob.example\nDocumentRoot /home/bob/web\nAssignUserID bob bob\n{}</VirtualHost>\n"
-SOCKETS = "/run/perchildd/tenants/1001:1001:2000,2001"
+SOCKETS = "/var/lib/perchild-tenants/1001:1001:2000,2001"
 
 
 def identity(result: Any, name: str = "alice") -> Any:
@@ -93,7 +93,7 @@ def test_of_several_hosts_the_strictest_limit_counts(world: Any) -> None:
 def test_the_main_server_may_have_programs(world: Any) -> None:
     """They run as User and Group, and hosts inherit them as themselves."""
     result = world.good("PHPPool on\n" + ALICE.format(""))
-    assert runner(result, "www-data")["services"][0]["socket"] == "/run/perchildd/tenants/33:33:/php.sock"
+    assert runner(result, "www-data")["services"][0]["socket"] == "/var/lib/perchild-tenants/33:33:/php.sock"
     assert runner(result)["services"][0]["socket"] == f"{SOCKETS}/php.sock"
 
 

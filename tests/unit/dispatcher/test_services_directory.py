@@ -14,6 +14,7 @@ import pytest
 
 from perchild.dispatcher import inbox, runners
 from perchild.dispatcher.state import Programs
+from perchild.wire import plan
 from perchild.wire.plan import tenant_directory
 
 
@@ -49,6 +50,24 @@ def test_it_has_its_name_when_it_is_ready(tmp_path: Path, monkeypatch: pytest.Mo
     runners._make_directory(server, member)
     assert seen == [(False, False), (True, False), (True, True), (True, True)]
     assert (directory.stat().st_mode & 0o777, directory.parent.stat().st_mode & 0o777) == (0o700, 0o711)
+
+
+def test_it_is_not_in_memory_that_the_system_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing else is configured, tenants can write to nothing below /run: their directories are made on a disk, with what leads there."""
+    assert tenant_directory("/run/perchildd", 1001, 1001, (5,)) == "/var/lib/perchild-tenants/1001:1001:5"
+    assert tenant_directory("/srv/run", 1001, 1001, ()) == "/srv/run/tenants/1001:1001:"
+    run, tenants = tmp_path / "run", tmp_path / "tenants"
+    server, member, below = make_identity(run)
+    below.rmdir()
+    below.parent.rmdir()
+    server.is_privileged = False
+    monkeypatch.setattr(plan, "RUN_DIR", str(run))
+    monkeypatch.setattr(plan, "TENANTS_DIR", str(tenants))
+    runners._make_directory(server, member)
+    assert [path.name for path in tenants.iterdir()] == [below.name]
+    assert list(run.iterdir()) == []
+    assert runners.drop_programs(server, member)
+    assert list(tenants.iterdir()) == []
 
 
 def test_it_goes_with_sockets_and_links_and_nothing_else(tmp_path: Path) -> None:
