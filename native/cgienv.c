@@ -208,7 +208,7 @@ add_request(struct vars *vars)
     const struct pc_cgienv_facts *facts = vars->facts;
 
     add(vars, PC_S("GATEWAY_INTERFACE"), or_else(facts->gateway, PC_S("CGI/1.1")));
-    add(vars, PC_S("SERVER_PROTOCOL"), req->head->minor > 0 ? PC_S("HTTP/1.1") : PC_S("HTTP/1.0"));
+    add(vars, PC_S("SERVER_PROTOCOL"), req->is_h2 ? PC_S("HTTP/2.0") : req->head->minor > 0 ? PC_S("HTTP/1.1") : PC_S("HTTP/1.0"));
     add(vars, PC_S("REQUEST_SCHEME"), req->is_tls ? PC_S("https") : PC_S("http"));
     add(vars, PC_S("REQUEST_METHOD"), method(vars));
     add(vars, PC_S("REQUEST_URI"), pc_slice_at(req->raw, req->head->path));

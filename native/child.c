@@ -289,6 +289,8 @@ set_up(struct pc_child *child, const struct pc_child_options *options, const cha
         error = pc_route_check(child->config->own_route);
         if (error == 0)
             error = pc_route_check_values(child->config->own_route, child->config->host_count);
+        for (uint32_t i = 0; i < child->config->host_count; i++)
+            child->has_h2c = child->has_h2c || (child->config->hosts[i].protocols & PC_PROTOCOL_H2C) != 0;
         uint8_t no_key[PC_KEY_BYTES];
         if (error == 0) /* one that listens looks at the server's table instead, which comes behind */
             atomic_store(&child->has_fronts, pc_route_has_fronts(child->config->own_route, no_key));
@@ -381,6 +383,7 @@ pc_child_free(struct pc_child *child)
     free(child->fresh_logs);
     free(child->inbox_write);
     free(child->inbox_waiting);
+    free(child->turns);
     (void)pthread_rwlock_destroy(&child->ticket_lock); /* nobody holds it: no worker is left */
     explicit_bzero(&child->tickets, sizeof child->tickets);
     (void)munmap(child, sizeof *child);

@@ -140,6 +140,7 @@ enum pc_phase {
     PC_PHASE_GATE,   /* a program has the request: its body goes there, the head of its answer is awaited (gate.h) */
     PC_PHASE_SEND,   /* sending the response */
     PC_PHASE_LINGER, /* answered and half-closed: reading until the client closes */
+    PC_PHASE_H2,     /* an HTTP/2 session: its requests are connections of their own (h2.h) */
     PC_PHASES,
 };
 
@@ -163,7 +164,8 @@ struct pc_io {
     uint32_t in_cap, in_len, in_at; /* in_at: start of the request in work */
     uint32_t head_len;
     bool is_prepared;    /* req is filled */
-    bool body_chunked, body_done;
+    bool body_chunked, body_done; /* chunked: its length is not known */
+    bool body_raw;       /* the transport gives just its bytes, and 0 behind them: HTTP/2 */
     bool answered_early; /* without reading the whole body: the connection ends behind the response */
     uint64_t body_left;
     struct pc_chunked chunked;
@@ -199,6 +201,8 @@ struct pc_conn {
     bool is_dry;      /* TLS: so was that of the socket, whatever lies here decrypted */
     bool has_unsent;  /* TLS: what was taken waits for room in the socket */
     bool is_cut;      /* the last response did not come to its end, and its client must see that */
+    bool is_stream;   /* of HTTP/2: no socket, fd is -1 */
+    bool has_news;    /* is_stream: the session has not been told yet of what its transport was given */
     uint16_t listener;
     uint32_t requests;
     uint32_t wanted; /* PC_PHASE_WAIT: identity number */
@@ -213,6 +217,8 @@ struct pc_conn {
     char *stash;             /* first bytes of a head that is not whole yet (malloc'ed) */
     uint32_t stash_len;
     struct pc_gate *gate;    /* the program that answers the request in work; NULL = none */
+    struct pc_h2 *h2;        /* PC_PHASE_H2: the session */
+    struct pc_h2_stream *stream; /* is_stream */
     struct pc_host *host;    /* of the last request: the next one's likely host */
     struct pc_conn *next;    /* in a list: waiting, jobs, or free */
 };
@@ -249,6 +255,8 @@ struct pc_worker {
     char *out;           /* PC_OUT_BYTES */
     struct pc_conn *current; /* the job whose question Python is answering */
     struct pc_conn *jobs, *jobs_tail; /* found in this batch */
+    struct pc_conn *woken, *woken_tail; /* owned, to be run behind what runs now: streams and sessions that wake each other */
+    bool is_apart;     /* a follower runs what its job has woken: what takes its time there is for others */
     pthread_t thread;  /* of a worker that C started */
     bool is_python;    /* a thread of the interpreter: it answers questions; the others never enter Python */
     uint64_t date_s;
@@ -337,9 +345,14 @@ struct pc_child {
     struct pc_cancel cancels[PC_MAX_CANCELS]; /* and jobs to be cancelled */
     uint32_t cancel_count;
     _Atomic uint32_t job_waiting;         /* both */
+    uint64_t *turns;                      /* with wait_lock: tokens of streams that go on when others had their turn */
+    uint32_t turn_cap;
+    _Atomic uint32_t turn_count;
     _Atomic uint32_t job_counter;
 
     _Atomic bool is_draining, is_stopping, has_lines /* in log buffers */;
+    _Atomic bool has_sent_away; /* draining: HTTP/2 sessions have been told */
+    bool has_h2c;               /* any host speaks HTTP/2 without TLS */
     pthread_mutex_t accept_lock; /* held while listeners or inbox go into the epoll set or out of it */
     _Atomic bool accept_paused, listeners_in_epoll, inbox_in_epoll;
     _Atomic bool is_tight;      /* few descriptors are left, or the limit has changed: look before receiving one */
@@ -530,6 +543,12 @@ void pc_worker_end(struct pc_child *child, uint32_t slot);
 void pc_child_dismiss(struct pc_child *child, uint32_t count); /* that many idle followers leave */
 /* Go through the phases until it waits (and is released), is gone, or is a job (in worker->jobs). */
 void pc_loop_conn(struct pc_worker *worker, struct pc_conn *conn);
+/* The same behind what this thread runs now, for a connection that the caller owns. */
+void pc_loop_later(struct pc_worker *worker, struct pc_conn *conn);
+/* Something has happened to the connection with that token: as an event. */
+void pc_loop_wake(struct pc_worker *worker, uint64_t token);
+/* Run all that was woken. */
+void pc_loop_settle(struct pc_worker *worker);
 
 /* acceptlock.c: AcceptMutex among the unassigned children, who share one uid */
 enum pc_accept_lock { PC_LOCK_DEFAULT, PC_LOCK_FLOCK, PC_LOCK_FCNTL, PC_LOCK_PTHREAD, PC_LOCK_SYSVSEM };
@@ -552,6 +571,8 @@ void pc_accept_resume(struct pc_child *child);
 enum pc_next pc_peek_step(struct pc_worker *worker, struct pc_conn *conn);
 /* Route `name` for this connection: own -> PC_PHASE_HEAD, another's -> handed over. */
 enum pc_next pc_peek_route(struct pc_worker *worker, struct pc_conn *conn, struct pc_slice name, struct pc_slice carried);
+/* Whether the server's route table, if this child has it, says that `name` is this identity's. */
+bool pc_peek_is_ours(struct pc_worker *worker, const struct pc_conn *conn, struct pc_slice name);
 /* The route map, or NULL; not freed until this worker lets go of it. */
 struct pc_route_map *pc_peek_hold_map(struct pc_worker *worker);
 void pc_peek_let_go(struct pc_worker *worker);
@@ -639,6 +660,13 @@ void pc_job_retry(struct pc_worker *worker);
 
 /* conn.c */
 struct pc_conn *pc_conn_new(struct pc_child *child, int fd); /* owned by the caller's thread; NULL = too many */
+struct pc_conn *pc_conn_new_stream(struct pc_child *child); /* the same without a socket */
+/* What an event of the connection carries (epoll); only its owner may ask. */
+static inline uint64_t
+pc_conn_token(const struct pc_conn *conn)
+{
+    return atomic_load_explicit(&conn->word, memory_order_relaxed) >> 2 << 32 | conn->index;
+}
 void pc_conn_close(struct pc_worker *worker, struct pc_conn *conn); /* socket, buffers, place in the table */
 void pc_conn_forget(struct pc_worker *worker, struct pc_conn *conn); /* as close, but the descriptor is somebody else's now */
 struct pc_conn *pc_conn_claim(struct pc_child *child, uint64_t token); /* by epoll token; NULL = stale or in work */
@@ -658,6 +686,7 @@ void pc_conn_unwatch(struct pc_child *child, struct pc_conn *conn);
 void pc_conn_deadline(struct pc_child *child, struct pc_conn *conn, uint64_t deadline_ns);
 uint64_t pc_conn_due(struct pc_child *child, const struct pc_conn *conn); /* its deadline; 0 = none */
 void pc_conn_sweep(struct pc_worker *worker, uint64_t now_ns);
+void pc_conn_send_away(struct pc_worker *worker); /* HTTP/2 sessions look whether the child drains */
 void pc_conn_free_all(struct pc_child *child); /* behind the last worker: sockets, buffers, table */
 struct pc_io *pc_io_take(struct pc_worker *worker, struct pc_conn *conn);
 void pc_io_give(struct pc_worker *worker, struct pc_conn *conn);
@@ -688,6 +717,7 @@ enum pc_next pc_respond_send_step(struct pc_worker *worker, struct pc_conn *conn
 /* Half-close, and read until the client has closed its side, too. */
 enum pc_next pc_respond_linger(struct pc_worker *worker, struct pc_conn *conn);
 enum pc_next pc_respond_linger_step(struct pc_worker *worker, struct pc_conn *conn);
+struct pc_slice pc_respond_date(struct pc_worker *worker, int64_t wall_us); /* the Date field's value, until the next call */
 void pc_respond_abandon(struct pc_worker *worker, struct pc_conn *conn); /* the client is gone: log, close files */
 void pc_respond_drop(struct pc_io *io); /* what an answer holds that will not be sent */
 

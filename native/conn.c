@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "gate.h"
+#include "h2.h"
 
 #define CHUNKS (PC_MAX_CONNECTIONS / PC_CONN_CHUNK)
 #define IO_STOCK_MAX 32
@@ -75,6 +76,17 @@ pc_conn_new(struct pc_child *child, int fd)
     return conn;
 }
 
+struct pc_conn *
+pc_conn_new_stream(struct pc_child *child)
+{
+    struct pc_conn *conn = pc_conn_new(child, -1);
+    if (conn == NULL)
+        return NULL;
+    conn->is_stream = true;
+    pc_uncount(child->page, PC_C_CONNECTIONS, 1);
+    return conn;
+}
+
 bool
 pc_conn_reserve(struct pc_child *child)
 {
@@ -101,11 +113,14 @@ give_place(struct pc_child *child, struct pc_conn *conn)
     uint64_t generation = (atomic_load_explicit(&conn->word, memory_order_relaxed) >> 2) + 1;
     atomic_store_explicit(&conn->word, generation << 2 | PC_HOLD_OWNED, memory_order_release);
     (void)pthread_mutex_lock(&child->slab_lock);
+    bool is_stream = conn->is_stream;
     conn->fd = -1;
+    conn->is_stream = false;
     conn->next = child->free_conns;
     child->free_conns = conn;
     (void)pthread_mutex_unlock(&child->slab_lock);
-    pc_uncount(child->page, PC_C_CONNECTIONS, 1);
+    if (!is_stream)
+        pc_uncount(child->page, PC_C_CONNECTIONS, 1);
     pc_conn_unreserve(child);
     if (atomic_load_explicit(&child->accept_paused, memory_order_relaxed))
         atomic_store(&child->resume_ns, 1); /* a descriptor is free: accept again at once */
@@ -137,10 +152,14 @@ void
 pc_conn_close(struct pc_worker *worker, struct pc_conn *conn)
 {
     pc_gate_drop(conn, true);
+    pc_h2_close(worker, conn);
     conn->transport->end(conn);
     if (conn->is_handed)
         leave_passed(worker->child, conn);
-    (void)close(conn->fd); /* what is in the epoll set leaves it by itself: ours is the last descriptor of it */
+    if (conn->is_stream)
+        pc_h2_stream_end(worker, conn);
+    else
+        (void)close(conn->fd); /* what is in the epoll set leaves it by itself: ours is the last descriptor of it */
     pc_conn_forget(worker, conn);
 }
 
@@ -189,8 +208,7 @@ pc_conn_release(struct pc_conn *conn)
 static int
 set_watch(struct pc_child *child, struct pc_conn *conn, uint32_t events)
 {
-    uint64_t generation = atomic_load_explicit(&conn->word, memory_order_relaxed) >> 2;
-    struct epoll_event event = {.events = events | EPOLLRDHUP | EPOLLET, .data.u64 = generation << 32 | conn->index};
+    struct epoll_event event = {.events = events | EPOLLRDHUP | EPOLLET, .data.u64 = pc_conn_token(conn)};
     if (epoll_ctl(child->epoll_fd, conn->in_epoll ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, conn->fd, &event) < 0)
         return -PC_E_SYS;
     conn->in_epoll = true;
@@ -201,6 +219,8 @@ set_watch(struct pc_child *child, struct pc_conn *conn, uint32_t events)
 int
 pc_conn_watch(struct pc_child *child, struct pc_conn *conn)
 {
+    if (conn->is_stream) /* the session wakes it */
+        return 0;
     return conn->in_epoll && conn->watches_out ? 0 : set_watch(child, conn, EPOLLIN | EPOLLOUT);
 }
 
@@ -209,7 +229,7 @@ pc_conn_watch_in(struct pc_child *child, struct pc_conn *conn)
 {
     if (conn->has_unsent)
         return pc_conn_watch(child, conn);
-    return conn->in_epoll ? 0 : set_watch(child, conn, EPOLLIN);
+    return conn->in_epoll || conn->is_stream ? 0 : set_watch(child, conn, EPOLLIN);
 }
 
 void
@@ -252,6 +272,11 @@ expire(struct pc_worker *worker, struct pc_conn *conn)
             pc_loop_conn(worker, conn);
         return;
     }
+    if (conn->phase == PC_PHASE_H2) {
+        if (pc_h2_expire(worker, conn) != PC_GONE)
+            pc_loop_conn(worker, conn);
+        return;
+    }
     if (conn->phase == PC_PHASE_TLS)
         pc_request_say(child, conn, PC_INFO, "ssl", "AH01382: TLS handshake not finished in time");
     if (conn->phase == PC_PHASE_SEND)
@@ -277,6 +302,20 @@ pc_conn_sweep(struct pc_worker *worker, uint64_t now_ns)
             expire(worker, conn);
         else if (!pc_conn_release(conn))
             pc_loop_conn(worker, conn);
+    }
+}
+
+/* Each runs its step, which sees that the child drains. Those that have no deadline are no sessions. */
+void
+pc_conn_send_away(struct pc_worker *worker)
+{
+    struct pc_child *child = worker->child;
+    uint32_t count = atomic_load(&child->chunk_count) * PC_CONN_CHUNK;
+    for (uint32_t index = 0; index < count; index++) {
+        const struct pc_conn *conn = &child->chunks[index / PC_CONN_CHUNK][index % PC_CONN_CHUNK];
+        uint64_t generation = atomic_load_explicit(&conn->word, memory_order_acquire) >> 2;
+        if (atomic_load_explicit(deadline_of(child, index), memory_order_relaxed) != 0)
+            pc_loop_wake(worker, generation << 32 | index); /* of no harm to the others: they look, and wait on */
     }
 }
 
@@ -397,7 +436,7 @@ clean(struct pc_io *io)
 {
     io->in_len = io->in_at = io->head_len = 0;
     memset(&io->head, 0, offsetof(struct pc_head, fields));
-    io->is_prepared = io->answered_early = io->body_chunked = io->body_done = false;
+    io->is_prepared = io->answered_early = io->body_chunked = io->body_done = io->body_raw = false;
     io->body_left = io->body_seen = io->body_wire = 0;
     io->out = NULL;
     io->out_owned = false;
@@ -484,10 +523,31 @@ pc_io_room(struct pc_io *io, size_t room)
     return 0;
 }
 
+/* A stream has no socket that would be ready: its token waits until a leader comes by. */
+static int
+take_turn(struct pc_child *child, const struct pc_conn *conn)
+{
+    (void)pthread_mutex_lock(&child->wait_lock);
+    uint32_t count = atomic_load_explicit(&child->turn_count, memory_order_relaxed);
+    if (count == child->turn_cap) {
+        uint32_t cap = child->turn_cap > 0 ? 2 * child->turn_cap : 16;
+        uint64_t *grown = realloc(child->turns, cap * sizeof *grown);
+        if (grown == NULL)
+            pc_die(111, "out of memory");
+        child->turns = grown;
+        child->turn_cap = cap;
+    }
+    child->turns[count] = pc_conn_token(conn);
+    atomic_store(&child->turn_count, count + 1);
+    (void)pthread_mutex_unlock(&child->wait_lock);
+    pc_child_wake(child);
+    return 0;
+}
+
 int
 pc_conn_requeue(struct pc_child *child, struct pc_conn *conn)
 {
-    return set_watch(child, conn, EPOLLIN | EPOLLOUT);
+    return conn->is_stream ? take_turn(child, conn) : set_watch(child, conn, EPOLLIN | EPOLLOUT);
 }
 
 void
@@ -496,10 +556,13 @@ pc_conn_free_all(struct pc_child *child)
     for (uint32_t i = 0; child->chunks != NULL && i < atomic_load(&child->chunk_count); i++) {
         for (uint32_t j = 0; j < PC_CONN_CHUNK; j++) {
             struct pc_conn *conn = &child->chunks[i][j];
-            if (conn->fd < 0)
+            if (conn->fd < 0 && !conn->is_stream)
                 continue; /* a free place */
             pc_gate_drop(conn, true);
             conn->transport->end(conn);
+            pc_h2_close(NULL, conn);
+            if (conn->is_stream)
+                pc_h2_stream_end(NULL, conn);
             if (conn->io != NULL && conn->io->out_owned)
                 free(conn->io->out);
             if (conn->io != NULL && conn->io->in != conn->io->in_inline)
@@ -507,7 +570,8 @@ pc_conn_free_all(struct pc_child *child)
             if (conn->io != NULL)
                 free_io(conn->io);
             free(conn->stash);
-            (void)close(conn->fd); /* cut off: the child ends */
+            if (conn->fd >= 0)
+                (void)close(conn->fd); /* cut off: the child ends */
         }
         free(child->chunks[i]);
         free((void *)child->deadline_chunks[i]);

@@ -402,7 +402,7 @@ pc_format_op_protocol(struct pc_format *f, struct pc_slice arg, unsigned int fla
     if (f->req->head == NULL || !f->req->head->has_line)
         pc_format_absent(f);
     else
-        pc_format_put(f, f->req->head->minor == 0 ? "HTTP/1.0" : "HTTP/1.1", 8);
+        pc_format_put(f, f->req->is_h2 ? "HTTP/2.0" : f->req->head->minor == 0 ? "HTTP/1.0" : "HTTP/1.1", 8);
 }
 
 /* As it was asked for: an ErrorDocument in between does not show, unless '>' wants it. */

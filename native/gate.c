@@ -13,6 +13,7 @@
 #include <sys/epoll.h>
 
 #include "gate.h"
+#include "h2.h"
 #include "serve.h"
 
 #define MS 1000000ull
@@ -163,7 +164,7 @@ pc_gate_expire(struct pc_worker *worker, struct pc_conn *conn)
 static ssize_t
 hear_client(struct pc_conn *conn, char *buf, size_t room)
 {
-    if (conn->was_drained && !conn->saw_end)
+    if (conn->was_drained && !conn->saw_end && !conn->is_stream) /* a stream tells its end right behind its bytes */
         return -PC_E_AGAIN;
     ssize_t count = conn->transport->recv(conn, buf, room);
     if (count == -PC_E_AGAIN)
@@ -178,6 +179,10 @@ invite(struct pc_gate *gate)
     if (gate->has_invited || gate->conn->phase != PC_PHASE_GATE)
         return;
     gate->has_invited = true;
+    if (gate->conn->is_stream) {
+        pc_h2_stream_invite(gate->conn);
+        return;
+    }
     gate->interim = PC_S("HTTP/1.1 100 Continue\r\n\r\n");
     (void)pc_gate_say_interim(gate); /* what does not go out now goes before the next step; what cannot go is seen by receiving */
 }
@@ -189,6 +194,8 @@ static bool
 has_left(struct pc_gate *gate)
 {
     struct pc_conn *conn = gate->conn;
+    if (conn->is_stream)
+        return pc_h2_stream_is_reset(conn);
     if (!conn->saw_end)
         return false;
     struct pollfd state = {.fd = conn->fd, .events = POLLRDHUP};
@@ -242,19 +249,19 @@ receive_more(struct pc_gate *gate)
 {
     struct pc_io *io = gate->conn->io;
     invite(gate);
-    if (io->body_chunked) {
+    if (io->body_chunked && !io->body_raw) {
         ssize_t count = hear_client(gate->conn, io->in + io->in_len, io->in_cap - io->in_len);
         io->in_len += count > 0 ? (uint32_t)count : 0;
         return count;
     }
-    size_t room = io->body_left < PC_GATE_UP_BYTES ? (size_t)io->body_left : PC_GATE_UP_BYTES;
+    size_t room = io->body_left < PC_GATE_UP_BYTES && !io->body_chunked ? (size_t)io->body_left : PC_GATE_UP_BYTES;
     ssize_t count = hear_client(gate->conn, gate->up, room);
     if (count > 0) {
         gate->up_len = (uint32_t)count;
         io->body_seen += (uint64_t)count;
         io->body_wire += (uint64_t)count;
-        io->body_left -= (uint64_t)count;
-        io->body_done = io->body_left == 0;
+        io->body_left -= io->body_chunked ? 0 : (uint64_t)count;
+        io->body_done = !io->body_chunked && io->body_left == 0;
     }
     return count;
 }
@@ -272,7 +279,7 @@ fill_up(struct pc_gate *gate)
                 return taken;
         } else {
             ssize_t count = receive_more(gate);
-            if (count == 0 && gate->is_tunnel)
+            if (count == 0 && (gate->is_tunnel || (io->body_raw && io->body_chunked)))
                 io->body_done = true; /* the client has said all it wanted to say; the other side may go on */
             else if (count <= 0)
                 return count == 0 ? -PC_E_CLOSED : (int)count;

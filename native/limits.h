@@ -64,5 +64,16 @@
 #define PC_TICKET_ROTATE_S 43200 /* s: a new ticket key twice a day, so that none opens tickets for longer than two days */
 #define PC_H2_STREAMS 100 /* count: default of H2MaxSessionStreams (httpd); RFC 9113 6.5.2 asks for no less */
 #define PC_H2_WINDOW_BYTES 65535 /* bytes: default of H2WindowSize (httpd): the protocol's own, RFC 9113 6.9.2 */
+#define PC_H2_OUT_BYTES 32768 /* bytes: of one stream's response between its maker and the session: two full DATA frames */
+#define PC_H2_OUT_TOTAL_BYTES 524288 /* bytes: of all streams' responses of one session; above it a stream gets H2_OUT_TIGHT_BYTES */
+#define PC_H2_OUT_TIGHT_BYTES 2048 /* bytes: of one stream's response when the session holds much already: a client that takes none */
+#define PC_H2_IN_TOTAL_BYTES 524288 /* bytes: of all streams' request bodies of one session that nobody has read yet: its window */
+#define PC_H2_HEADS_BYTES 393216 /* bytes: of all streams' request heads of one session, decoded (HPACK bombs); above it REFUSED_STREAM */
+#define PC_H2_BLOCK_BYTES 65536 /* bytes: of one field block as it is sent; above it the session ends */
+#define PC_H2_CONTINUATIONS 8 /* count: CONTINUATION frames of one field block (CVE-2024-27316); nghttp2's own default */
+#define PC_H2_PATIENCE 1000 /* count: frames that carry nothing, or cost more than they are worth, in a row before the session ends */
+#define PC_H2_PATIENCE_PER_S 100 /* count: of them that are forgiven each second, besides those that go with bytes sent */
+#define PC_H2_PATIENCE_BYTES 512 /* bytes: of responses sent that forgive one: a WINDOW_UPDATE for the stream, one for the session each KB */
+#define PC_H2_NOTICE_MS 1000 /* ms: between the two GOAWAYs of a graceful end: what a client had sent meanwhile is answered (RFC 9113 6.8) */
 
 #endif

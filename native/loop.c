@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "backend.h"
+#include "h2.h"
 
 #define MS 1000000ull
 #define LOCK_POLL_MS 20
@@ -41,6 +42,7 @@ static enum pc_next (*const steps[PC_PHASES])(struct pc_worker *worker, struct p
     [PC_PHASE_GATE] = pc_gate_step,
     [PC_PHASE_SEND] = pc_respond_send_step,
     [PC_PHASE_LINGER] = pc_respond_linger_step,
+    [PC_PHASE_H2] = pc_h2_step,
 };
 
 static void
@@ -86,7 +88,10 @@ pc_loop_conn(struct pc_worker *worker, struct pc_conn *conn)
             continue;
         if (next == PC_GONE)
             return;
-        if (next == PC_JOB && conn->asks && !worker->is_python) {
+        if (conn->is_stream)
+            pc_h2_stream_tell(worker, conn);
+        bool is_elsewhere = !worker->is_python || (worker->is_apart && worker->child->config->max_threads > 1);
+        if (next == PC_JOB && conn->asks && is_elsewhere) {
             queue_ask(worker->child, conn);
             return;
         }
@@ -102,6 +107,55 @@ pc_loop_conn(struct pc_worker *worker, struct pc_conn *conn)
             return;
         count = 0; /* an event came meanwhile */
     }
+}
+
+/* ------------------------------------------------------------------ connections that wake each other */
+
+void
+pc_loop_later(struct pc_worker *worker, struct pc_conn *conn)
+{
+    append_job(&worker->woken, &worker->woken_tail, conn);
+}
+
+void
+pc_loop_wake(struct pc_worker *worker, uint64_t token)
+{
+    struct pc_conn *conn = pc_conn_claim(worker->child, token);
+    if (conn == NULL) /* its owner looks again */
+        return;
+    if (conn->is_stream)
+        conn->was_drained = false;
+    pc_loop_later(worker, conn);
+}
+
+void
+pc_loop_settle(struct pc_worker *worker)
+{
+    for (struct pc_conn *conn; (conn = worker->woken) != NULL;) {
+        worker->woken = conn->next;
+        if (worker->woken == NULL)
+            worker->woken_tail = NULL;
+        pc_loop_conn(worker, conn);
+    }
+}
+
+/* Streams that let others go first. */
+static void
+give_turns(struct pc_worker *worker)
+{
+    struct pc_child *child = worker->child;
+    if (atomic_load_explicit(&child->turn_count, memory_order_relaxed) == 0)
+        return;
+    (void)pthread_mutex_lock(&child->wait_lock);
+    uint64_t *turns = child->turns;
+    uint32_t count = atomic_exchange(&child->turn_count, 0);
+    child->turns = NULL;
+    child->turn_cap = 0;
+    (void)pthread_mutex_unlock(&child->wait_lock);
+    for (uint32_t i = 0; i < count; i++)
+        pc_loop_wake(worker, turns[i]);
+    free(turns);
+    pc_loop_settle(worker);
 }
 
 /* ------------------------------------------------------------------ one batch */
@@ -231,6 +285,8 @@ tick(struct pc_worker *worker)
         atomic_store_explicit(&child->page->counters[PC_C_LOG_LOST], child->page_base.log_lost + pc_log_lost(child->config),
                               memory_order_relaxed);
     }
+    if (atomic_load_explicit(&child->is_draining, memory_order_relaxed) && !atomic_exchange(&child->has_sent_away, true))
+        pc_conn_send_away(worker);
     if (atomic_load(&child->accept_paused) && now_ns >= atomic_load(&child->resume_ns)
         && !atomic_load(&child->is_draining))
         pc_accept_resume(child);
@@ -263,7 +319,10 @@ wait_and_handle(struct pc_worker *worker)
         handle_event(worker, &events[i]);
     if (child->mutex_kind != PC_LOCK_DEFAULT)
         pc_acceptlock_release(child);
+    pc_loop_settle(worker);
+    give_turns(worker);
     tick(worker);
+    pc_loop_settle(worker);
     return count;
 }
 
@@ -287,6 +346,21 @@ set_busy(struct pc_child *child, int change)
         pc_child_notify(child, PC_EVENT_THREADS);
 }
 
+/* The worker's jobs are for whoever is idle. Called with lead_lock held. */
+static void
+pass_jobs(struct pc_worker *worker)
+{
+    struct pc_child *child = worker->child;
+    while (worker->jobs != NULL) {
+        struct pc_conn *job = worker->jobs;
+        worker->jobs = job->next;
+        append_job(&child->jobs, &child->jobs_tail, job);
+        child->job_count++;
+        (void)pthread_cond_signal(&child->lead_cond);
+    }
+    worker->jobs_tail = NULL;
+}
+
 /* Move the batch's jobs where they are done. Returns the one that this thread does, having given up leadership, or NULL. */
 static struct pc_conn *
 place_jobs(struct pc_worker *worker)
@@ -303,14 +377,7 @@ place_jobs(struct pc_worker *worker)
         set_busy(child, 1);
         (void)pthread_cond_signal(&child->lead_cond);
     }
-    while (worker->jobs != NULL) {
-        struct pc_conn *job = worker->jobs;
-        worker->jobs = job->next;
-        append_job(&child->jobs, &child->jobs_tail, job);
-        child->job_count++;
-        (void)pthread_cond_signal(&child->lead_cond);
-    }
-    worker->jobs_tail = NULL;
+    pass_jobs(worker);
     wanted += child->job_count;
     if (child->idle < wanted && child->threads < child->config->max_threads)
         pc_child_notify(child, PC_EVENT_THREADS);
@@ -382,9 +449,10 @@ follow(struct pc_worker *worker, bool *ret_leads)
     if (child->is_waiting[worker->slot]) /* not dismissed, which has counted it out */
         child->idle--;
     child->is_waiting[worker->slot] = false;
+    bool must_work = child->jobs != NULL && child->config->max_threads == 1; /* nobody else will */
     if (must_end(worker)) {
         (void)pthread_cond_signal(&child->lead_cond); /* what woke this thread may be for another */
-    } else if (child->leaders < 1 || (child->jobs == NULL && child->leaders < child->wanted_leaders)) {
+    } else if ((child->leaders < 1 && !must_work) || (child->jobs == NULL && child->leaders < child->wanted_leaders)) {
         child->leaders++;
         *ret_leads = true;
     } else if (child->jobs != NULL) {
@@ -444,6 +512,27 @@ begin_answer(struct pc_worker *worker, struct pc_conn *conn)
     pc_count(child->page, PC_C_ASKED, 1);
 }
 
+/* What the job has woken. Streams do not wait here for one that takes its time: that becomes a job, for another thread. */
+static void
+settle_apart(struct pc_worker *worker)
+{
+    struct pc_child *child = worker->child;
+    if (worker->woken == NULL)
+        return;
+    worker->may_block = false;
+    worker->is_apart = true;
+    pc_loop_settle(worker);
+    worker->is_apart = false;
+    worker->may_block = true;
+    if (worker->jobs == NULL)
+        return;
+    (void)pthread_mutex_lock(&child->lead_lock);
+    pass_jobs(worker);
+    if (child->idle < child->job_count && child->threads < child->config->max_threads)
+        pc_child_notify(child, PC_EVENT_THREADS);
+    (void)pthread_mutex_unlock(&child->lead_lock);
+}
+
 /* Do a job to its end. True: Python is asked first, and the connection is worker->current. */
 static bool
 do_job(struct pc_worker *worker, struct pc_conn *conn)
@@ -455,6 +544,7 @@ do_job(struct pc_worker *worker, struct pc_conn *conn)
     pc_loop_conn(worker, conn);
     struct pc_conn *asking = worker->jobs;
     worker->jobs = worker->jobs_tail = NULL;
+    settle_apart(worker);
     if (asking != NULL) {
         worker->current = asking;
         pc_count(child->page, PC_C_ASKED, 1);

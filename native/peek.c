@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "child.h"
+#include "h2.h"
 
 /* Whether no byte will follow those that are here. Looking never meets the end: what was peeked at stands before it. */
 static bool
@@ -152,7 +152,9 @@ pc_peek_step(struct pc_worker *worker, struct pc_conn *conn)
     }
     struct pc_slice raw_name;
     struct pc_hostname name;
-    int found = pc_h1_peek_name(worker->out, (size_t)count, &raw_name);
+    char h2_name[2 * PC_H2_NAME_BYTES];
+    int found = pc_h2_check_preface(worker->out, (size_t)count) >= 0 ? pc_h2_peek_name(worker->out, (size_t)count, h2_name, &raw_name)
+                                                                    : pc_h1_peek_name(worker->out, (size_t)count, &raw_name);
     if (found == 0 && has_ended(conn)) { /* half a head, and no more to come */
         pc_conn_close(worker, conn);
         return PC_GONE;
@@ -186,6 +188,17 @@ route_by_own_table(struct pc_worker *worker, struct pc_conn *conn, struct pc_sli
         return keep(conn);
     pc_count(worker->child->page, PC_C_REFUSED, 1);
     return pc_request_refuse(worker, conn, 421);
+}
+
+bool
+pc_peek_is_ours(struct pc_worker *worker, const struct pc_conn *conn, struct pc_slice name)
+{
+    const struct pc_route_map *map = pc_peek_hold_map(worker);
+    struct pc_route route = {.how = PC_ROUTE_NONE};
+    if (map != NULL)
+        route = pc_route_find(map->table, pc_conn_local(conn), name);
+    pc_peek_let_go(worker);
+    return route.how != PC_ROUTE_NONE && route.value == worker->child->config->identity_no;
 }
 
 enum pc_next

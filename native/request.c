@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <nghttp2/nghttp2.h>
+
 #include "gate.h"
+#include "h2.h"
 
 #define MS 1000000ull
 #define READ_ROOM 1024
@@ -43,6 +46,7 @@ fill_request(struct pc_worker *worker, struct pc_conn *conn, struct pc_host *hos
     req->name.name[0] = '\0';
     req->resp.fd = -1;
     req->conn = conn;
+    req->is_h2 = conn->is_stream;
     req->config = child->config;
     req->host = host;
     req->arena = &io->arena;
@@ -124,7 +128,7 @@ static ssize_t
 read_more(struct pc_conn *conn)
 {
     struct pc_io *io = conn->io;
-    if (conn->was_drained && !conn->saw_end)
+    if (conn->was_drained && !conn->saw_end && !conn->is_stream) /* a stream tells its end right behind its bytes */
         return -PC_E_AGAIN;
     if (pc_io_room(io, READ_ROOM) != 0 && pc_io_room(io, 1) != 0)
         return -PC_E_HEAD_LARGE;
@@ -282,12 +286,48 @@ skips_body(struct pc_io *io)
     return !io->answered_early;
 }
 
+static void
+frame_stream(struct pc_conn *conn)
+{
+    struct pc_io *io = conn->io;
+    pc_h2_stream_frame(conn);
+    io->body_done = !io->body_chunked && io->body_left == 0;
+}
+
+/* A stream cannot be passed on: its connection is its client's with this identity. */
+static struct pc_host *
+choose_stream_host(struct pc_worker *worker, struct pc_conn *conn, const struct pc_hostname *name, enum pc_next *ret_next)
+{
+    struct pc_child *child = worker->child;
+    struct pc_h2 *h2 = conn->stream->h2;
+    struct pc_slice wanted = {name->name, name->len};
+    struct pc_route own = pc_route_find(child->config->own_route, pc_conn_local(conn), wanted);
+    bool is_passed_here = conn->is_received && child->config->identity_no != 0;
+    bool is_sure = own.how == PC_ROUTE_EXACT || conn->is_routed || (is_passed_here && own.how != PC_ROUTE_NONE);
+    bool is_known = own.how == PC_ROUTE_WILD || own.how == PC_ROUTE_DEFAULT;
+    is_sure = is_sure || (is_known && (atomic_load(&h2->routed_name) == hash_of(wanted) || pc_peek_is_ours(worker, conn, wanted)));
+    if (!is_sure) {
+        *ret_next = pc_request_refuse(worker, conn, 421);
+        return NULL;
+    }
+    if (is_known)
+        atomic_store(&h2->routed_name, hash_of(wanted));
+    struct pc_host *host = own.how == PC_ROUTE_NONE ? &child->fallback_host : &child->config->hosts[own.value];
+    if ((host->protocols & (h2->is_tls ? PC_PROTOCOL_H2 : PC_PROTOCOL_H2C)) != 0)
+        return host;
+    pc_h2_stream_reset(conn, NGHTTP2_HTTP_1_1_REQUIRED);
+    pc_conn_close(worker, conn);
+    *ret_next = PC_GONE;
+    return NULL;
+}
+
 static enum pc_next
 begin_request(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_io *io = conn->io;
     enum pc_next next = PC_GO;
-    struct pc_host *host = choose_host(worker, conn, &io->head.host, &next);
+    struct pc_host *host = conn->is_stream ? choose_stream_host(worker, conn, &io->head.host, &next)
+                                           : choose_host(worker, conn, &io->head.host, &next);
     if (host == NULL)
         return next;
     conn->host = host;
@@ -297,6 +337,8 @@ begin_request(struct pc_worker *worker, struct pc_conn *conn)
     io->body_done = !io->body_chunked && io->body_left == 0;
     io->body_start_ns = worker->now_ns;
     memset(&io->chunked, 0, sizeof io->chunked);
+    if (conn->is_stream)
+        frame_stream(conn);
     if (!io->body_done && limit > 0 && io->body_left > limit)
         return pc_request_refuse(worker, conn, 413);
     if (host->has_programs) /* one may want it: that is known later */
@@ -306,12 +348,45 @@ begin_request(struct pc_worker *worker, struct pc_conn *conn)
     return PC_GO;
 }
 
+/* Its head came whole, or was refused already. */
+static enum pc_next
+begin_stream(struct pc_worker *worker, struct pc_conn *conn)
+{
+    struct pc_io *io = pc_io_take(worker, conn);
+    struct pc_slice raw = {io->in, io->in_len};
+    int len = conn->stream->error;
+    if (pc_h2_stream_is_reset(conn)) { /* before anybody looked at it */
+        pc_conn_close(worker, conn);
+        return PC_GONE;
+    }
+    if (len == 0)
+        len = pc_h1_parse_head(&io->head, io->in, io->in_len, &likely_host(worker->child, conn)->limits);
+    if (len <= 0)
+        return pc_request_refuse_head(worker, conn, len == 0 ? -PC_E_BAD : len, raw);
+    io->head_len = (uint32_t)len;
+    return begin_request(worker, conn);
+}
+
+/* Whether the bytes are HTTP/2's, without TLS and by prior knowledge (RFC 9113 3.3). 1, 0 they may become so, <0 no. */
+static int
+check_h2(const struct pc_worker *worker, const struct pc_conn *conn)
+{
+    const struct pc_io *io = conn->io;
+    bool may_be = conn->requests == 0 && worker->child->has_h2c && conn->transport == &pc_transport_plain && io->in_at == 0;
+    return may_be ? pc_h2_check_preface(io->in, io->in_len) : -PC_E_BAD;
+}
+
 enum pc_next
 pc_request_head_step(struct pc_worker *worker, struct pc_conn *conn)
 {
+    if (conn->is_stream)
+        return begin_stream(worker, conn);
     struct pc_io *io = pc_io_take(worker, conn);
     for (;;) {
-        if (io->in_len > io->in_at) {
+        int preface = io->in_len > io->in_at && io->in[io->in_at] == 'P' ? check_h2(worker, conn) : -PC_E_BAD;
+        if (preface > 0)
+            return pc_h2_begin(worker, conn);
+        if (io->in_len > io->in_at && preface < 0) {
             const struct pc_host *host = likely_host(worker->child, conn);
             int len = pc_h1_parse_head(&io->head, io->in + io->in_at, io->in_len - io->in_at, &host->limits);
             if (len < 0)
@@ -350,6 +425,12 @@ skip_buffered(struct pc_io *io)
     int result = 0;
     while (result == 0 && at < io->in_len && !io->body_done) {
         uint32_t held = io->in_len - at;
+        if (io->body_chunked && io->body_raw) {
+            at += held;
+            io->body_seen += held;
+            io->body_wire += held;
+            continue;
+        }
         if (!io->body_chunked) {
             uint32_t take = held < io->body_left ? held : (uint32_t)io->body_left;
             at += take;
@@ -421,6 +502,10 @@ pc_request_body_step(struct pc_worker *worker, struct pc_conn *conn)
         ssize_t count = read_more(conn);
         if (count == -PC_E_AGAIN)
             return await_body(worker, conn);
+        if (count == 0 && io->body_raw && io->body_chunked) {
+            io->body_done = true;
+            continue;
+        }
         if (count == -PC_E_HEAD_LARGE) /* framing alone fills the buffer: no honest client does that */
             return pc_request_refuse(worker, conn, 400);
         if (count <= 0) {

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "gate.h"
+#include "h2.h"
 
 #define MS 1000000ull
 #define HEAD_ROOM 512 /* what respond.c itself writes into a head, Server field apart */
@@ -49,8 +50,8 @@ head_size(const struct pc_req *req)
     return size;
 }
 
-static struct pc_slice
-date_now(struct pc_worker *worker, int64_t wall_us)
+struct pc_slice
+pc_respond_date(struct pc_worker *worker, int64_t wall_us)
 {
     uint64_t now_s = (uint64_t)(wall_us / 1000000);
     if (worker->date_s != now_s) {
@@ -112,7 +113,7 @@ write_head(struct pc_worker *worker, const struct pc_io *io, char *buf)
     const char *phrase = pc_status_phrase(resp->status);
     put(&out, resp->reason.len > 0 ? resp->reason : (struct pc_slice){phrase, strlen(phrase)});
     put(&out, PC_S("\r\nDate: "));
-    put(&out, resp->date.len > 0 ? resp->date : date_now(worker, req->start_wall_us));
+    put(&out, resp->date.len > 0 ? resp->date : pc_respond_date(worker, req->start_wall_us));
     put(&out, PC_S("\r\n"));
     struct pc_slice server = resp->server.len > 0 ? resp->server : req->config->server;
     if (server.len > 0)
@@ -224,26 +225,50 @@ may_keep(const struct pc_child *child, const struct pc_conn *conn)
            && (host->max_requests == 0 || conn->requests + 1 < host->max_requests);
 }
 
+/* An HTTP/2 stream gets its fields as such, and no text. */
+static void
+begin_head(struct pc_worker *worker, struct pc_conn *conn)
+{
+    struct pc_io *io = conn->io;
+    if (conn->is_stream) {
+        pc_h2_stream_head(worker, conn);
+        return;
+    }
+    io->out_len = io->head_out_len = write_head(worker, io, io->out);
+}
+
+/* 200 to a CONNECT would say that its tunnel is open. */
+static void
+check_tunnel(struct pc_conn *conn)
+{
+    struct pc_req *req = &conn->io->req;
+    if (!conn->is_stream || !conn->stream->is_tunnel || req->resp.is_tunnel || req->resp.status < 200 || req->resp.status >= 300)
+        return;
+    pc_gate_drop(conn, true);
+    pc_respond_drop(conn->io);
+    pc_serve_error(req, 501);
+}
+
 enum pc_next
 pc_respond_start(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_io *io = conn->io;
     struct pc_resp *resp = &io->req.resp;
+    check_tunnel(conn);
     io->keep = may_keep(worker->child, conn);
-    io->chunk_out = !resp->has_length && io->head.minor == 1 && !has_no_body(&io->req) && !resp->is_tunnel;
+    io->chunk_out = !resp->has_length && !conn->is_stream && io->head.minor == 1 && !has_no_body(&io->req) && !resp->is_tunnel;
     io->keep = io->keep && (resp->has_length || io->chunk_out || has_no_body(&io->req));
     io->producer_done = resp->body != PC_BODY_PRODUCER;
-    size_t size = head_size(&io->req);
+    size_t size = conn->is_stream ? 0 : head_size(&io->req);
     io->out = worker->out;
     io->out_owned = size > PC_OUT_BYTES;
     if (io->out_owned && (io->out = malloc(size)) == NULL)
         pc_die(111, "out of memory");
     pc_conn_deadline(worker->child, conn, 0); /* that of the head or body is over; wait_to_send sets one */
-    io->out_at = 0;
-    io->out_len = write_head(worker, io, io->out);
+    io->out_at = io->out_len = 0;
     io->req.bytes_out = 0;
     io->req.body_out = 0;
-    io->head_out_len = io->out_len;
+    begin_head(worker, conn);
     attach_body(io, io->out_owned ? 0 : PC_OUT_BYTES - io->out_len);
     if (!io->producer_done && !io->out_owned)
         (void)gather(io); /* the head is there at least */
@@ -261,7 +286,7 @@ account(struct pc_worker *worker, struct pc_conn *conn)
     uint64_t head_len = conn->io->head_out_len;
     if (conn->io->head_len > 0) /* its body may have been read behind the start */
         req->bytes_in = conn->io->head_len + conn->io->body_wire;
-    req->resp.close = !conn->io->keep; /* %X says what becomes of the connection */
+    req->resp.close = !conn->io->keep && !conn->is_stream; /* %X says what becomes of the connection */
     req->body_out = req->bytes_out > head_len ? req->bytes_out - head_len : 0;
     pc_count(child->page, PC_C_REQUESTS, 1);
     pc_count(child->page, PC_C_BYTES_IN, req->bytes_in);
@@ -322,6 +347,11 @@ finish(struct pc_worker *worker, struct pc_conn *conn)
     bool lingers = !io->keep && !ends_at_once(conn);
     account(worker, conn);
     pc_respond_drop(io);
+    if (conn->is_stream) {
+        pc_h2_stream_done(conn);
+        pc_conn_close(worker, conn);
+        return PC_GONE;
+    }
     conn->requests++;
     conn->hops = 0;
     uint32_t used = io->in_at + io->head_len, rest = io->in_len > used ? io->in_len - used : 0;

@@ -28,6 +28,8 @@ void
 pc_transport_acknowledge(const struct pc_conn *conn)
 {
     static const int now = 1;
+    if (conn->fd < 0) /* a stream */
+        return;
     (void)setsockopt(conn->fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof now); /* cannot fail on a TCP socket */
 }
 

@@ -10,6 +10,8 @@
 /* flags: -D_GNU_SOURCE */
 /* sources: tls.c tls_ctx.c tls_hello.c tls_io.c tls_session.c tls_vars.c */
 /* libs: -lpcre2-8 -lssl -lcrypto */
+/* sources: h2.c h2head.c h2in.c h2out.c h2peek.c h2stream.c */
+/* libs: -lnghttp2 */
 /* seeds: http1 conn */
 /* max_len: 4096 */
 #include "loop.c" /* for handle_event */

@@ -111,6 +111,8 @@ struct child_plan {
     uint32_t key_count;
     bool has_tickets;
     int ticket_fd;
+    uint32_t protocols;  /* PC_PROTOCOL_*; 0 = HTTP/1.1 */
+    uint32_t h2_streams; /* H2MaxSessionStreams; 0 = 100 */
 };
 
 static inline void
@@ -195,6 +197,8 @@ child_put_host(struct child_bytes *to, const struct child_case *one, const struc
     CHILD_U32S(&host, PC_T_TIMES, plan->timeout_ms > 0 ? plan->timeout_ms : 20000, plan->keep_alive_ms, 20000, 40000, 20000, 40000, 500, 500);
     CHILD_U32S(&host, PC_T_KEEP_ALIVE, 1, plan->max_requests, 0);
     CHILD_U32S(&host, PC_T_LIMITS, 8190, 8190, 100);
+    if (plan->protocols != 0)
+        CHILD_U32S(&host, PC_T_PROTOCOLS, plan->protocols);
     CHILD_U32S(&host, PC_T_ERROR_LOG, 0, plan->has_programs ? PC_ERROR : PC_EMERG);
     if (plan->log_fd >= 0) {
         CHILD_U32S(&log, PC_T_LOG_INDEX, 1);
@@ -235,6 +239,8 @@ child_record(const struct child_case *one, const struct child_plan *plan)
     child_box(&raw, PC_T_LOG_FILE, &file);
     CHILD_U32S(&raw, PC_T_SCALE, plan->start_threads, 1, plan->max_threads, plan->max_threads, 0, 0);
     CHILD_U32S(&raw, PC_T_SOCKET_BUFFERS, 0, 0);
+    if (plan->h2_streams != 0)
+        CHILD_U32S(&raw, PC_T_H2_LIMITS, plan->h2_streams, PC_H2_WINDOW_BYTES, 0, 0);
     if (plan->has_programs)
         child_put_service(&raw, one, "svc", PC_SERVICE_FCGI);
     if (plan->has_programs)

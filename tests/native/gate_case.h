@@ -47,6 +47,7 @@ do_jobs(void)
         worker->current = NULL;
         pc_loop_conn(worker, conn);
         worker->may_block = false;
+        pc_loop_settle(worker);
     }
 }
 
@@ -59,6 +60,8 @@ drive(void)
     while ((count = epoll_wait(one.child->epoll_fd, events, PC_EVENT_BATCH, 0)) > 0) {
         for (int i = 0; i < count; i++)
             handle_event(worker, &events[i]);
+        pc_loop_settle(worker);
+        give_turns(worker);
         do_jobs();
     }
 }
@@ -69,6 +72,7 @@ pass_time(uint64_t ms)
     worker->now_ns += ms * MS;
     pc_conn_sweep(worker, worker->now_ns);
     pc_job_retry(worker);
+    pc_loop_settle(worker);
     drive();
 }
 
@@ -88,6 +92,7 @@ open_client(int room)
     conn->phase = PC_PHASE_HEAD;
     conn->is_routed = true;
     pc_loop_conn(worker, conn);
+    pc_loop_settle(worker);
     pc_conn_unreserve(one.child);
     out_len = 0;
     client_saw_end = false;
@@ -256,7 +261,8 @@ set_up(void)
     error_log = child_memfd("error", "", 0);
     child_must(fcntl(error_log, F_SETFL, O_APPEND) == 0, "O_APPEND");
     const struct child_plan plan = {.start_threads = 1, .max_threads = 8, .keep_alive_ms = 5000, .listener_fd = -1, .log_fd = -1,
-                                    .has_programs = true, .job_fd = pair[1], .error_fd = fcntl(error_log, F_DUPFD_CLOEXEC, 3), .tcp_port = tcp_port};
+                                    .has_programs = true, .job_fd = pair[1], .error_fd = fcntl(error_log, F_DUPFD_CLOEXEC, 3), .tcp_port = tcp_port,
+                                    .protocols = PC_PROTOCOL_HTTP_1_1 | PC_PROTOCOL_H2C};
     child_new(&one, &plan);
     child_must(pc_worker_start(one.child, true) == 0, "pc_worker_start");
     worker = &one.child->workers[0];

@@ -9,6 +9,8 @@
 /* sources: proxyhdr.c siphash.c keys.c tickets.c spool.c */
 /* flags: -D_GNU_SOURCE */
 /* sources: tls.c tls_ctx.c tls_hello.c tls_io.c tls_session.c tls_vars.c */
+/* sources: h2.c h2head.c h2in.c h2out.c h2peek.c h2stream.c */
+/* libs: -lnghttp2 */
 /* libs: -lpcre2-8 -lssl -lcrypto -Wl,--wrap=pc_now_ns -Wl,--wrap=pc_child_wake -Wl,--wrap=pc_env_get */
 #include "loop.c" /* for handle_event, tick */
 

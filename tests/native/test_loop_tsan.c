@@ -10,6 +10,8 @@
 /* flags: -D_GNU_SOURCE -fno-sanitize=address,undefined -fsanitize=thread */
 /* sources: tls.c tls_ctx.c tls_hello.c tls_io.c tls_session.c tls_vars.c */
 /* libs: -lpcre2-8 -lssl -lcrypto */
+/* sources: h2.c h2head.c h2in.c h2out.c h2peek.c h2stream.c */
+/* libs: -lnghttp2 */
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>

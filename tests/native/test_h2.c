@@ -1,0 +1,700 @@
+/* test_h2.c - claims about HTTP/2 on the real connection code: the test is client, runner and program at once, frame by frame.
+ * Runs as:  the developer.   Sees: a directory of its own under /tmp.
+ * Trusts:   check.h, h2_client.h.   Distrusts: the code under test.
+ * Before:   -   After: - */
+/* sources: accept.c access.c acme.c acceptlock.c arena.c ask.c child.c chunked.c cond.c conn.c date.c errlog.c escape.c fields.c file.c format.c */
+/* sources: h1.c hand.c host.c listing.c log.c map.c mime.c page.c peek.c record.c regex.c request.c respond.c route.c serve.c settings.c tlv.c */
+/* sources: transport.c uri.c util.c why.c wild.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c target.c gate_http.c h1out.c proxy.c remoteip.c job.c program.c reply.c cgienv.c */
+/* sources: proxyhdr.c siphash.c keys.c tickets.c spool.c */
+/* sources: tls.c tls_ctx.c tls_hello.c tls_io.c tls_session.c tls_vars.c */
+/* sources: h2.c h2head.c h2in.c h2out.c h2peek.c h2stream.c */
+/* flags: -D_GNU_SOURCE */
+/* libs: -lpcre2-8 -lssl -lcrypto */
+/* libs: -lnghttp2 */
+#include <malloc.h>
+#include <time.h>
+
+#include "loop.c" /* for handle_event */
+
+#include "gate_case.h"
+#include "h2_client.h"
+
+static struct h2_client client;
+
+static void
+h2_drive(struct h2_client *of)
+{
+    drive();
+    h2_hear(of);
+}
+
+static void
+settle(void)
+{
+    for (size_t before = SIZE_MAX; before != client.body_bytes;) {
+        before = client.body_bytes;
+        h2_drive(&client);
+    }
+}
+
+static void
+start(void)
+{
+    h2_begin(&client, open_client(1 << 20));
+    settle();
+    CHECK(client.has_settings && client.settings_acks == 1);
+}
+
+static void
+stop(void)
+{
+    h2_end(&client);
+    drive();
+    CHECK_EQ(atomic_load(&one.child->open_count), 0);
+    CHECK_EQ(child_counter(&one, PC_C_CONNECTIONS), 0);
+    CHECK_EQ(child_counter(&one, PC_C_PARKED), 0);
+}
+
+static bool
+is_answered(int32_t id, uint32_t status, size_t len)
+{
+    const struct h2_answer *answer = h2_answer(&client, id);
+    if (answer->has_ended && answer->status == status && answer->body_len == len)
+        return true;
+    printf("stream %d: status %u, %zu bytes, %s\n", id, answer->status, answer->body_len, answer->has_ended ? "ended" : "not ended");
+    return false;
+}
+
+static void
+open_windows(int32_t id, uint32_t by)
+{
+    h2_answer(&client, id)->window += by;
+    client.window += by;
+    (void)h2_number(&client, NGHTTP2_WINDOW_UPDATE, (uint32_t)id, by);
+    (void)h2_number(&client, NGHTTP2_WINDOW_UPDATE, 0, by);
+}
+
+/* ------------------------------------------------------------------ claims: files */
+
+static void
+files_are_answered_on_streams(void)
+{
+    start();
+    int32_t small = h2_get(&client, "/small"), middle = h2_get(&client, "/middle"), none = h2_get(&client, "/nothing");
+    int32_t head = h2_ask(&client, "HEAD", "/big", "own.test", false), list = h2_get(&client, "/list/"), ask = h2_get(&client, "/ask");
+    settle();
+    CHECK(is_answered(small, 200, 60) && is_answered(middle, 200, CHILD_MIDDLE_BYTES) && is_answered(head, 200, 0));
+    CHECK(h2_answer(&client, none)->status == 404 && h2_answer(&client, none)->has_ended);
+    CHECK(h2_answer(&client, list)->status == 200 && h2_answer(&client, list)->has_ended);
+    CHECK(is_answered(ask, 200, 6) && memcmp(h2_answer(&client, ask)->kept, "asked\n", 6) == 0);
+    for (size_t i = 0; i < 60; i++)
+        CHECK(h2_answer(&client, small)->kept[i] == child_byte("small", i));
+    CHECK(strstr(h2_answer(&client, small)->fields, "\ncontent-length: 60\n") != NULL);
+    CHECK(strstr(h2_answer(&client, head)->fields, "\ncontent-length: 80000\n") != NULL);
+    CHECK(strstr(h2_answer(&client, small)->fields, "\nconnection:") == NULL);
+    stop();
+}
+
+static void
+ranges_and_conditions_hold_on_streams(void)
+{
+    const struct h2_field range[] = {{":method", "GET"}, {":scheme", "http"}, {":authority", "own.test"}, {":path", "/small"},
+                                     {"range", "bytes=10-19"}};
+    const struct h2_field condition[] = {{":method", "GET"}, {":scheme", "http"}, {":authority", "own.test"}, {":path", "/small"},
+                                         {"if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT"}};
+    const struct h2_field two[] = {{":method", "GET"}, {":scheme", "http"}, {":authority", "own.test"}, {":path", "/middle"},
+                                   {"range", "bytes=0-9,8000-8999"}};
+    start();
+    int32_t part = h2_ask_with(&client, range, 5, false), kept = h2_ask_with(&client, condition, 5, false);
+    int32_t parts = h2_ask_with(&client, two, 5, false);
+    settle();
+    CHECK(is_answered(part, 206, 10) && h2_answer(&client, part)->kept[0] == child_byte("small", 10));
+    CHECK(strstr(h2_answer(&client, kept)->fields, "\nlast-modified:") != NULL || h2_answer(&client, kept)->status == 304);
+    CHECK(h2_answer(&client, parts)->status == 206 && h2_answer(&client, parts)->has_ended && h2_answer(&client, parts)->body_len > 1010);
+    stop();
+}
+
+static void
+a_large_file_waits_for_its_window_and_others_do_not(void)
+{
+    start();
+    int32_t big = h2_get(&client, "/big");
+    settle();
+    CHECK(!h2_answer(&client, big)->has_ended && h2_answer(&client, big)->body_len == 65535);
+    open_windows(1, 0x10000 - 1);
+    h2_answer(&client, big)->window -= 0; /* the stream that was opened is the first one */
+    settle();
+    CHECK(is_answered(big, 200, CHILD_BIG_BYTES));
+    stop();
+}
+
+static void
+a_stream_without_window_does_not_hold_up_another(void)
+{
+    const uint8_t settings[6] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0, 0, 0, 10};
+    start();
+    (void)h2_frame(&client, NGHTTP2_SETTINGS, 0, 0, settings, sizeof settings);
+    client.initial_window = 10;
+    int32_t big = h2_get(&client, "/big"), small = h2_get(&client, "/small");
+    h2_answer(&client, small)->window += 100;
+    (void)h2_number(&client, NGHTTP2_WINDOW_UPDATE, (uint32_t)small, 100);
+    settle();
+    CHECK(is_answered(small, 200, 60) && h2_answer(&client, big)->body_len == 10);
+    stop();
+}
+
+/* ------------------------------------------------------------------ claims: programs */
+
+static void
+a_slow_program_holds_up_no_other_stream(void)
+{
+    start();
+    int32_t slow = h2_get(&client, "/cgi/script?slow");
+    settle();
+    CHECK_EQ(take_job(), PC_JOB_RUN);
+    CHECK(has_variable("SERVER_PROTOCOL=HTTP/2.0") && has_variable("QUERY_STRING=slow"));
+    static struct program first;
+    first = program;
+    int32_t small = h2_get(&client, "/small"), quick = h2_get(&client, "/cgi/script?quick");
+    settle();
+    CHECK(is_answered(small, 200, 60));
+    CHECK_EQ(take_job(), PC_JOB_RUN);
+    print("Content-Type: text/plain\nX-Up: Yes\n\nquick");
+    leave();
+    settle();
+    CHECK(is_answered(quick, 200, 5) && strstr(h2_answer(&client, quick)->fields, "\nx-up: Yes\n") != NULL);
+    CHECK(!h2_answer(&client, slow)->has_head);
+    program = first;
+    print("Content-Length: 4\n\nsl");
+    settle();
+    CHECK(h2_answer(&client, slow)->body_len == 2 && !h2_answer(&client, slow)->has_ended);
+    print("ow");
+    leave();
+    settle();
+    CHECK(is_answered(slow, 200, 4));
+    stop();
+}
+
+static void
+a_body_goes_to_its_program(void)
+{
+    char body[64];
+    start();
+    int32_t id = h2_ask(&client, "POST", "/cgi/script", "own.test", true);
+    settle();
+    CHECK_EQ(take_job(), PC_JOB_RUN);
+    CHECK(!has_name("CONTENT_LENGTH") && !has_name("HTTP_TRANSFER_ENCODING"));
+    (void)h2_data(&client, id, "some ", 5, false);
+    settle();
+    CHECK(read_input(body, sizeof body) == 5 && memcmp(body, "some ", 5) == 0 && !input_has_ended());
+    (void)h2_data(&client, id, "more", 4, true);
+    settle();
+    CHECK(read_input(body, sizeof body) == 4 && memcmp(body, "more", 4) == 0 && input_has_ended());
+    print("X: y\n\nok");
+    leave();
+    settle();
+    CHECK(is_answered(id, 200, 2) && !h2_answer(&client, id)->is_reset);
+    const struct h2_field fields[] = {{":method", "PUT"}, {":scheme", "http"}, {":authority", "own.test"}, {":path", "/cgi/script"},
+                                      {"content-length", "3"}, {"expect", "100-continue"}};
+    id = h2_ask_with(&client, fields, 6, true);
+    settle();
+    CHECK_EQ(take_job(), PC_JOB_RUN);
+    CHECK(has_variable("CONTENT_LENGTH=3") && h2_answer(&client, id)->interim == 1);
+    (void)h2_data(&client, id, "abc", 3, true);
+    settle();
+    CHECK(read_input(body, sizeof body) == 3 && input_has_ended());
+    print("Status: 201\n\n");
+    leave();
+    settle();
+    CHECK(is_answered(id, 201, 0));
+    stop();
+}
+
+/* Nobody reads: the stream's window stays shut, and a bounded part of the body is held. */
+static void
+a_program_that_does_not_read_stops_its_client(void)
+{
+    static char bytes[16384];
+    start();
+    int32_t id = h2_ask(&client, "POST", "/cgi/script", "own.test", true);
+    settle();
+    CHECK_EQ(take_job(), PC_JOB_RUN);
+    size_t sent = 0;
+    for (; sent + sizeof bytes <= 65535; sent += sizeof bytes)
+        (void)h2_data(&client, id, bytes, sizeof bytes, false);
+    settle();
+    size_t held = 0;
+    for (const struct pc_conn *conn = one.child->chunks[0]; conn < one.child->chunks[0] + PC_CONN_CHUNK; conn++)
+        held += conn->is_stream ? conn->stream->in_len : 0;
+    CHECK(held <= 65535);
+    size_t read_so_far = 0;
+    static char input[1 << 17];
+    for (int i = 0; i < 20; i++)
+        read_so_far += read_input(input, sizeof input);
+    CHECK_EQ(read_so_far, sent);
+    (void)h2_number(&client, NGHTTP2_RST_STREAM, (uint32_t)id, NGHTTP2_CANCEL);
+    settle();
+    CHECK_EQ(take_job(), PC_JOB_CANCEL);
+    leave();
+    stop();
+}
+
+static void
+a_client_that_resets_ends_its_program_only(void)
+{
+    start();
+    int32_t id = h2_get(&client, "/cgi/script");
+    settle();
+    CHECK_EQ(take_job(), PC_JOB_RUN);
+    uint64_t job = program.job.id;
+    (void)h2_number(&client, NGHTTP2_RST_STREAM, (uint32_t)id, NGHTTP2_CANCEL);
+    settle();
+    CHECK(take_job() == PC_JOB_CANCEL && program.job.id == job);
+    leave();
+    int32_t small = h2_get(&client, "/small");
+    settle();
+    CHECK(is_answered(small, 200, 60) && !client.has_goaway);
+    stop();
+}
+
+static void
+a_client_that_leaves_ends_all_of_its_programs(void)
+{
+    static struct program programs[3];
+    start();
+    for (int i = 0; i < 3; i++) {
+        (void)h2_get(&client, "/cgi/script");
+        settle();
+        CHECK_EQ(take_job(), PC_JOB_RUN);
+        programs[i] = program;
+    }
+    stop();
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(take_job(), PC_JOB_CANCEL);
+    for (int i = 0; i < 3; i++) {
+        program = programs[i];
+        leave();
+    }
+}
+
+static void
+an_answer_that_breaks_off_resets_its_stream(void)
+{
+    start();
+    int32_t id = h2_get(&client, "/cgi/script");
+    settle();
+    CHECK_EQ(take_job(), PC_JOB_RUN);
+    print("Content-Length: 10\n\nshort");
+    leave();
+    settle();
+    CHECK(h2_answer(&client, id)->is_reset && h2_answer(&client, id)->reset_code == NGHTTP2_INTERNAL_ERROR);
+    CHECK(!client.has_goaway && !client.has_ended);
+    stop();
+}
+
+/* ------------------------------------------------------------------ claims: names, heads */
+
+static void
+a_foreign_name_is_421_and_the_connection_goes_on(void)
+{
+    start();
+    int32_t first = h2_get(&client, "/small"), foreign = h2_ask(&client, "GET", "/small", "other.test", false);
+    int32_t own = h2_get(&client, "/small");
+    settle();
+    CHECK(h2_answer(&client, foreign)->status == 421 && h2_answer(&client, foreign)->has_ended);
+    CHECK(is_answered(first, 200, 60) && is_answered(own, 200, 60) && !client.has_goaway && !client.has_ended);
+    stop();
+}
+
+/* The connection was passed here for the name in its first field block, whatever becomes of that. */
+static void
+a_refused_first_request_leaves_no_trust_to_the_second(void)
+{
+    const struct h2_field bad[] = {{":method", "GET"}, {":scheme", "http"}, {":authority", "own.test"}, {":path", "/small"}, {"A", "b"}};
+    start();
+    (void)h2_ask_with(&client, bad, 5, false);
+    int32_t foreign = h2_ask(&client, "GET", "/small", "other.test", false);
+    settle();
+    CHECK_EQ(h2_answer(&client, foreign)->status, 421);
+    stop();
+}
+
+static void
+what_h1_refuses_is_refused_here(void)
+{
+    static const struct { const char *method, *path, *host; uint32_t status; } rows[] = {
+        {"GET", "/a#b", "own.test", 400}, {"GET", "/%zz", "own.test", 400}, {"GET", "/", "own test", 400}, {"GET", "/", "u@own.test", 400},
+        {"get", "/small", "own.test", 400}, {"BREW", "/small", "own.test", 501}, {"GET", "/%2f", "own.test", 404},
+        {"TRACE", "/", "own.test", 405}, {"OPTIONS", "*", "own.test", 200},
+    };
+    start();
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        int32_t id = h2_ask(&client, rows[i].method, rows[i].path, rows[i].host, false);
+        settle();
+        const struct h2_answer *answer = h2_answer(&client, id);
+        bool is_refused = answer->status == rows[i].status || (answer->is_reset && rows[i].status == 400);
+        CHECK_FOR(rows[i].path, is_refused);
+    }
+    CHECK(!client.has_goaway);
+    stop();
+}
+
+static void
+a_head_that_is_too_large_is_431(void)
+{
+    struct h2_field fields[200] = {{":method", "GET"}, {":scheme", "http"}, {":authority", "own.test"}, {":path", "/small"}};
+    start();
+    for (size_t i = 4; i < 200; i++)
+        fields[i] = (struct h2_field){"cookie", "a=b"};
+    int32_t many = h2_ask_with(&client, fields, 106, false), few = h2_ask_with(&client, fields, 90, false);
+    settle();
+    CHECK(h2_answer(&client, many)->status == 431 && h2_answer(&client, many)->has_ended);
+    CHECK(is_answered(few, 200, 60));
+    stop();
+}
+
+static void
+an_upgrade_by_prior_knowledge_needs_the_host_to_allow_it(void)
+{
+    uint32_t before = one.child->config->hosts[0].protocols;
+    start();
+    one.child->config->hosts[0].protocols = PC_PROTOCOL_HTTP_1_1;
+    int32_t id = h2_get(&client, "/small");
+    settle();
+    CHECK(h2_answer(&client, id)->is_reset && h2_answer(&client, id)->reset_code == NGHTTP2_HTTP_1_1_REQUIRED);
+    one.child->has_h2c = false;
+    int fd = open_client(1 << 20);
+    say(fd, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    CHECK(heard(fd, "HTTP/1.1 505 ") && client_saw_end);
+    (void)close(fd);
+    one.child->config->hosts[0].protocols = before;
+    one.child->has_h2c = true;
+    stop();
+}
+
+static void
+an_upgrade_that_is_asked_for_is_not_honoured(void)
+{
+    int fd = open_client(1 << 20);
+    say(fd, "GET /small HTTP/1.1\r\nHost: own.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n");
+    CHECK(heard(fd, "HTTP/1.1 200 OK\r\n"));
+    close_client(fd);
+}
+
+/* ------------------------------------------------------------------ claims: the end */
+
+static void
+an_idle_session_is_told_and_ends(void)
+{
+    start();
+    int32_t id = h2_get(&client, "/small");
+    settle();
+    CHECK(is_answered(id, 200, 60) && child_counter(&one, PC_C_PARKED) == 1);
+    for (int i = 0; i < 6; i++) { /* pings make it no longer */
+        pass_time(1000);
+        (void)h2_frame(&client, NGHTTP2_PING, 0, 0, "12345678", 8);
+        settle();
+    }
+    CHECK(client.has_goaway && client.goaway_code == NGHTTP2_NO_ERROR && client.goaway_id == (uint32_t)id);
+    CHECK(client.has_ended && client.pings >= 4);
+    stop();
+}
+
+static void
+a_child_that_drains_says_so_twice_and_answers_what_it_has(void)
+{
+    start();
+    int32_t slow = h2_get(&client, "/cgi/script");
+    settle();
+    CHECK_EQ(take_job(), PC_JOB_RUN);
+    atomic_store(&one.child->is_draining, true);
+    pc_conn_send_away(worker);
+    pc_loop_settle(worker);
+    settle();
+    CHECK(client.has_goaway && client.goaway_id == 0x7fffffff);
+    int32_t late = h2_get(&client, "/small");
+    settle();
+    CHECK(is_answered(late, 200, 60));
+    pass_time(PC_H2_NOTICE_MS + 1);
+    settle();
+    CHECK(client.goaway_id == (uint32_t)late);
+    int32_t lost = h2_get(&client, "/small");
+    settle();
+    CHECK(!h2_answer(&client, lost)->has_head && !client.has_ended);
+    print("X: y\n\nslow");
+    leave();
+    settle();
+    CHECK(is_answered(slow, 200, 4) && client.has_ended);
+    stop();
+    atomic_store(&one.child->is_draining, false);
+}
+
+static void
+a_stream_that_takes_nothing_is_reset_after_a_while(void)
+{
+    const uint8_t settings[6] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0, 0, 0, 0};
+    start();
+    (void)h2_frame(&client, NGHTTP2_SETTINGS, 0, 0, settings, sizeof settings);
+    client.initial_window = 0;
+    int32_t big = h2_get(&client, "/big"), small = h2_get(&client, "/small");
+    settle();
+    CHECK(h2_answer(&client, big)->body_len == 0 && h2_answer(&client, small)->body_len == 0);
+    for (int i = 0; i < 50; i++)
+        pass_time(1000);
+    settle();
+    CHECK(h2_answer(&client, big)->is_reset && h2_answer(&client, small)->is_reset);
+    stop();
+}
+
+static void
+half_a_field_block_is_not_waited_for(void)
+{
+    start();
+    (void)h2_frame(&client, NGHTTP2_HEADERS, 0, 1, "\x82", 1);
+    settle();
+    for (int i = 0; i < 21; i++)
+        pass_time(1000);
+    settle();
+    CHECK(client.has_ended);
+    stop();
+}
+
+/* ------------------------------------------------------------------ claims: floods (security.md 6.3) */
+
+static uint64_t
+cpu_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+#define FLOOD 20000
+#define FLOOD_CPU_NS (20ull * 1000000000) /* under ASan, on a machine that does other things; without a bound it would be minutes */
+#define FLOOD_HELD_BYTES (4u << 20)
+
+static bool
+flood_rapid_reset(int i)
+{
+    (void)i;
+    int32_t id = h2_get(&client, "/big");
+    bool is_open = h2_number(&client, NGHTTP2_RST_STREAM, (uint32_t)id, NGHTTP2_CANCEL);
+    if (client.next_id / 2 >= H2_STREAMS - 2)
+        client.next_id = 1;
+    return is_open;
+}
+
+static bool
+flood_ping(int i)
+{
+    (void)i;
+    return h2_frame(&client, NGHTTP2_PING, 0, 0, "12345678", 8);
+}
+
+static bool
+flood_settings(int i)
+{
+    const uint8_t settings[6] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0, 0, (uint8_t)i, 0};
+    return h2_frame(&client, NGHTTP2_SETTINGS, 0, 0, settings, sizeof settings);
+}
+
+static bool
+flood_empty_data(int i)
+{
+    if (i == 0)
+        (void)h2_ask(&client, "POST", "/small", "own.test", true);
+    return h2_data(&client, 1, "", 0, false);
+}
+
+static bool
+flood_priority(int i)
+{
+    const uint8_t payload[5] = {0, 0, 0, 0, (uint8_t)i};
+    return h2_frame(&client, NGHTTP2_PRIORITY, 0, (uint32_t)(2 * i + 1), payload, sizeof payload);
+}
+
+static bool
+flood_window_update(int i)
+{
+    (void)i;
+    return h2_number(&client, NGHTTP2_WINDOW_UPDATE, 0, 1);
+}
+
+static bool
+flood_unknown(int i)
+{
+    return h2_frame(&client, (uint8_t)(0x40 + i % 64), 0, 0, "x", 1);
+}
+
+static bool
+flood_continuation(int i)
+{
+    return h2_frame(&client, i == 0 ? NGHTTP2_HEADERS : NGHTTP2_CONTINUATION, 0, 1, i == 0 ? "\x82" : "", i == 0 ? 1 : 0);
+}
+
+/* The client breaks a rule of each stream, and the server resets it (CVE-2025-8671). */
+static bool
+flood_made_you_reset(int i)
+{
+    (void)i;
+    const struct h2_field fields[] = {{":method", "POST"}, {":scheme", "http"}, {":authority", "own.test"}, {":path", "/ask"},
+                                      {"content-length", "1"}};
+    int32_t id = h2_ask_with(&client, fields, 5, true);
+    bool is_open = h2_data(&client, id, "12345", 5, false); /* more than it said */
+    if (client.next_id / 2 >= H2_STREAMS - 2)
+        client.next_id = 1;
+    return is_open;
+}
+
+static void
+run_flood(const char *name, bool (*send_one)(int i))
+{
+    start();
+    size_t held_before = mallinfo2().uordblks;
+    uint64_t began_ns = cpu_ns(), asked = child_counter(&one, PC_C_REQUESTS);
+    int count = 0;
+    while (count < FLOOD && !client.has_ended && send_one(count)) {
+        count++;
+        if (count % 64 == 0)
+            h2_drive(&client);
+    }
+    for (int i = 0; i < 10; i++)
+        h2_drive(&client);
+    size_t held = mallinfo2().uordblks;
+    CHECK_FOR(name, client.has_ended && count < FLOOD / 2);
+    CHECK_FOR(name, client.has_goaway && client.goaway_code == NGHTTP2_ENHANCE_YOUR_CALM);
+    CHECK_FOR(name, held <= held_before + FLOOD_HELD_BYTES);
+    CHECK_FOR(name, cpu_ns() - began_ns < FLOOD_CPU_NS);
+    CHECK_FOR(name, child_counter(&one, PC_C_REQUESTS) - asked < 1000);
+    stop();
+}
+
+static void
+floods_end_their_connection(void)
+{
+    run_flood("rapid reset", flood_rapid_reset);
+    run_flood("ping", flood_ping);
+    run_flood("settings", flood_settings);
+    run_flood("empty data", flood_empty_data);
+    run_flood("priority", flood_priority);
+    run_flood("window update", flood_window_update);
+    run_flood("unknown frames", flood_unknown);
+    run_flood("continuation", flood_continuation);
+    run_flood("made you reset", flood_made_you_reset);
+}
+
+/* One field of 3,000 bytes in the table, and then a byte for each copy of it. */
+static void
+a_bomb_of_references_costs_its_own_length(void)
+{
+    static char large[2900]; /* more is not kept in nghttp2's table */
+    static uint8_t block[65536];
+    const uint8_t settings[6] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0, 0, 0, 0};
+    memset(large, 'x', sizeof large - 1);
+    const struct h2_field first[] = {{":method", "GET"}, {":scheme", "http"}, {":authority", "own.test"}, {":path", "/big"}, {"x", large}};
+    start();
+    (void)h2_frame(&client, NGHTTP2_SETTINGS, 0, 0, settings, sizeof settings);
+    client.initial_window = 0;
+    (void)h2_ask_with(&client, first, 5, false);
+    settle();
+    size_t held_before = mallinfo2().uordblks;
+    uint64_t began_ns = cpu_ns();
+    int count = 0;
+    for (; count < 200 && !client.has_ended; count++) {
+        size_t len = h2_pack(&client, first, 5, block, sizeof block);
+        memset(block + len, 0x80 | 62, 10000 - len); /* the newest entry, again and again */
+        if (!h2_frame(&client, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM, (uint32_t)client.next_id, block, 10000))
+            break;
+        client.next_id += 2;
+        h2_drive(&client);
+    }
+    CHECK(client.has_ended && client.goaway_code == NGHTTP2_ENHANCE_YOUR_CALM && count < 120);
+    CHECK(mallinfo2().uordblks <= held_before + (1u << 20));
+    CHECK(cpu_ns() - began_ns < FLOOD_CPU_NS);
+    stop();
+}
+
+/* Heads as large as they may be, for streams that take nothing: the session holds a bounded part of them. */
+static void
+heads_of_stalled_streams_are_bounded(void)
+{
+    static char large[2900]; /* more is not kept in nghttp2's table */
+    const uint8_t settings[6] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0, 0, 0, 0};
+    memset(large, 'x', sizeof large - 1);
+    struct h2_field fields[14] = {{":method", "GET"}, {":scheme", "http"}, {":authority", "own.test"}, {":path", "/big"}};
+    for (int i = 4; i < 14; i++)
+        fields[i] = (struct h2_field){"x", large};
+    start();
+    (void)h2_frame(&client, NGHTTP2_SETTINGS, 0, 0, settings, sizeof settings);
+    client.initial_window = 0;
+    size_t held_before = mallinfo2().uordblks;
+    for (int i = 0; i < 100; i++)
+        (void)h2_ask_with(&client, fields, 14, false);
+    settle();
+    CHECK(mallinfo2().uordblks <= held_before + (3u << 20));
+    unsigned refused = 0;
+    for (int i = 0; i < 100; i++)
+        refused += client.answers[i].is_reset && client.answers[i].reset_code == NGHTTP2_REFUSED_STREAM;
+    CHECK(refused > 50);
+    stop();
+}
+
+static void
+streams_beyond_the_limit_are_refused(void)
+{
+    static struct program programs[101];
+    start();
+    for (int i = 0; i < 101; i++) {
+        (void)h2_get(&client, "/cgi/script");
+        settle();
+        programs[i].job.kind = (uint8_t)take_job();
+        if (programs[i].job.kind == PC_JOB_RUN)
+            programs[i] = program;
+    }
+    CHECK(h2_answer(&client, 201)->is_reset && h2_answer(&client, 201)->reset_code == NGHTTP2_REFUSED_STREAM);
+    CHECK(!client.has_goaway && programs[99].job.kind == PC_JOB_RUN && programs[100].job.kind == 0);
+    stop();
+    while (take_job() != 0)
+        ;
+    for (int i = 0; i < 100; i++) {
+        program = programs[i];
+        leave();
+    }
+}
+
+int
+main(void)
+{
+    set_up();
+    RUN(files_are_answered_on_streams); /* opens the roots, for good */
+    int before = fcntl(0, F_DUPFD_CLOEXEC, 3);
+    child_must(before >= 0 && close(before) == 0, "descriptors");
+    RUN(ranges_and_conditions_hold_on_streams);
+    RUN(a_large_file_waits_for_its_window_and_others_do_not);
+    RUN(a_stream_without_window_does_not_hold_up_another);
+    RUN(a_slow_program_holds_up_no_other_stream);
+    RUN(a_body_goes_to_its_program);
+    RUN(a_program_that_does_not_read_stops_its_client);
+    RUN(a_client_that_resets_ends_its_program_only);
+    RUN(a_client_that_leaves_ends_all_of_its_programs);
+    RUN(an_answer_that_breaks_off_resets_its_stream);
+    RUN(a_foreign_name_is_421_and_the_connection_goes_on);
+    RUN(a_refused_first_request_leaves_no_trust_to_the_second);
+    RUN(what_h1_refuses_is_refused_here);
+    RUN(a_head_that_is_too_large_is_431);
+    RUN(an_upgrade_by_prior_knowledge_needs_the_host_to_allow_it);
+    RUN(an_upgrade_that_is_asked_for_is_not_honoured);
+    RUN(an_idle_session_is_told_and_ends);
+    RUN(a_child_that_drains_says_so_twice_and_answers_what_it_has);
+    RUN(a_stream_that_takes_nothing_is_reset_after_a_while);
+    RUN(half_a_field_block_is_not_waited_for);
+    RUN(floods_end_their_connection);
+    RUN(a_bomb_of_references_costs_its_own_length);
+    RUN(heads_of_stalled_streams_are_bounded);
+    RUN(streams_beyond_the_limit_are_refused);
+    int after = fcntl(0, F_DUPFD_CLOEXEC, 3);
+    CHECK_EQ(after, before);
+    (void)close(after);
+    tear_down();
+    return check_end();
+}

@@ -1,0 +1,164 @@
+"""HTTP/2 on the wire, as its users speak it: curl, nghttp and h2load from Debian, by prior knowledge; every tenant's own.
+
+What a client can do with single frames is in tests/native/test_h2.c.
+Runs as: root, which starts the server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import Lab, Tenant, read_response, wait_until
+from tests.system.h2wire import H2Client
+
+pytestmark = [pytest.mark.root, pytest.mark.interop, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
+
+BIG = hashlib.shake_128(b"h2").digest(3_000_000)
+ECHO = """#!/bin/sh
+printf 'Content-Type: text/plain\\n\\n%s %s ' "$SERVER_PROTOCOL" "$REQUEST_METHOD"
+id -u
+cat
+"""
+
+
+class H2Lab(Lab):
+    """Hosts with programs, on a port that speaks HTTP/2 by prior knowledge."""
+
+    def host_block(self, tenant: Tenant, extra: str = "") -> str:
+        """One host, with its own /cgi/."""
+        return super().host_block(tenant, f"{extra}\nScriptAlias /cgi/ {tenant.docroot}/cgi/\n")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with H2Lab("Protocols h2c http/1.1\n") as one:
+        for tenant in one.tenants.values():
+            tenant.write("big", BIG)
+            tenant.write("cgi/echo", ECHO, 0o700)
+        yield one.start()
+
+
+def curl(lab: Lab, *arguments: str, host: str = "alice.test", data: bytes | None = None) -> tuple[int, bytes]:
+    """Ask once; return status and body. The last argument is the path."""
+    command = ["curl", "--silent", "--show-error", "--http2-prior-knowledge", "--max-time", "20", "--header", f"Host: {host}",
+               "--write-out", "\n%{http_code} %{http_version}", *arguments[:-1], f"http://127.0.0.1:{lab.port}{arguments[-1]}"]
+    done = subprocess.run(command, input=data, capture_output=True, check=True, timeout=30)
+    body, _, tail = done.stdout.rpartition(b"\n")
+    status, version = tail.split()
+    assert version == b"2"
+    return int(status), body
+
+
+@pytest.mark.parametrize("name", ["alice", "bob", "carol"])
+def test_each_tenant_serves_its_own(lab: Lab, name: str) -> None:
+    status, body = curl(lab, "/", host=f"{name}.test")
+    assert (status, body) == (200, f"{name}\n".encode())
+    status, body = curl(lab, "/cgi/echo", host=f"{name}.test")
+    assert status == 200
+    assert body.split() == [b"HTTP/2.0", b"GET", str(lab.tenants[name].uid).encode()]
+
+
+def test_a_large_file_arrives_whole(lab: Lab) -> None:
+    assert curl(lab, "/big") == (200, BIG)
+    assert curl(lab, "--range", "1000000-1999999", "/big") == (206, BIG[1000000:2000000])
+
+
+def test_a_body_goes_to_its_program_and_back(lab: Lab) -> None:
+    status, body = curl(lab, "--data-binary", "@-", "/cgi/echo", data=BIG)
+    assert status == 200
+    head, _, rest = body.partition(b"\n")
+    assert head.split()[1] == b"POST"
+    assert rest == BIG
+    status, body = curl(lab, "--upload-file", "-", "/cgi/echo", data=BIG)  # of unknown length
+    assert (status, body.partition(b"\n")[2]) == (200, BIG)
+
+
+def test_python_answers_on_a_stream(lab: Lab) -> None:
+    status, body = curl(lab, "/whoami")
+    assert status == 200
+    assert f'"uid": {lab.tenants["alice"].uid}'.encode() in body
+
+
+def test_a_connection_of_one_tenant_is_not_anothers(lab: Lab) -> None:
+    """Whoever it came to, a foreign name is 421 on its stream, and the connection goes on."""
+    with H2Client(lab.connect()) as one:
+        streams = [one.ask(host) for host in ("alice.test", "bob.test", "main.test", "alice.test")]
+        answers = [one.finish(number) for number in streams]
+        assert [answer.status for answer in answers] == [200, 421, 421, 200]
+        assert [answer.body for answer in (answers[0], answers[3])] == [b"alice\n"] * 2
+        assert one.goaway is None
+
+
+def test_a_slow_program_holds_up_nobody(lab: Lab) -> None:
+    """It waits for its body; meanwhile files, Python and the same program answer on other streams."""
+    with H2Client(lab.connect()) as one:
+        slow = one.ask("alice.test", "/cgi/echo", method="POST", has_body=True)
+        others = [one.ask("alice.test", path) for path in ("/", "/whoami", "/cgi/echo", "/big")]
+        assert [one.finish(number).status for number in others] == [200] * 4
+        assert not one.answers[slow].ended
+        one.send(slow, b"at last", last=True)
+        assert one.finish(slow).body.endswith(b"at last")
+
+
+def test_the_access_log_says_so(lab: Lab) -> None:
+    curl(lab, "/big?logged")
+    line = wait_until(lambda: re.search(r'.*"GET /big\?logged HTTP/2\.0" .*', (lab.log / "access.log").read_text()), "the line")
+    assert line.group(0).split('" ')[1].startswith(f"200 {len(BIG)}")
+
+
+def test_nghttp_fetches_many_at_once(lab: Lab) -> None:
+    base = f"http://127.0.0.1:{lab.port}"
+    paths = [f"{base}/{path}?{number}" for path in ("", "big", "cgi/echo", "nothing", "whoami") for number in range(4)]
+    done = subprocess.run(["nghttp", "--no-dep", "--null-out", "--stat", "--header=:authority: alice.test", *paths], capture_output=True,
+                          check=True, timeout=60, text=True)
+    statuses = re.findall(r"^ *\d+ +\+?\S+ +\S+ +\S+ +(\d{3}) ", done.stdout, re.MULTILINE)
+    assert sorted(statuses) == ["200"] * 16 + ["404"] * 4
+
+
+@pytest.mark.parametrize(("path", "streams"), [("/index.html", 1), ("/index.html", 32), ("/big", 8), ("/cgi/echo", 10)])
+def test_h2load_has_no_failure(lab: Lab, path: str, streams: int) -> None:
+    count = {"/big": 40, "/cgi/echo": 60}.get(path, 4000)
+    done = subprocess.run(["h2load", f"--requests={count}", "--clients=4", f"--max-concurrent-streams={streams}",
+                           "--header=:authority: bob.test", f"http://127.0.0.1:{lab.port}{path}"],
+                          capture_output=True, check=True, timeout=100, text=True)
+    assert f"{count} succeeded, 0 failed, 0 errored, 0 timeout" in done.stdout
+
+
+def test_http_1_1_is_spoken_on_the_same_port(lab: Lab) -> None:
+    with lab.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: alice.test\r\n\r\n")
+        assert read_response(sock).body == b"alice\n"
+
+
+def test_a_host_without_h2c_refuses_it() -> None:
+    with Lab() as one:
+        one.start()
+        done = subprocess.run(["curl", "--silent", "--http2-prior-knowledge", "--header", "Host: alice.test", f"http://127.0.0.1:{one.port}/"],
+                              capture_output=True, check=False, timeout=30)
+        assert done.returncode != 0
+        settings, head = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), bytes((0, 0, 12, 1, 5, 0, 0, 0, 1, 0x41, 10)) + b"alice.test"
+        assert one.exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + head).startswith(b"HTTP/1.1 505 ")
+
+
+def test_a_restart_answers_what_was_asked(tmp_path: Path) -> None:
+    """Requests in work when the child drains are answered, and the client is told to come again elsewhere."""
+    with Lab("Protocols h2c http/1.1\n", names=("alice",)) as one:
+        one.tenants["alice"].write("big", BIG)
+        one.start()
+        out = tmp_path / "out"
+        with out.open("wb") as file, subprocess.Popen(
+                ["curl", "--silent", "--show-error", "--http2-prior-knowledge", "--limit-rate", "2M", "--header", "Host: alice.test",
+                 f"http://127.0.0.1:{one.port}/big"], stdout=file) as process:
+            wait_until(lambda: out.stat().st_size > 100_000, "the beginning")
+            one.config_tail = "# another generation\n"
+            one.host_config = "Header set X-New yes"
+            assert one.reload()["ok"]
+            assert process.wait(30) == 0
+        assert out.read_bytes() == BIG
