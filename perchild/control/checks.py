@@ -312,7 +312,8 @@ def _find_closed_sockets(subject: Subject) -> Iterator[Found]:
 CHECKS: tuple[Check, ...] = (
     Check("broken-site", ERROR, "a site is refused; its last good version, 503 or nothing is served instead",
           "mend the line that is named, then perchildctl reload", _find_broken),
-    Check("broken-link", ERROR, "an enabled file is a link to nothing", "put the file back, or remove the link (perchildctl dissite NAME)", _find_links),
+    Check("broken-link", ERROR, "an enabled file is a link to nothing", "put the file back, or remove the link (perchildctl dissite NAME)",
+          _find_links),
     Check("configuration", WARNING, "the configuration is taken, with a doubt", "each says what is doubtful", _find_warnings),
     Check("config-writable", ERROR, "a file of the configuration, or a directory on the way to it, can be changed by others than root: "
           "who can write it, can name any user", "chown root:root PATH; chmod go-w PATH", _find_writable),

@@ -25,7 +25,7 @@ WITHOUT_EFFECT: dict[str, str] = {
     **dict.fromkeys(("rmode", "rminuidgid", "rdefaultuidgid", "enablecapabilities", "suphp_engine", "suphp_configpath", "suphp_addhandler",
                      "suphp_removehandler", "suexec", "privilegesmode", "multiplexerchroot"),
                     "a host's processes are its user's from the first byte; nothing changes its uid"),
-    **dict.fromkeys(("sslmutex", "sslrandomseed", "sslpassphrasedialog", "sslcryptodevice", "sslsessioncache", "sslsessioncachetimeout",
+    **dict.fromkeys(("sslmutex", "sslrandomseed", "sslpassphrasedialog", "sslcryptodevice", "sslsessioncache",
                      "sslstaplingcache", "sslusestapling", "sslstaplingrespondertimeout", "sslstaplingreturnrespondererrors",
                      "sslcompression", "sslinsecurerenegotiation", "sslstaplingstandardcachetimeout"),
                     "TLS here has tickets instead of a cache, and neither compression nor stapling"),

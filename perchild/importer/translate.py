@@ -9,10 +9,12 @@ Before: source.py   After: write.py
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from perchild.config import known
+from perchild.config.access import SECTION_KINDS
 from perchild.config.directives import ALL_NAMES, SECTION_CONTEXTS, TABLE
 from perchild.config.messages import Diagnostic
 from perchild.config.tokens import QuoteError, split_words
@@ -275,6 +277,8 @@ class _Translator:
         special = self._sections.get(node.name)
         if special is not None:
             return special(node, context)
+        if (node.file, node.line) in self._refused and node.name in SECTION_KINDS:
+            return self._close(node, context, f"{self._refused[node.file, node.line]}: the place is closed")
         if (node.file, node.line) in self._refused:
             return self._miss(node, self._refused[node.file, node.line], is_weaker=_has_protection(node))
         if node.name not in SECTION_CONTEXTS:
@@ -418,7 +422,7 @@ def _is_mod_php(node: Node) -> bool:
     if node.name not in {"sethandler", "addhandler", "addtype", "forcetype"}:
         return False
     word = (words_of(node) or [""])[0].lower()
-    return any(word == one or (word.startswith(one) and word[len(one):].isalnum()) for one in rules.MOD_PHP)
+    return any(word == one or (word.startswith(one) and re.fullmatch(r"\w+", word[len(one):]) is not None) for one in rules.MOD_PHP)
 
 
 def _turns_php_off(node: Node) -> bool:
