@@ -72,6 +72,7 @@ map_route(struct pc_child *child, int route_fd, struct pc_route_map **ret_map)
         map->needs_local[i] = is_any_address(listener) && pc_route_needs_local(map->table, ntohs(v4->sin_port));
     }
     map->has_fronts = pc_route_has_fronts(map->table, map->key);
+    map->has_tls = pc_route_has_tls(map->table);
     *ret_map = map;
     return 0;
 }
@@ -104,6 +105,7 @@ pc_child_set_route(struct pc_child *child, int route_fd)
     memcpy(map->key_before, has_last_key ? last->key : map->key, sizeof map->key_before);
     struct pc_route_map *before = atomic_exchange(&child->route, map);
     atomic_store(&child->has_fronts, map->has_fronts);
+    atomic_store(&child->has_tls, map->has_tls);
     (void)pthread_mutex_lock(&child->retire_lock);
     if (before != NULL) {
         before->older = child->retired;
@@ -292,8 +294,10 @@ set_up(struct pc_child *child, const struct pc_child_options *options, const cha
         for (uint32_t i = 0; i < child->config->host_count; i++)
             child->has_h2c = child->has_h2c || (child->config->hosts[i].protocols & PC_PROTOCOL_H2C) != 0;
         uint8_t no_key[PC_KEY_BYTES];
-        if (error == 0) /* one that listens looks at the server's table instead, which comes behind */
+        if (error == 0) { /* one that listens looks at the server's table instead, which comes behind */
             atomic_store(&child->has_fronts, pc_route_has_fronts(child->config->own_route, no_key));
+            atomic_store(&child->has_tls, pc_route_has_tls(child->config->own_route));
+        }
     }
     if (error == 0) {
         *ret_why = "a listener has no address";

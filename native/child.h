@@ -81,6 +81,10 @@ struct pc_route pc_route_find(struct pc_slice table, const struct sockaddr_stora
 /* Whether the answer on `port` depends on which local address it is (else the wildcard address does). */
 bool pc_route_needs_local(struct pc_slice table, uint16_t port);
 
+/* Whether the hosts of the local address speak TLS (SSLEngine); and whether those of any address do. */
+bool pc_route_speaks_tls(struct pc_slice table, const struct sockaddr_storage *local);
+bool pc_route_has_tls(struct pc_slice table);
+
 /* Whether connections to the local address begin with a PROXY protocol header (RemoteIPProxyProtocol). ret_peers: ACCESS leaves of
  * who may send one; len 0 = everybody. */
 bool pc_route_front(struct pc_slice table, const struct sockaddr_storage *local, struct pc_slice *ret_peers);
@@ -91,7 +95,7 @@ bool pc_route_has_fronts(struct pc_slice table, uint8_t ret_key[PC_KEY_BYTES]);
 struct pc_route_map {
     struct pc_slice table;
     bool needs_local[PC_MAX_LISTENERS];
-    bool has_fronts;
+    bool has_fronts, has_tls;
     uint8_t key[PC_KEY_BYTES], key_before[PC_KEY_BYTES]; /* of fronts, and that of the table before this one */
     struct pc_route_map *older; /* retired, freed when no thread holds it */
 };
@@ -144,6 +148,13 @@ enum pc_phase {
     PC_PHASES,
 };
 
+enum pc_speech { /* of the address that a connection came in on */
+    PC_SPEECH_UNKNOWN, /* nobody has looked */
+    PC_SPEECH_PLAIN,
+    PC_SPEECH_TLS,     /* so nothing is said in plain words, but for an alert */
+    PC_SPEECH_MISTAKEN /* it is TLS, and the client speaks plain HTTP, in which it is told so */
+};
+
 enum pc_front_state {
     PC_FRONT_UNKNOWN, /* nobody has looked whether a PROXY protocol header comes first */
     PC_FRONT_AWAITED,
@@ -192,6 +203,7 @@ struct pc_conn {
     uint8_t phase; /* enum pc_phase */
     uint8_t hops;
     uint8_t front; /* enum pc_front_state */
+    uint8_t speech; /* enum pc_speech */
     bool in_epoll, watches_out, is_handed, is_parked, asks /* a job only Python can do */;
     uint64_t routed_name; /* hash of the last name that was found to be ours without being known by heart; 0 = none */
     bool is_received; /* its first request here is still to come: a name that is not ours was passed in error */
@@ -307,7 +319,7 @@ struct pc_child {
     int listener_fds[PC_MAX_LISTENERS];
     struct sockaddr_storage listener_addresses[PC_MAX_LISTENERS];
     _Atomic(struct pc_route_map *) route; /* NULL = does not accept */
-    _Atomic bool has_fronts; /* as in the route map: all that is asked for each connection */
+    _Atomic bool has_fronts, has_tls; /* as in the route map: all that is asked for each connection */
     pthread_mutex_t retire_lock;
     struct pc_route_map *retired;
 
@@ -569,10 +581,12 @@ void pc_accept_resume(struct pc_child *child);
 
 /* peek.c */
 enum pc_next pc_peek_step(struct pc_worker *worker, struct pc_conn *conn);
-/* Route `name` for this connection: own -> PC_PHASE_HEAD, another's -> handed over. */
+/* Route `name` for this connection: own -> PC_PHASE_HEAD or PC_PHASE_TLS, another's -> handed over. */
 enum pc_next pc_peek_route(struct pc_worker *worker, struct pc_conn *conn, struct pc_slice name, struct pc_slice carried);
 /* Whether the server's route table, if this child has it, says that `name` is this identity's. */
 bool pc_peek_is_ours(struct pc_worker *worker, const struct pc_conn *conn, struct pc_slice name);
+/* Whether TLS is spoken on the connection's address. */
+bool pc_peek_is_tls(struct pc_worker *worker, struct pc_conn *conn);
 /* The route map, or NULL; not freed until this worker lets go of it. */
 struct pc_route_map *pc_peek_hold_map(struct pc_worker *worker);
 void pc_peek_let_go(struct pc_worker *worker);

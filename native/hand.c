@@ -540,8 +540,14 @@ receive_from_other_child(struct pc_worker *worker)
     struct pc_conn *conn = adopt(worker, fd, &hand);
     if (conn == NULL)
         return true;
+    bool is_tls = pc_peek_is_tls(worker, conn);
+    if (is_tls && carried.len > 0) { /* what came by TLS is never passed on */
+        count_refused(worker, "it carries bytes, on an address that speaks TLS");
+        pc_conn_close(worker, conn);
+        return true;
+    }
     /* A tenant's child need not look before it reads: what is not its own it answers 421. The unassigned children pass on. */
-    if (carried.len == 0 && child->config->identity_no != 0)
+    if (carried.len == 0 && child->config->identity_no != 0 && !is_tls)
         conn->phase = PC_PHASE_HEAD;
     if (carried.len == 0 || route_carried(worker, conn, carried) == PC_GO)
         pc_loop_conn(worker, conn);

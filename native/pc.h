@@ -564,7 +564,7 @@ struct pc_req {
     const char *raw;     /* base of head's spans */
     struct pc_head *head;
     uint16_t port_out;             /* port for self-referential URLs */
-    bool is_tls, is_h2;
+    bool is_tls, is_h2, is_mistaken /* plain HTTP, on an address that speaks TLS */;
     uint64_t start_ns;             /* first byte of the request */
     uint64_t end_ns;               /* behind its last byte, 0 = not yet: all of its log lines say the same */
     int64_t start_wall_us;

@@ -1,14 +1,18 @@
-/* peek.c - look at the first bytes of a connection without taking them, and decide whose it is.
+/* peek.c - look at the first bytes of a connection without taking them, and decide whose it is: at a request's head up to its Host, or,
+ * where TLS is spoken, at the ClientHello up to its server name. So it takes no key to accept for everybody.
  * Runs as:  child that listens (User, or a tenant's uid under AcceptScope any).   Sees: a stranger's first bytes.
  * Holds:    the route table; no key, no tenant's record but its own.   Distrusts: every byte.
  *           Where front ends send PROXY protocol headers (RemoteIPProxyProtocol) it also reads those, and those bytes only.
- * Before:   accept.c   After: proxyhdr.c, route.c, then hand.c (another's) or request.c (ours) */
+ * Before:   accept.c   After: proxyhdr.c, h1.c, hello.c, route.c, then hand.c (another's) or request.c (ours) */
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "h2.h"
+
+#define ALERT_DECODE_ERROR 50 /* RFC 8446 6 */
+#define ALERT_UNRECOGNIZED_NAME 112
 
 /* Whether no byte will follow those that are here. Looking never meets the end: what was peeked at stands before it. */
 static bool
@@ -134,6 +138,64 @@ front_step(struct pc_worker *worker, struct pc_conn *conn)
 
 /* ------------------------------------------------------------------ the name */
 
+bool
+pc_peek_is_tls(struct pc_worker *worker, struct pc_conn *conn)
+{
+    if (conn->speech != PC_SPEECH_UNKNOWN)
+        return conn->speech == PC_SPEECH_TLS;
+    conn->speech = PC_SPEECH_PLAIN;
+    if (!atomic_load_explicit(&worker->child->has_tls, memory_order_relaxed))
+        return false;
+    const struct pc_route_map *map = pc_peek_hold_map(worker);
+    if (map != NULL)
+        learn_local_address(map, conn);
+    if (pc_route_speaks_tls(map != NULL ? map->table : worker->child->config->own_route, pc_conn_local(conn)))
+        conn->speech = PC_SPEECH_TLS;
+    pc_peek_let_go(worker);
+    return conn->speech == PC_SPEECH_TLS;
+}
+
+/* Edge-triggered: woken by more bytes only. */
+static enum pc_next
+await_more(struct pc_worker *worker, struct pc_conn *conn)
+{
+    if (has_ended(conn)) { /* the name is not whole, and no more to come */
+        pc_conn_close(worker, conn);
+        return PC_GONE;
+    }
+    pc_transport_acknowledge(conn);
+    return pc_conn_watch(worker->child, conn) == 0 ? PC_WAIT : pc_request_refuse(worker, conn, 503);
+}
+
+/* Something else than a ClientHello. */
+static enum pc_next
+refuse_hello(struct pc_worker *worker, struct pc_conn *conn, int error, char first)
+{
+    bool is_plain = error == -PC_E_VERSION && first >= 'A' && first <= 'Z';
+    if (is_plain) {
+        conn->speech = PC_SPEECH_MISTAKEN;
+        pc_request_say(worker->child, conn, PC_INFO, "ssl",
+                       "AH01996: SSL handshake failed: HTTP spoken on HTTPS port; sending an error page");
+        return pc_request_refuse(worker, conn, 400);
+    }
+    pc_request_say(worker->child, conn, PC_INFO, "ssl",
+                   error == -PC_E_NOT_FOUND ? "AH02008: SSL handshake failed: the client names what no host can be called"
+                                            : "AH02008: SSL handshake failed: no ClientHello");
+    return pc_tls_refuse(worker, conn, error == -PC_E_NOT_FOUND ? ALERT_UNRECOGNIZED_NAME : ALERT_DECODE_ERROR);
+}
+
+static enum pc_next
+peek_hello(struct pc_worker *worker, struct pc_conn *conn, size_t count)
+{
+    struct pc_hello hello;
+    int found = pc_hello_parse(worker->out, count, &hello);
+    if (found == 0)
+        return await_more(worker, conn); /* what is peeked at has more room than a hello may have */
+    if (found < 0)
+        return refuse_hello(worker, conn, found, worker->out[0]);
+    return pc_peek_route(worker, conn, (struct pc_slice){hello.name.name, hello.name.len}, (struct pc_slice){0});
+}
+
 /* Looking is not reading: the bytes stay in the socket for whoever owns the name. */
 enum pc_next
 pc_peek_step(struct pc_worker *worker, struct pc_conn *conn)
@@ -150,19 +212,15 @@ pc_peek_step(struct pc_worker *worker, struct pc_conn *conn)
         pc_conn_close(worker, conn);
         return PC_GONE;
     }
+    if (pc_peek_is_tls(worker, conn))
+        return peek_hello(worker, conn, (size_t)count);
     struct pc_slice raw_name;
     struct pc_hostname name;
     char h2_name[2 * PC_H2_NAME_BYTES];
     int found = pc_h2_check_preface(worker->out, (size_t)count) >= 0 ? pc_h2_peek_name(worker->out, (size_t)count, h2_name, &raw_name)
                                                                     : pc_h1_peek_name(worker->out, (size_t)count, &raw_name);
-    if (found == 0 && has_ended(conn)) { /* half a head, and no more to come */
-        pc_conn_close(worker, conn);
-        return PC_GONE;
-    }
-    if (found == 0 && count < PC_MAX_PEEK_BYTES) { /* edge-triggered: woken by more bytes only */
-        pc_transport_acknowledge(conn);
-        return pc_conn_watch(worker->child, conn) == 0 ? PC_WAIT : pc_request_refuse(worker, conn, 503);
-    }
+    if (found == 0 && (count < PC_MAX_PEEK_BYTES || has_ended(conn)))
+        return await_more(worker, conn);
     struct pc_slice seen = {worker->out, (size_t)count};
     if (found <= 0)
         return pc_request_refuse_head(worker, conn, found == 0 ? -PC_E_HEAD_LARGE : found, seen);
@@ -171,11 +229,20 @@ pc_peek_step(struct pc_worker *worker, struct pc_conn *conn)
     return pc_peek_route(worker, conn, (struct pc_slice){name.name, name.len}, (struct pc_slice){0});
 }
 
+/* By TLS the name is that of the certificate to be shown; what requests name is looked at again, for each. */
 static enum pc_next
-keep(struct pc_conn *conn)
+keep(struct pc_worker *worker, struct pc_conn *conn, struct pc_slice name)
 {
-    conn->phase = PC_PHASE_HEAD;
-    conn->is_routed = true;
+    struct pc_config *config = worker->child->config;
+    if (conn->speech != PC_SPEECH_TLS) {
+        conn->phase = PC_PHASE_HEAD;
+        conn->is_routed = true;
+        return PC_GO;
+    }
+    struct pc_route own = pc_route_find(config->own_route, pc_conn_local(conn), name);
+    if (own.how != PC_ROUTE_NONE && own.value < config->host_count)
+        conn->sni_host = &config->hosts[own.value];
+    conn->phase = PC_PHASE_TLS;
     return PC_GO;
 }
 
@@ -185,7 +252,7 @@ route_by_own_table(struct pc_worker *worker, struct pc_conn *conn, struct pc_sli
 {
     struct pc_route own = pc_route_find(worker->child->config->own_route, pc_conn_local(conn), name);
     if (own.how != PC_ROUTE_NONE)
-        return keep(conn);
+        return keep(worker, conn, name);
     pc_count(worker->child->page, PC_C_REFUSED, 1);
     return pc_request_refuse(worker, conn, 421);
 }
@@ -213,7 +280,7 @@ pc_peek_route(struct pc_worker *worker, struct pc_conn *conn, struct pc_slice na
     pc_peek_let_go(worker);
     uint32_t number = route.how == PC_ROUTE_NONE ? 0 : route.value; /* 0: the unassigned identity, the main server's */
     if (number == config->identity_no)
-        return keep(conn);
+        return keep(worker, conn, name);
     bool may_forward = !conn->is_handed || config->identity_no == 0 || conn->requests > 0;
     if (!may_forward) {
         pc_count(worker->child->page, PC_C_REFUSED, 1);

@@ -10,6 +10,8 @@
 #include "gate.h"
 #include "h2.h"
 
+#define ALERT_INTERNAL_ERROR 80 /* RFC 8446 6 */
+#define ALERT_UNRECOGNIZED_NAME 112
 #define MS 1000000ull
 #define READ_ROOM 1024
 
@@ -60,6 +62,7 @@ fill_request(struct pc_worker *worker, struct pc_conn *conn, struct pc_host *hos
     req->nth = conn->requests;
     req->bytes_in = (io->head_len > 0 ? io->head_len : io->in_len - io->in_at) + io->body_wire; /* no length: a head refused */
     req->is_tls = conn->tls != NULL;
+    req->is_mistaken = conn->speech == PC_SPEECH_MISTAKEN;
     req->layers[0] = &host->base;
     req->layer_count = 1;
     req->may_block = worker->may_block;
@@ -83,13 +86,15 @@ port_of(const struct pc_hostname *name, const struct pc_conn *conn)
 enum pc_next
 pc_request_refuse(struct pc_worker *worker, struct pc_conn *conn, uint32_t status)
 {
+    if (status == 421)
+        pc_count(worker->child->page, PC_C_MISDIRECTED, 1);
+    if (conn->speech == PC_SPEECH_TLS && conn->tls == NULL)
+        return pc_tls_refuse(worker, conn, status == 421 ? ALERT_UNRECOGNIZED_NAME : ALERT_INTERNAL_ERROR);
     struct pc_io *io = pc_io_take(worker, conn);
     if (conn->is_parked) {
         conn->is_parked = false;
         pc_uncount(worker->child->page, PC_C_PARKED, 1);
     }
-    if (status == 421)
-        pc_count(worker->child->page, PC_C_MISDIRECTED, 1);
     if (conn->since_ns == 0)
         conn->since_ns = worker->now_ns;
     if (io->is_prepared) /* an answer was ready, but its request was broken */

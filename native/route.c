@@ -247,6 +247,23 @@ pc_route_find(struct pc_slice table, const struct sockaddr_storage *local, struc
 }
 
 bool
+pc_route_speaks_tls(struct pc_slice table, const struct sockaddr_storage *local)
+{
+    struct local_key key = key_of(local);
+    const struct table_address *address = find_for_connection(table, &key);
+    return address != NULL && (address->flags & FLAG_TLS) != 0;
+}
+
+bool
+pc_route_has_tls(struct pc_slice table)
+{
+    for (uint32_t i = 0; i < head_of(table)->address_count; i++)
+        if ((addresses_of(table)[i].flags & FLAG_TLS) != 0)
+            return true;
+    return false;
+}
+
+bool
 pc_route_front(struct pc_slice table, const struct sockaddr_storage *local, struct pc_slice *ret_peers)
 {
     struct local_key key = key_of(local);

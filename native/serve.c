@@ -145,6 +145,10 @@ static enum pc_serve
 answer_error(struct pc_req *req, uint32_t status, uint32_t second)
 {
     struct pc_slice body = {text_of(status), strlen(text_of(status))};
+    if (status == 400 && req->is_mistaken)
+        body = PC_S("Your browser sent a request that this server could not understand.<br />\n"
+                    "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />\n"
+                    " Instead use the HTTPS scheme to access this URL, please.<br />\n");
     if (second != 0)
         body = pc_arena_print(req->arena,
                               "%s</p>\n<p>Additionally, a %u %s error was encountered while trying to use an ErrorDocument "

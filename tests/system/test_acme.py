@@ -21,7 +21,7 @@ def lab() -> Iterator[Lab]:
         "bob": "ProxyPass / http://127.0.0.1:1/\n",
         "carol": "Alias /.well-known/acme-challenge/ {root}/challenges/\nScriptAlias /cgi-bin/ {root}/cgi/\nRedirect / https://carol.example/\n",
     }
-    lab = Lab(vhosts=False)
+    lab = Lab(vhosts=False, tls=False)
     for tenant in lab.tenants.values():
         tenant.write(f"{PLACE}/{TOKEN}", ANSWER)
         tenant.write(f"{PLACE}/index.php", "<?php secret ?>")

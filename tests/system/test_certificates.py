@@ -25,7 +25,7 @@ class TlsLab(Lab):
     """A lab whose tenants have a host by TLS besides, on another port; certificates lie in `certs`, root's alone."""
 
     def __init__(self, made: dict[str, Certificate]) -> None:
-        super().__init__(names=("alice", "bob"))
+        super().__init__(names=("alice", "bob"), tls=False)
         self.tls_port = free_port()
         self.certs = self.base / "certs"
         self.certs.mkdir(0o700)
