@@ -361,7 +361,7 @@ def _make_runner(work: Work, group: Group, records: dict[str, bytes]) -> str:
     if not group.programs.is_needed:
         return ""
     home = work.env.users.home(group.person.uid) or "/"
-    raw = render(group.person, home, group.programs, work.server["runner_idle_s"])
+    raw = render(group.person, home, group.programs, work.server["runner_idle_s"], is_json=work.server["error_log_json"])
     name = f"{group.number}-{hashlib.sha256(raw).hexdigest()[:16]}.runner"
     records[name] = raw
     return name

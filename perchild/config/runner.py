@@ -1,6 +1,6 @@
 """The runner's file: what the process that runs an identity's programs is told, as JSON (perchild/runner reads it).
 
-    {"version", "user", "uid", "gid", "home", "roots", "limits": {"cpu", "mem", "nproc"}, "nice", "new_privs", "path", "idle_s",
+    {"version", "user", "uid", "gid", "home", "roots", "limits": {"cpu", "mem", "nproc"}, "nice", "new_privs", "path", "idle_s", "is_json",
      "services": [{"name", "kind", "socket", "idle_s", ...}]}
 
 Limits are [soft, hard] or null (the system's); -1 stands for no limit. Times are seconds.
@@ -118,19 +118,20 @@ def _least(one: tuple[int, int] | None, other: tuple[int, int]) -> tuple[int, in
     return soft, hard
 
 
-def render(person: Person, home: str, programs: Programs, idle_s: int) -> bytes:
+def render(person: Person, home: str, programs: Programs, idle_s: int, *, is_json: bool) -> bytes:
     """Return the runner's file of an identity.
 
     Args:
         person, home: who programs run as, and the home directory ("/" if there is none).
         programs: what its hosts ask for.
         idle_s: RunnerIdle.
+        is_json: ErrorLogFormat json.
     """
     limits = {name: list(programs.limits[name]) if name in programs.limits else None for name in _LIMITS}
     services = [{**service.entry, "idle_s": service.entry["idle_s"] or idle_s} for service in programs.services]
     whole = {
         "version": VERSION, "user": person.name, "uid": person.uid, "gid": person.gid, "home": home, "roots": list(programs.roots),
         "limits": limits, "nice": programs.nice or 0, "new_privs": programs.may_gain, "path": PROGRAM_PATH, "idle_s": idle_s,
-        "services": services,
+        "services": services, "is_json": is_json,
     }
     return json.dumps(whole, separators=(",", ":")).encode()

@@ -48,7 +48,7 @@ class Runner:
 
     def __init__(self, here: native.RunnerHere, facts: RunnerFile) -> None:
         self._here = here
-        self.log = Log(facts.user)
+        self.log = Log(facts.user, is_json=facts.is_json)
         self.loop = Loop()
         self._idle_s = facts.idle_s
         self._box = socket.socket(fileno=here.box_fd)
@@ -227,7 +227,7 @@ def read_file(fd: int) -> RunnerFile:
 
 def runner_main() -> NoReturn:
     """Be the runner that this process is, to its end."""
-    status = EXIT_BUG
+    status, is_json = EXIT_BUG, False
     try:
         signal.set_wakeup_fd(-1)  # the dispatcher's
         here = native.runner_here()
@@ -239,9 +239,10 @@ def runner_main() -> NoReturn:
             Log("runner").say("error", str(error))
             status = EXIT_FILE
         else:
+            is_json = facts.is_json
             Runner(here, facts).run()
             status = EXIT_OK
     except BaseException:  # noqa: BLE001 - the last line of defence: said, in one line, and the dispatcher starts another
-        Log("runner").say("crit", traceback.format_exc(limit=-6))
+        Log("runner", is_json=is_json).say("crit", traceback.format_exc(limit=-6))
     finally:
         os._exit(status)

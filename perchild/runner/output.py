@@ -73,7 +73,7 @@ class HostLog:
 
     def say(self, level: str, text: str) -> None:
         """Log one line; see Log.say."""
-        (self._server if self._fd < 0 else Log(self._server.name, self._fd)).say(level, text)
+        (self._server if self._fd < 0 else self._server.beside(self._fd)).say(level, text)
 
 
 class Output:

@@ -60,6 +60,7 @@ class RunnerFile:
     path: str = "/usr/local/bin:/usr/bin:/bin"
     idle_s: int = 300
     services: tuple[Service, ...] = ()
+    is_json: bool = False  # ErrorLogFormat json: the runner's lines are objects, as everybody's are
     version: int = VERSION
 
 

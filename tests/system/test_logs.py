@@ -480,8 +480,12 @@ def test_refused_requests_are_told_of_in_httpds_words() -> None:
 
 def test_json_error_log_has_structlogs_keys_in_every_line() -> None:
     """ErrorLogFormat json: each line of dispatcher and children is one object with timestamp, level, event, module, pid, tid."""
-    with Lab("ErrorLogFormat json\n", names=("alice",), host_config=DENIED) as lab:
+    app = 'AppServer /app/ /bin/sh -c "echo begun; exec sleep 1000"\n'
+    with Lab("ErrorLogFormat json\n", names=("alice",), host_config=DENIED + app) as lab:
         lab.start()
+        with client(lab) as conn:
+            conn.send(get("alice.test", "/app/x"))
+            wait_until(lambda: "app0: begun" in lab.error_log(), "a service's line is logged")
         with client(lab) as conn:
             conn.ask(get("alice.test", '/denied/%22%5c%7f"'.replace('"', "") + "\udcff"))
         lab.get("alice.test", "/denied/x")

@@ -21,14 +21,14 @@ def written() -> bytes:
     programs.find_pool(Pool(is_on=True, version="8.2", idle_s=10), site, "/run/t")
     programs.find_app(App(("node", "x.js")), site, "/run/t")
     programs.find_wsgi(Wsgi("/home/alice/w.wsgi", "/app"), Daemon(), site, "/run/t")
-    return writer.render(Person(1001, 1002, (), "alice"), "/home/alice", programs, 9)
+    return writer.render(Person(1001, 1002, (), "alice"), "/home/alice", programs, 9, is_json=True)
 
 
 def test_what_compile_writes_the_runner_reads() -> None:
     one = runner.decode_runner(written())
     assert (one.user, one.uid, one.gid, one.home, one.roots) == ("alice", 1001, 1002, "/home/alice", ("/home/alice/public",))
     assert one.limits == runner.Limits(cpu=(5, 10), nproc=(20, runner.NO_LIMIT))
-    assert (one.nice, one.new_privs, one.idle_s, one.path) == (5, True, 9, "/usr/local/bin:/usr/bin:/bin")
+    assert (one.nice, one.new_privs, one.is_json, one.idle_s, one.path) == (5, True, True, 9, "/usr/local/bin:/usr/bin:/bin")
     php, app, wsgi = one.services
     assert php == runner.Service("php", runner.PHP, "/run/t/php.sock", 10, version="8.2", values=(("php_flag", "log_errors", "1"),))
     assert app == runner.Service("app0", runner.APP, "/run/t/app0.sock", 9, command=("node", "x.js"), cwd="/home/alice", env=(("A", "1"),),

@@ -5,6 +5,7 @@ Runs as: any user.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -115,6 +116,16 @@ def test_a_rotated_log_is_left_for_the_new_one(tmp_path: Path) -> None:
     log.close()
     assert ["first" in path.read_text(), "second" in path.read_text(), "third" in path.read_text()] == [False, False, True]
     assert "second" in (tmp_path / "own.log.1").read_text()
+
+
+def test_a_line_of_json_is_one_object(tmp_path: Path) -> None:
+    """Whatever a program prints."""
+    with (tmp_path / "log").open("ab") as file:
+        Log("alice", file.fileno(), is_json=True).say("error", 'x\n{"level": "none"}\x1b\udcff' + "y" * 5000)
+    line, = (tmp_path / "log").read_text().splitlines()
+    found = json.loads(line)
+    assert (found["level"], found["module"], found["event"][:10]) == ("error", "runner", "alice: x\n{")
+    assert set(found) == {"event", "level", "module", "pid", "tid", "timestamp"}
 
 
 def test_what_is_sent_in_place_of_a_socket_is_closed() -> None:
