@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,30 @@ def make_certificate(directory: Path, name: str, *, kind: str = "ecdsa", days: i
         subprocess.run([*command, *times], check=True, capture_output=True)
     key.chmod(0o600)
     return Certificate(cert, key)
+
+
+def sign_certificate(directory: Path, name: str, issuer: Certificate) -> Certificate:
+    """Make a certificate for `name`, which may be a client's, signed by `issuer`, in directory/name.crt and .key (0600)."""
+    made = Certificate(directory / f"{name}.crt", directory / f"{name}.key")
+    request = directory / f"{name}.request"
+    subprocess.run(["openssl", "req", "-new", "-newkey", *KEYS["ecdsa"], "-nodes", "-keyout", str(made.key), "-out", str(request),
+                    "-subj", f"/O=Tests/CN={name}"], check=True, capture_output=True)
+    subprocess.run(["openssl", "x509", "-req", "-in", str(request), "-days", "60", "-CA", str(issuer.cert), "-CAkey", str(issuer.key),
+                    "-set_serial", "4711", "-out", str(made.cert)], check=True, capture_output=True)
+    made.key.chmod(0o600)
+    return made
+
+
+def private_numbers(made: Certificate) -> list[bytes]:
+    """Return what of the key is nobody else's business: of RSA the private exponent and the primes, else the private number.
+
+    Each twice: as it is written, and as OpenSSL holds it, the least byte first.
+    """
+    text = subprocess.run(["openssl", "pkey", "-in", str(made.key), "-noout", "-text"], capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"(?:^|\n)(?:priv|privateExponent|prime1|prime2):\n((?:    [0-9a-f:]+\n)+)", text)
+    raw = [bytes.fromhex(re.sub(r"[\s:]", "", one)).lstrip(b"\0") for one in found]
+    assert raw, f"{made.key}: no private number in it"
+    return [form for one in raw for form in (one, one[::-1])]
 
 
 def _knows_dates() -> bool:

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from perchild.control.client import ask_server
-from tests.tls import Certificate, TlsSocket, client_context, make_certificate
+from tests.certs import Certificate, make_certificate
+from tests.tls import TlsSocket, client_context
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
@@ -133,8 +134,7 @@ class Lab:
         """Return the directives that make a host speak TLS, if this lab's do."""
         if not self.tls:
             return ""
-        made = self.certificate(tenant)
-        return f"SSLEngine on\nSSLCertificateFile {made.path}\nSSLCertificateKeyFile {made.key}\n"
+        return self.certificate(tenant).directives()
 
     def config_text(self) -> str:
         """Return the whole configuration."""
@@ -248,9 +248,11 @@ class Lab:
         """Return a new connection to the server; close() closes what is left of them."""
         sock = socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s)
         self._socks.add(sock)
-        if self.tls:
-            return cast("socket.socket", TlsSocket(sock, self.client, next(iter(self.tenants.values())).host))
-        return sock
+        return self.speak(sock)
+
+    def speak(self, sock: socket.socket) -> socket.socket:
+        """Return what speaks as this lab's clients do on a connected socket."""
+        return cast("socket.socket", TlsSocket(sock, self.client, next(iter(self.tenants.values())).host)) if self.tls else sock
 
     def connect_tls(self, name: str | None, *, context: ssl.SSLContext | None = None, timeout_s: float = 10) -> ssl.SSLSocket:
         """Return a new connection behind its handshake for the server name `name`."""

@@ -1,4 +1,4 @@
-"""TLS for tests: certificates made by openssl when they are needed, and a client's socket that says its server name by itself.
+"""TLS for tests: a client's socket that says its server name by itself.
 
 Runs as: the developer.  Before: lab.py
 """
@@ -9,62 +9,9 @@ import contextlib
 import re
 import socket
 import ssl
-import subprocess
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 _HOST = re.compile(rb"^(?:[A-Z]+ [a-z]+://([^/: ]+)|.*?\r\nHost:[ \t]*([^\r\n:]+))", re.DOTALL | re.IGNORECASE)
-KINDS = {"ec": ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"), "rsa": ("-newkey", "rsa:2048")}
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """Paths of a certificate and its key, both PEM."""
-
-    path: Path
-    key: Path
-
-    def numbers(self) -> list[bytes]:
-        """Return what of the key is nobody else's business, as OpenSSL holds it: words of 64 bits, the least first; and as it is written.
-
-        That is the private exponent and the primes of an RSA key, the private number of an elliptic one.
-        """
-        text = run("openssl", "pkey", "-in", str(self.key), "-noout", "-text")
-        found = re.findall(r"(?:^|\n)(?:priv|privateExponent|prime1|prime2):\n((?:    [0-9a-f:]+\n)+)", text)
-        raw = [bytes.fromhex(re.sub(r"[\s:]", "", one)).lstrip(b"\0") for one in found]
-        assert raw, f"{self.key}: no private number in it"
-        return [form for one in raw for form in (one, one[::-1])]
-
-
-def run(*command: str, text: str = "") -> str:
-    """Return a command's output; its words if it fails."""
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
-    return done.stdout
-
-
-def make_certificate(directory: Path, name: str, *, kind: str = "ec", days: int = 30, issuer: Certificate | None = None,
-                     is_authority: bool = False, file: str = "") -> Certificate:
-    """Make a certificate for `name` (and what is below it), its key 0600; self-signed without an issuer.
-
-    kind: "ec" or "rsa"; file: what the files are called, else as name.
-    """
-    made = Certificate(directory / f"{file or name}.crt", directory / f"{file or name}.key")
-    if issuer is None:
-        run("openssl", "req", "-x509", *KINDS[kind], "-nodes", "-days", str(days), "-subj", f"/CN={name}", "-keyout", str(made.key),
-            "-out", str(made.path), "-config", "/dev/null", "-addext", f"basicConstraints={'critical,CA:TRUE' if is_authority else 'CA:FALSE'}",
-            "-addext", f"subjectAltName=DNS:{name},DNS:*.{name}")
-    else:
-        _sign(made, name, kind, days, issuer)
-    made.key.chmod(0o600)
-    return made
-
-
-def _sign(made: Certificate, name: str, kind: str, days: int, issuer: Certificate) -> None:
-    request = run("openssl", "req", "-new", *KINDS[kind], "-nodes", "-subj", f"/CN={name}", "-keyout", str(made.key), "-config", "/dev/null")
-    run("openssl", "x509", "-req", "-days", str(days), "-CA", str(issuer.path), "-CAkey", str(issuer.key), "-CAcreateserial",
-        "-out", str(made.path), text=request)
 
 
 def client_context(version: ssl.TLSVersion | None = None, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:

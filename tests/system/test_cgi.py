@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import Lab, Tenant, comm_of, is_alive, tree_of, uid_of, wait_until
-from tests.system.wire import Client, client, get
+from tests.system.wire import client, get
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
@@ -503,7 +503,7 @@ def test_a_hundred_clients_that_leave_leave_nothing(lab: Lab) -> None:
     wait_until(lambda: not programs_of(lab, lab.tenants["alice"]), "nothing runs")
     child = next(pid for pid in lab.children(lab.tenants["alice"].uid) if comm_of(pid).startswith("pc:"))
     before = len(os.listdir(f"/proc/{child}/fd"))
-    clients = [Client(("127.0.0.1", lab.port)) for _ in range(100)]
+    clients = [client(lab) for _ in range(100)]
     for one in clients:
         one.send(get("alice.test", "/cgi-bin/sleep"))
     assert lab.get("bob.test", "/cgi-bin/hello").body == b"hello\n"

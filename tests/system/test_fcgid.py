@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Lab, Response, Tenant, comm_of, tree_of, uid_of, wait_until
-from tests.system.wire import Client, get
+from tests.system.wire import client, get
 
 PHP_CGI = shutil.which("php-cgi")
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120),
@@ -150,7 +150,7 @@ def test_waiting_requests_start_more_processes_up_to_the_limit() -> None:
     """Four at once and two processes at most: two are served, the others wait for them."""
     with make_lab(config="FcgidMaxProcessesPerClass 2\n") as lab:
         alice = lab.tenants["alice"]
-        clients = [Client(("127.0.0.1", lab.port)) for _ in range(4)]
+        clients = [client(lab) for _ in range(4)]
         for one in clients:
             one.send(get("alice.test", "/wait.php"))
         wait_until(lambda: len(list(alice.docroot.glob("in[0-9]*"))) == 2, "two are within the script", 20)
@@ -168,7 +168,7 @@ def test_processes_that_are_killed_are_started_again() -> None:
     """One of two, then both."""
     with make_lab(config="FcgidMaxProcessesPerClass 2\n") as lab:
         alice = lab.tenants["alice"]
-        clients = [Client(("127.0.0.1", lab.port)) for _ in range(2)]
+        clients = [client(lab) for _ in range(2)]
         for one in clients:
             one.send(get("alice.test", "/wait.php"))
         wait_until(lambda: len(programs(lab, alice.uid)) == 2 and len(list(alice.docroot.glob("in[0-9]*"))) == 2, "two of them", 20)

@@ -17,7 +17,7 @@ import pytest
 
 from tests.lab import Lab, comm_of, is_alive, tree_of, uid_of, wait_until
 from tests.php import PHP_FPM, PhpFpm
-from tests.system.wire import Client, client, get
+from tests.system.wire import client, get
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120),
               pytest.mark.skipif(os.geteuid() != 0, reason="changes uids"), pytest.mark.skipif(not PHP_FPM, reason="no php-fpm")]
@@ -269,7 +269,7 @@ def test_a_pool_starts_with_its_first_requests_and_answers_all_of_them() -> None
             tenant.write("uid.php", SCRIPTS["uid.php"])
         lab.start()
         assert [lab.get("alice.test", "/").status, masters(lab, alice.uid)] == [200, []]
-        clients = [Client(("127.0.0.1", lab.port)) for _ in range(8)]
+        clients = [client(lab) for _ in range(8)]
         for one in clients:
             one.send(get("alice.test", "/uid.php"))
         answers = [one.read() for one in clients]

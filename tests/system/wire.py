@@ -113,7 +113,9 @@ class Client:
 
 def client(lab: Lab, **more: object) -> Client:
     """Return a connection to the server of `lab`."""
-    return Client(("127.0.0.1", lab.port), **more)  # type: ignore[arg-type]
+    made = Client(("127.0.0.1", lab.port), **more)  # type: ignore[arg-type]
+    made.sock = lab.speak(made.sock)
+    return made
 
 
 def get(host: str, path: str = "/", *fields: str, method: str = "GET") -> bytes:
