@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import posixpath
+import re
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from perchild.control.table import Command
 
 _MAX_INDEXES = 32
 _PHP_WORD = "php"
+_CHALLENGE = re.compile(r"/\.well-known/acme-challenge/[\w-]{1,128}", re.ASCII)
 _BY_EXTENSION = frozenset(("add_type", "add_handler", "add_charset", "add_encoding", "wrappers"))
 _SHOWN_APART = frozenset(("require", "order", "allow", "deny", "headers", "name", "aliases", "document_root", "assign", "log_formats", "url_aliases",
                           "redirects", "passes", "proxy_reverse"))
@@ -78,7 +80,11 @@ def explain(result: Result, text: str, address: str = "") -> Case:
     answerer = find_answerer(model, tree, result.compiled.plan.listeners, url, address)
     case = Case(url, model, tree, answerer, maps.Place(), {}, {})
     _go_to(case, url.path)
-    if case.place.redirect is not None:
+    if _CHALLENGE.fullmatch(url.path):
+        _look_for_challenge(case)
+    if case.status:
+        pass
+    elif case.place.redirect is not None:
         status, target = case.place.redirect
         case.status = f"{status} to {target}" if target else str(status)
     elif case.place.passed_to:
@@ -104,6 +110,18 @@ def _go_to(case: Case, path: str) -> None:
     case.place = maps.find_place(path, main, node, case.answerer.host.document_root)
     maps.find_layers(case.place, path, main, node)
     case.settings = maps.find_settings(case.place)
+    found = maps.find_section_redirect(case.settings, path)
+    if found is not None and case.place.redirect is None and not case.place.passed_to:
+        case.place.redirect, case.place.line = found
+
+
+def _look_for_challenge(case: Case) -> None:
+    """A file that an ACME client has put there is sent ahead of everything else."""
+    place = maps.find_file(case.url.path, _main_nodes(case), case.answerer.node, case.answerer.host.document_root)
+    seen, = _look_as_identity(case, [place.file])
+    if seen["kind"] == "file" and seen["can_read"]:
+        case.place, case.seen, case.settings = place, seen, {}
+        case.handler, case.status = "an ACME challenge: ahead of redirects, back ends and rules of access", "200"
 
 
 def _look_as_identity(case: Case, paths: list[str]) -> list[dict[str, Any]]:

@@ -64,14 +64,9 @@ class Place:
 
 
 def find_place(path: str, main: list[Node], host: Node | None, document_root: str) -> Place:
-    """Return where `path` leads in a host (None: the main server)."""
+    """Return where `path` leads in a host (None: the main server): to a back end, elsewhere, or to a file."""
     own = host.children or [] if host else []
     place = Place()
-    for node in (one for one in (*own, *main) if one.name in _REDIRECTS):
-        place.redirect = _try_redirect(node, path)
-        if place.redirect is not None:
-            place.line = node
-            return place
     for node in (one for one in (*own, *main) if one.name in _PASSES):
         target = _try_pass(node, path)
         if target == "!":
@@ -79,6 +74,18 @@ def find_place(path: str, main: list[Node], host: Node | None, document_root: st
         if target:
             place.passed_to, place.line = target, node
             return place
+    for node in (one for one in (*own, *main) if one.name in _REDIRECTS):
+        place.redirect = _try_redirect(node, path)
+        if place.redirect is not None:
+            place.line = node
+            return place
+    return find_file(path, main, host, document_root)
+
+
+def find_file(path: str, main: list[Node], host: Node | None, document_root: str) -> Place:
+    """Return the file that `path` is, by an alias or below the document root."""
+    own = host.children or [] if host else []
+    place = Place()
     for node in (one for one in (*own, *main) if one.name in _ALIASES):
         found = _try_alias(node, path)
         if found is not None:
@@ -102,6 +109,22 @@ def _try_redirect(node: Node, path: str) -> tuple[int, str] | None:
         match = _search(words[0], path)
         return (status, _expand(target, match)) if match else None
     return (status, target + path[len(words[0]) :] if target else "") if _fits_prefix(path, words[0]) else None
+
+
+def find_section_redirect(settings: dict[str, list[Setting]], path: str) -> tuple[tuple[int, str], Node] | None:
+    """Return the redirect of a <Location> or <Directory> that applies, and its line."""
+    for one in settings.get("redirects", []):
+        if one.section == "server" or one.section.startswith("<VirtualHost"):
+            continue
+        words = words_of(one.node)
+        is_status = one.node.name == "redirect" and bool(words) and (words[0].isdecimal() or words[0].lower() in _WORDS)
+        rest = words[1:] if is_status else words
+        has_path = len(rest) > 1 or one.node.name == "redirectmatch"
+        node = one.node if has_path else one.node._replace(rest=" ".join([*words[: len(words) - len(rest)], "/", *rest]))
+        found = _try_redirect(node, path if has_path else "/")
+        if found is not None:
+            return found, one.node
+    return None
 
 
 def _try_pass(node: Node, path: str) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from perchild.control.checks import CHECKS
 from tests.docs.messages import ROOT, Message, all_messages
 
 PAGE = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
-ROWS = [row for line in PAGE.splitlines() if line.startswith("| `") for row in re.findall(r"`([^`]+)`", line.split(" | ")[0])]
+ROWS = [row for line in PAGE.partition("## What `perchildctl check`")[0].splitlines() if line.startswith("| `") for row in re.findall(r"`([^`]+)`", line.split(" | ")[0])]
 PLAIN = " ".join(re.sub(r"\.\.\.|`", "\0", PAGE).split())
 SOURCES = [path for folder in ("native/*.c", "perchild/**/*.py") for path in sorted(ROOT.glob(folder))]
 
@@ -38,6 +39,12 @@ def test_row_is_still_written_by_the_source(row: str) -> None:
     part = max((piece.strip(" :;,()") for piece in row.split("...")), key=len)
     part = " ".join(re.sub(r"^AH\d{5}: ", "", part).split())
     assert part in SOURCE, f"docs/troubleshooting.md explains {row!r}, which the server does not say any more"
+
+
+def test_checks_are_the_programs() -> None:
+    """The table of what perchildctl check looks for."""
+    for check in CHECKS:
+        assert f"| `{check.name}` | {check.severity} | {check.what} | {check.remedy} |\n" in PAGE, check.name
 
 
 def test_page_has_many_rows() -> None:

@@ -24,6 +24,11 @@ HOST = """ServerAlias *.wild.test
 Alias /aliased/ {root}/real/
 ScriptAlias /cgi-bin/ {root}/cgi-bin/
 Redirect permanent /moved http://elsewhere.test/there
+Redirect permanent /back http://elsewhere.test/never
+Redirect permanent /.well-known http://elsewhere.test/never
+<Location /inner>
+Redirect 303 http://elsewhere.test/inner
+</Location>
 RedirectMatch 410 ^/gone/
 ProxyPass /back/ http://127.0.0.1:1/
 <Directory {root}/listed>
@@ -45,7 +50,8 @@ PATHS = {
     "/": (200, "file"), "/index.html": (200, "file"), "/nothing": (404, ""), "/real/x.txt": (200, "file"), "/aliased/x.txt": (200, "file"),
     "/moved/on": (301, ""), "/gone/x": (410, ""), "/listed": (301, ""), "/listed/": (200, "listing"), "/unlisted/": (403, ""),
     "/closed/": (403, ""), "/mine/x.txt": (200, "file"), "/.htsecret": (403, ""), "/secret.html": (403, "file"), "/cgi-bin/who": (200, "CGI"),
-    "/whoami": (200, "whoami"), "/a/../real/./x.txt": (200, "file"),
+    "/.well-known/acme-challenge/token": (200, "challenge"), "/.well-known/acme-challenge/other": (301, ""), "/inner/x": (303, ""),
+    "/back/x": (503, "http://127.0.0.1:1/"), "/whoami": (200, "whoami"), "/a/../real/./x.txt": (200, "file"),
 }
 
 
@@ -53,7 +59,7 @@ PATHS = {
 def lab() -> Iterator[Lab]:
     with Lab(CONFIG, names=("alice", "bob")) as one:
         alice = one.tenants["alice"]
-        for name in ("real/x.txt", "listed/a.txt", "unlisted/a.txt", "mine/x.txt", ".htsecret"):
+        for name in ("real/x.txt", "listed/a.txt", "unlisted/a.txt", "mine/x.txt", ".htsecret", ".well-known/acme-challenge/token"):
             alice.write(name, "text")
         alice.write("cgi-bin/who", "#!/bin/sh\necho 'Content-Type: text/plain'\necho\nid -u\n", 0o700)
         alice.write("secret.html", "root's").chmod(0o600)
@@ -76,7 +82,7 @@ def test_explanation_is_the_servers_answer(lab: Lab, path: str) -> None:
     status, handler = PATHS[path]
     assert lab.get("alice.test", path).status == status
     said = explain(lab, f"http://alice.test:{lab.port}{path}")
-    assert said["status"].startswith(str(status)) or (handler in {"CGI", "whoami"} and "what" in said["status"]), said["status"]
+    assert said["status"].startswith(str(status)) or (handler in {"CGI", "whoami", "http://127.0.0.1:1/"} and "what" in said["status"]), said["status"]
     assert handler in said["handler"]["name"]
     assert said["host"]["name"] == "alice.test"
     assert said["identity"]["uid"] == lab.tenants["alice"].uid
