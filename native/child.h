@@ -596,6 +596,9 @@ void pc_peek_let_go(struct pc_worker *worker);
  * log: nobody else notices. 0 or -PC_E_MEMORY. */
 int pc_tls_open(struct pc_child *child);
 void pc_tls_close(struct pc_child *child); /* behind the last connection */
+/* In a process that children are forked from: OpenSSL's tables, which each of them would else make for itself, and have for itself. No key,
+ * no certificate, no random state that a child would go on with: OpenSSL seeds anew behind a fork. */
+void pc_tls_warm(void);
 
 /* tls.c */
 /* PC_PHASE_TLS: sni_host is ours, and no byte was read. After it PC_PHASE_HEAD, with pc_transport_tls. */

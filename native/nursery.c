@@ -332,6 +332,7 @@ pc_nursery_start(int *ret_fd, struct pc_child **ret_child)
     static const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH};
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
         (void)signal(ignored[i], SIG_IGN); /* the dispatcher's, sent to the whole group; this process ends with its socket */
+    pc_tls_warm();
     *ret_child = sit(3);
     return 0;
 }

@@ -335,6 +335,21 @@ say_broken(const struct pc_tls_site *site)
               (int)host->name.len, host->name.base, site->why);
 }
 
+/* The machine's openssl.cnf is not for us: our configuration says everything, and a child reads nothing but its own. */
+static int
+initialise(void)
+{
+    return OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL);
+}
+
+void
+pc_tls_warm(void)
+{
+    SSL_CTX *ctx = initialise() == 1 ? SSL_CTX_new(TLS_server_method()) : NULL;
+    SSL_CTX_free(ctx); /* NULL is fine; without memory here each child tries again for itself */
+    ERR_clear_error();
+}
+
 int
 pc_tls_open(struct pc_child *child)
 {
@@ -344,8 +359,7 @@ pc_tls_open(struct pc_child *child)
         wanted += config->hosts[i].tls != NULL;
     if (wanted == 0)
         return 0; /* and no memory for any of it */
-    /* The machine's openssl.cnf is not for us: our configuration says everything, and a child reads nothing but its own. */
-    if (OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL) != 1)
+    if (initialise() != 1)
         return -PC_E_MEMORY;
     struct pc_tls_store *store = calloc(1, sizeof *store + config->host_count * sizeof store->sites[0]);
     if (store == NULL)

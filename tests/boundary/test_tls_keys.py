@@ -5,8 +5,12 @@ Runs as: root.  Source: security.md R-TLS-1, R-TLS-3; docs/security.md.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
+import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +20,7 @@ import pytest
 from tests.boundary import procs
 from tests.certs import make_certificate, private_numbers
 from tests.lab import Lab, Tenant, read_response, tree_of, wait_until
+from tests.tls import client_context
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 NAMES = ("alice", "bob")
@@ -109,3 +114,29 @@ def test_the_sender_of_a_hand_off_has_read_nothing(lab: KeyLab) -> None:
     assert looks
     assert [call for call, line in calls if call != "close" and line not in looks] == []
     assert any(call == "sendmsg" for call, _ in re.findall(r"^\d+ +(\w+)\((\d+),", text, re.MULTILINE))
+
+
+def first_random(lab: KeyLab, name: str) -> bytes:
+    """Return the random bytes of the ServerHello (RFC 8446 4.1.3) that a new child of a tenant says first."""
+    for pid in lab.children(lab.tenants[name].uid):
+        os.kill(pid, signal.SIGKILL)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context().wrap_bio(incoming, outgoing, server_hostname=f"{name}.test")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    with socket.create_connection(("127.0.0.1", lab.port), timeout=10) as sock:
+        sock.sendall(outgoing.read())
+        head = b""
+        while len(head) < 43:
+            head += sock.recv(4096)
+    assert head[0] == 22  # handshake
+    assert head[5] == 2  # ServerHello
+    return head[11:43]
+
+
+@pytest.mark.parametrize("lab", ["unassigned"], indirect=True)
+def test_children_of_one_nursery_draw_their_own_random_numbers(lab: KeyLab) -> None:
+    """OpenSSL's state is inherited from where they were forked, and must not be gone on with."""
+    said = [first_random(lab, name) for _ in range(3) for name in NAMES]
+    assert len(set(said)) == len(said)
+    assert len({one[:8] for one in said}) == len(said)
