@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_SCOREBOARD = 20000  # letters
+MAX_THREADS = 1025  # of one child: more than that is a child's lie
 KEY = ('"<b><code>_</code></b>" Waiting for Connection, "<b><code>S</code></b>" Starting up, "<b><code>W</code></b>" Working on a request, '
        '"<b><code>G</code></b>" Gracefully finishing, "<b><code>.</code></b>" Open slot with no current process')
 _TIME = "%A, %d-%b-%Y %H:%M:%S %Z"
@@ -66,7 +67,8 @@ def scoreboard(tree: dict[str, Any]) -> str:
 
 
 def _letters(child: dict[str, Any], most: int) -> str:
-    threads = min(int(child.get("threads", 0)), most)
+    threads = min(int(child.get("threads", 0)), MAX_THREADS)
+    most = max(most, threads)  # there is always room for one that decides in Python
     if child["state"] == "starting" or not threads:
         return "S" + "." * (most - 1)
     busy = max(0, threads - int(child["idle_threads"]))

@@ -309,6 +309,42 @@ def test_munins_plugins_read_the_status(lab: Lab, tmp_path: Path) -> None:
     assert found["busy"] >= 1
 
 
+@needs("prometheus-apache-exporter")
+def test_apache_exporter_reads_the_status(lab: Lab) -> None:
+    """Debian's prometheus-apache-exporter, for who has dashboards of httpd's."""
+    port, program = free_port(), "prometheus-apache-exporter"
+    words = subprocess.run([program, "--help"], capture_output=True, text=True, check=False, timeout=60)
+    option = "--telemetry.address" if "--telemetry.address" in words.stdout + words.stderr else "--web.listen-address"  # Debian 12, 13
+    command = [program, f"--scrape_uri=http://127.0.0.1:{lab.port}/server-status?auto", f"{option}=127.0.0.1:{port}"]
+
+    def ask() -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
+
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            text = wait_until(ask, "it answers", 30)
+        finally:
+            process.terminate()
+    assert "\napache_up 1\n" in text
+    assert float(re.findall(r"^apache_accesses_total (\S+)$", text, re.MULTILINE)[0]) >= 1
+    assert float(re.findall(r'^apache_workers\{state="idle"\} (\S+)$', text, re.MULTILINE)[0]) >= 1
+    assert re.search(r'^apache_scoreboard\{state="idle"\}', text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("mpm", ["prefork", "worker"])
+def test_every_mpm_shows_its_status(mpm: str) -> None:
+    """One thread, or many of a fixed number: the one that answers is busy."""
+    with make_lab(f"MPM {mpm}\nStartServers 2\n") as lab:
+        lab.get("status.test", "/server-status?auto")
+        facts = auto(lab)
+        assert facts["ServerMPM"] == mpm
+        assert int(facts["BusyWorkers"]) >= 1
+
+
 @needs("collectd")
 def test_collectd_reads_the_status(lab: Lab, tmp_path: Path) -> None:
     """Its apache plugin: requests, bytes, workers, and each letter of the scoreboard."""

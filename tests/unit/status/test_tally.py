@@ -159,6 +159,12 @@ def test_auto_has_every_key_once(tree: dict[str, Any]) -> None:
     assert not [name for name, value in facts.items() if name not in words and not re.fullmatch(r"-?[0-9.e+-]+", value)]
 
 
+def test_the_scoreboard_has_room_for_the_thread_that_answers() -> None:
+    """Where all threads are there and idle, one more decides in Python: it is busy."""
+    tree = add_up([describe(1, "alice", [0], [])], [make_page(threads=9, idle_threads=8)])
+    assert server_status.scoreboard(tree) == "W________"
+
+
 @pytest.mark.parametrize(("seconds", "words"), [(0, "0 seconds"), (1, "1 second"), (61, "1 minute 1 second"), (3600, "1 hour 0 minutes 0 seconds"),
                                                 (90061, "1 day 1 hour 1 minute 1 second")])
 def test_a_duration_is_spelled(seconds: int, words: str) -> None:
