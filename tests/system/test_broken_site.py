@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 from collections.abc import Iterator
 
 import pytest
@@ -178,6 +179,24 @@ def test_state_that_cannot_be_kept_is_said_and_no_more(lab: Sites) -> None:
     assert lab.bodies() == GOOD
     assert f"{state} must be a directory of uid 0 that nobody else can write to" in lab.error_log()
     lab.stop()
+
+
+def test_broken_site_of_tls_takes_no_other_down() -> None:
+    """Without a good version its handshakes are refused, and its name is nobody else's; with one it goes on with its certificate."""
+    with Sites(tls=True) as lab:
+        bob = lab.tenants["bob"]
+        lab.put(bob, "NoSuchDirective on")
+        lab.start()
+        assert lab.get("alice.test").body == b"alice\n"
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            lab.get("bob.test")
+        lab.put(bob)
+        assert lab.graceful() == {"ok": True, "text": ""}
+        assert lab.bodies() == GOOD
+        lab.put(bob, "NoSuchDirective on")
+        assert "its last good version" in str(lab.graceful()["text"])
+        assert lab.bodies() == GOOD
+        lab.stop()
 
 
 def test_log_directory_that_is_gone_takes_nobody_down(lab: Sites) -> None:

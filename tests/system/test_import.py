@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.lab import PYTHON, ROOT, Lab
-from tests.system.panels import PANELS
+from tests.system.panels import HEAD, PANELS
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 APACHE2 = next((path for path in (ROOT / "build/debian/etc/apache2", Path("/etc/apache2")) if (path / "mods-available").is_dir()), None)
@@ -178,6 +178,44 @@ def test_source_that_is_none_is_said(lab: Imported, text: str, words: str) -> No
     said = lab.control("import", str(lab.source), "-o", str(lab.target))
     assert said.returncode == 1
     assert words in said.stderr
+
+
+TLS_SITE = """<VirtualHost *:{port}>
+    ServerName {host}
+    DocumentRoot {root}
+    AssignUserID #{uid} #{uid}
+    SSLEngine on
+    SSLProtocol All -SSLv2 -SSLv3
+    SSLCertificateFile {cert}
+    SSLCertificateKeyFile {key}
+    SSLUseStapling on
+    Protocols h2 http/1.1
+    Header always add Strict-Transport-Security "max-age=15768000"
+    <Directory {root}>
+        SSLRequireSSL
+        Require all granted
+    </Directory>
+</VirtualHost>
+"""
+
+
+def test_sites_of_tls_are_imported_and_served() -> None:
+    """Each with its own certificate, by its own user."""
+    with Imported() as lab:
+        lab.tls = True
+        texts = [TLS_SITE.format(port=lab.port, host=one.host, root=one.docroot, uid=one.uid, cert=lab.certificate(one).cert,
+                                 key=lab.certificate(one).key) for one in lab.tenants.values()]
+        lab.write_source({"httpd.conf": HEAD.replace("Listen 127.0.0.1:{port}", "Listen 127.0.0.1:{port} https") + "Include hosts.conf\n"})
+        (lab.source / "hosts.conf").write_text("".join(texts))
+        report = lab.do_import()
+        assert [site["is_enabled"] for site in report["sites"]] == [True, True]
+        assert {line["text"].split()[0] for line in report["lines"] if line["state"] == "missing"} == set()
+        lab.start()
+        for tenant in lab.tenants.values():
+            response = lab.get(tenant.host)
+            assert (response.status, response.body) == (200, f"{tenant.name}\n".encode())
+            assert response.fields["strict-transport-security"] == "max-age=15768000"
+        lab.stop()
 
 
 @pytest.mark.skipif(APACHE2 is None, reason="no tree of Debian's apache2")
