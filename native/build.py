@@ -43,9 +43,11 @@ def compile_objects(directory: Path) -> list[str]:
     sources = sorted(HERE.glob("*.c"))
     compiler = os.environ.get("CC", "cc")
 
+    ours = os.environ.get("CFLAGS", "").split()  # a package's: hardening, paths that say nothing of where it was built
+
     def one(source: Path) -> str:
         target = directory / f"{source.stem}.o"
-        run([compiler, *FLAGS, *WARNINGS, "-c", str(source), "-o", str(target)], check=True)
+        run([compiler, *ours, *FLAGS, *WARNINGS, "-c", str(source), "-o", str(target)], check=True)
         return str(target)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

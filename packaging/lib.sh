@@ -6,6 +6,9 @@
 # shellcheck disable=SC2034  # read by those who source this
 run_packages=(python3 python3-dev python3-cffi python3-structlog python3-sdnotify python3-prometheus-client python3-rich python3-setuptools gcc libc6-dev libpcre2-dev libseccomp-dev
               libssl-dev libnghttp2-dev)
+# What it takes to build the Debian package besides, and to look at it.
+# shellcheck disable=SC2034
+package_packages=(build-essential dpkg-dev debhelper dh-python lintian)
 # What the demo's programs need besides.
 # shellcheck disable=SC2034
 program_packages=(php-fpm python3-waitress)

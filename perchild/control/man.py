@@ -50,8 +50,8 @@ def render_perchildctl() -> str:
     parser = command.make_parser()
     return "".join((
         roff.head("perchildctl", 8, "ask a running perchildd"),
-        roff.section("SYNOPSIS", " ".join(parser.format_usage().removeprefix("usage: ").split())),
-        roff.section("DESCRIPTION", "perchildctl asks the server by its control socket, which root alone may use."),
+        roff.section("SYNOPSIS", "perchildctl [--run-dir DIRECTORY] command [argument ...]"),
+        roff.section("DESCRIPTION", "perchildctl asks the server by its control socket, which root alone may use, and looks at configurations."),
         roff.section("OPTIONS"), roff.terms(_options(parser)),
         roff.section("COMMANDS"), *(roff.terms([(name, f"{help_text}.")]) + _nested(sub) for name, help_text, sub in _commands(parser)),
         roff.section("EXIT STATUS"), roff.terms((

@@ -21,7 +21,7 @@ from tests.php import PHP_FPM
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ("install.md", "first-site.md", "from-mpm-itk.md", "from-nginx.md", "limits.md")
-OTHERS = ("troubleshooting.md", "programs.md", "status.md", "directives.md", "architecture.md", "protocol.md", "security.md")
+OTHERS = ("troubleshooting.md", "programs.md", "status.md", "directives.md", "architecture.md", "protocol.md", "security.md", "service.md")
 _FENCE = re.compile(r"^```(\S*)[ \t]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 KNOWN = {"sh", "text", "apache", "apache-source", "nginx"}

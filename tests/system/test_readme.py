@@ -48,7 +48,7 @@ def test_readme_shows_a_host_that_serves_files_and_runs_php() -> None:
 def test_readme_names_only_files_and_commands_that_are_there():
     """Every file that it links to, and every command of the tree that it shows, exists."""
     links = re.findall(r"\]\(([^)#:]+)\)", README)
-    commands = re.findall(r"\b((?:packaging|bench)/\w+)\b", README)
+    commands = re.findall(r"\b((?:packaging|bench)/[\w-]+)\b", README)
     assert links
     assert {"packaging/demo", "packaging/test", "bench/run"} <= set(commands)
     missing = [name for name in [*links, *commands] if not (PROJECT / name).exists()]
