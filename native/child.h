@@ -603,6 +603,9 @@ void pc_tls_warm(void);
 /* tls.c */
 /* PC_PHASE_TLS: sni_host is ours, and no byte was read. After it PC_PHASE_HEAD, with pc_transport_tls. */
 enum pc_next pc_tls_step(struct pc_worker *worker, struct pc_conn *conn);
+/* tls_io.c: for an HTTP/2 stream, which may outlive its session: the same facts until it lets go of them. NULL is fine. */
+struct pc_tls *pc_tls_share(struct pc_tls *tls);
+void pc_tls_free(struct pc_tls *tls);
 /* tls_hello.c: the host of a request for `name` on a TLS connection; 0, or the status to answer with: 421 it is another identity's, or a host
  * that asks something else of its clients, 403 the client gave no name (SSLStrictSNIVHostCheck). */
 uint32_t pc_tls_request_host(struct pc_worker *worker, const struct pc_conn *conn, struct pc_slice name, struct pc_host **ret_host);

@@ -45,6 +45,13 @@ set_parked(struct pc_h2 *h2, bool is_parked)
         pc_uncount(h2->child->page, PC_C_PARKED, 1);
 }
 
+/* The socket did not take everything. */
+static bool
+has_rest(const struct pc_h2 *h2)
+{
+    return h2->out_len > 0 || h2->conn->has_unsent;
+}
+
 /* Pings and settings make the wait for a request no longer. */
 static uint64_t
 due_of(const struct pc_h2 *h2)
@@ -53,7 +60,7 @@ due_of(const struct pc_h2 *h2)
     uint64_t now_ns = h2->worker->now_ns, due_ns = now_ns + host->timeout_ms * MS;
     if (h2->stream_count == 0)
         due_ns = h2->idle_ns + (h2->requests > 0 ? host->keep_alive_ms : host->head_ms) * MS;
-    if (h2->out_len > 0 && h2->progress_ns + host->timeout_ms * MS < due_ns)
+    if (has_rest(h2) && h2->progress_ns + host->timeout_ms * MS < due_ns)
         due_ns = h2->progress_ns + host->timeout_ms * MS;
     if (h2->block_ns > 0 && h2->block_ns + host->head_ms * MS < due_ns)
         due_ns = h2->block_ns + host->head_ms * MS;
@@ -84,7 +91,7 @@ pc_h2_expire(struct pc_worker *worker, struct pc_conn *conn)
     struct pc_h2 *h2 = conn->h2;
     const struct pc_host *host = pc_h2_host(h2);
     h2->worker = worker;
-    bool is_stuck = h2->out_len > 0 && worker->now_ns - h2->progress_ns >= host->timeout_ms * MS;
+    bool is_stuck = has_rest(h2) && worker->now_ns - h2->progress_ns >= host->timeout_ms * MS;
     bool is_slow = h2->block_ns > 0 && worker->now_ns - h2->block_ns >= host->head_ms * MS;
     if (is_stuck || is_slow) {
         pc_conn_close(worker, conn);
@@ -115,7 +122,7 @@ hear(struct pc_h2 *h2)
     ssize_t count = conn->transport->recv(conn, h2->worker->out, PC_OUT_BYTES);
     if (count == -PC_E_AGAIN)
         conn->saw_end = false;
-    conn->was_drained = conn->transport == &pc_transport_plain && count > 0 && (size_t)count < PC_OUT_BYTES;
+    conn->was_drained = count > 0 && (size_t)count < PC_OUT_BYTES;
     if (count > 0 && pc_h2_feed(h2, h2->worker->out, (size_t)count) != 0)
         return -PC_E_BAD;
     return count;
@@ -131,6 +138,9 @@ close_now(struct pc_worker *worker, struct pc_conn *conn)
 static bool
 is_over(const struct pc_h2 *h2)
 {
+    const struct pc_transport *transport = h2->conn->transport;
+    if (transport->flush != NULL && transport->flush(h2->conn) == -PC_E_AGAIN)
+        return false;
     return h2->out_len == 0 && nghttp2_session_want_read(h2->session) == 0 && nghttp2_session_want_write(h2->session) == 0;
 }
 
@@ -147,7 +157,7 @@ await_more(struct pc_worker *worker, struct pc_conn *conn, bool is_busy)
 {
     struct pc_h2 *h2 = conn->h2;
     pc_conn_deadline(worker->child, conn, due_of(h2));
-    set_parked(h2, h2->stream_count == 0 && h2->requests > 0 && h2->out_len == 0);
+    set_parked(h2, h2->stream_count == 0 && h2->requests > 0 && !has_rest(h2));
     int watched = is_busy ? pc_conn_requeue(worker->child, conn) : pc_conn_watch(worker->child, conn);
     return watched == 0 ? PC_WAIT : close_now(worker, conn);
 }
@@ -247,7 +257,6 @@ make(struct pc_worker *worker, struct pc_conn *conn)
     h2->idle_ns = h2->progress_ns = h2->patience_ns = worker->now_ns;
     h2->patience = PC_H2_PATIENCE;
     h2->frame_left = NGHTTP2_CLIENT_MAGIC_LEN;
-    h2->is_tls = conn->transport != &pc_transport_plain;
     (void)pthread_mutex_init(&h2->lock, NULL); /* cannot fail on Linux */
     if (make_session(h2) != 0 || greet(h2) != 0)
         pc_die(111, "out of memory");

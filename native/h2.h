@@ -91,7 +91,6 @@ struct pc_h2 {
     uint64_t token; /* of the session's connection */
     _Atomic bool has_news; /* somebody wants the session to look at h2->news */
     _Atomic uint64_t routed_name; /* as pc_conn's, for all streams */
-    bool is_tls;
     /* the session's owner's */
     struct nghttp2_session *session;
     struct pc_worker *worker; /* who runs the step */

@@ -11,6 +11,7 @@
 #include <nghttp2/nghttp2.h>
 
 #include "h2.h"
+#include "tls.h"
 
 #define FIELD_LENGTHS (2 * sizeof(uint32_t))
 #define VERSION_BYTES 8 /* "HTTP/1.1" */
@@ -164,7 +165,8 @@ stream_send_file(struct pc_conn *conn, int fd, uint64_t *offset, size_t len)
 static void
 stream_transport_end(struct pc_conn *conn)
 {
-    (void)conn; /* pc_h2_stream_end does it */
+    pc_tls_free(conn->tls);
+    conn->tls = NULL;
 }
 
 const struct pc_transport pc_transport_h2 = {
@@ -173,6 +175,8 @@ const struct pc_transport pc_transport_h2 = {
     .send = stream_send,
     .send_file = stream_send_file,
     .end = stream_transport_end,
+    .fact = pc_tls_fact,
+    .facts = pc_tls_facts,
 };
 
 /* ------------------------------------------------------------------ begin */
@@ -194,7 +198,7 @@ pc_h2_stream_begin(struct pc_worker *worker, struct pc_conn *session, struct pc_
     conn->local = session->local;
     conn->front = session->front;
     conn->listener = session->listener;
-    conn->tls = session->tls;
+    conn->tls = pc_tls_share(session->tls);
     conn->sni_host = session->sni_host;
     conn->host = session->host;
     conn->requests = h2->requests++;

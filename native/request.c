@@ -301,11 +301,10 @@ frame_stream(struct pc_conn *conn)
 
 /* A stream cannot be passed on: its connection is its client's with this identity. */
 static struct pc_host *
-choose_stream_host(struct pc_worker *worker, struct pc_conn *conn, const struct pc_hostname *name, enum pc_next *ret_next)
+choose_plain_stream_host(struct pc_worker *worker, struct pc_conn *conn, struct pc_slice wanted, enum pc_next *ret_next)
 {
     struct pc_child *child = worker->child;
     struct pc_h2 *h2 = conn->stream->h2;
-    struct pc_slice wanted = {name->name, name->len};
     struct pc_route own = pc_route_find(child->config->own_route, pc_conn_local(conn), wanted);
     bool is_passed_here = conn->is_received && child->config->identity_no != 0;
     bool is_sure = own.how == PC_ROUTE_EXACT || conn->is_routed || (is_passed_here && own.how != PC_ROUTE_NONE);
@@ -317,8 +316,16 @@ choose_stream_host(struct pc_worker *worker, struct pc_conn *conn, const struct 
     }
     if (is_known)
         atomic_store(&h2->routed_name, hash_of(wanted));
-    struct pc_host *host = own.how == PC_ROUTE_NONE ? &child->fallback_host : &child->config->hosts[own.value];
-    if ((host->protocols & (h2->is_tls ? PC_PROTOCOL_H2 : PC_PROTOCOL_H2C)) != 0)
+    return own.how == PC_ROUTE_NONE ? &child->fallback_host : &child->config->hosts[own.value];
+}
+
+static struct pc_host *
+choose_stream_host(struct pc_worker *worker, struct pc_conn *conn, const struct pc_hostname *name, enum pc_next *ret_next)
+{
+    bool is_tls = conn->tls != NULL;
+    struct pc_slice wanted = {name->name, name->len};
+    struct pc_host *host = (is_tls ? choose_tls_host : choose_plain_stream_host)(worker, conn, wanted, ret_next);
+    if (host == NULL || (host->protocols & (is_tls ? PC_PROTOCOL_H2 : PC_PROTOCOL_H2C)) != 0)
         return host;
     pc_h2_stream_reset(conn, NGHTTP2_HTTP_1_1_REQUIRED);
     pc_conn_close(worker, conn);

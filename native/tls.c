@@ -3,10 +3,12 @@
  * Holds:    the host's key, by way of its SSL_CTX.
  * Distrusts: the client, which may send a byte a second, or leave: PC_TLS_HANDSHAKE_MS after its first turn it is over, whatever came.
  * Before:   peek.c, which has chosen the host   After: request.c */
+#include <string.h>
 #include <sys/socket.h>
 
 #include <openssl/err.h>
 
+#include "h2.h"
 #include "tls.h"
 
 #define MS 1000000ull
@@ -89,6 +91,15 @@ begin(struct pc_worker *worker, struct pc_conn *conn, enum pc_next *ret_next)
     return tls;
 }
 
+static bool
+speaks_h2(const struct pc_tls *tls)
+{
+    const unsigned char *name = NULL;
+    unsigned int len = 0;
+    SSL_get0_alpn_selected(tls->ssl, &name, &len);
+    return len == 2 && memcmp(name, "h2", 2) == 0;
+}
+
 enum pc_next
 pc_tls_step(struct pc_worker *worker, struct pc_conn *conn)
 {
@@ -107,5 +118,5 @@ pc_tls_step(struct pc_worker *worker, struct pc_conn *conn)
     pc_count(worker->child->page, SSL_session_reused(tls->ssl) == 1 ? PC_C_TLS_RESUMED : PC_C_TLS_HANDSHAKES, 1);
     conn->since_ns = worker->now_ns; /* the head's time begins here */
     conn->phase = PC_PHASE_HEAD;
-    return PC_GO;
+    return speaks_h2(tls) ? pc_h2_begin(worker, conn) : PC_GO;
 }

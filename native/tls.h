@@ -25,6 +25,7 @@ struct pc_tls_store {
  * new is taken from the caller until that is gone. */
 struct pc_tls {
     SSL *ssl;
+    _Atomic uint32_t refs; /* its connection, and the HTTP/2 streams on it, whose threads only ask for facts */
     struct pc_conn *conn;
     struct pc_tls_site *site;
     char *out; /* NULL = nothing waits */
@@ -53,7 +54,6 @@ struct pc_host *pc_tls_host(const struct pc_child *child, const struct pc_conn *
 /* tls_io.c */
 /* A connection's, for a handshake as server; NULL = out of memory. */
 struct pc_tls *pc_tls_new(struct pc_tls_site *site, struct pc_conn *conn);
-void pc_tls_free(struct pc_tls *tls);
 /* 1 done, 0 wait for the socket, -PC_E_BAD refused (an alert was sent), -PC_E_CLOSED the client has gone. */
 int pc_tls_handshake(struct pc_conn *conn);
 

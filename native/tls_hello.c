@@ -119,6 +119,7 @@ static const struct spoken {
     struct pc_slice name;
     uint32_t protocol;
 } spoken[] = { /* as we like them best */
+    {{"h2", 2}, PC_PROTOCOL_H2},
     {{"http/1.1", 8}, PC_PROTOCOL_HTTP_1_1},
     {{"http/1.0", 8}, PC_PROTOCOL_HTTP_1_1},
 };

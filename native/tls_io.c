@@ -147,15 +147,24 @@ pc_tls_new(struct pc_tls_site *site, struct pc_conn *conn)
     SSL_set_bio(ssl, bio, bio);
     SSL_set_accept_state(ssl);
     tls->ssl = ssl;
+    atomic_init(&tls->refs, 1);
     tls->conn = conn;
     tls->site = site;
+    return tls;
+}
+
+struct pc_tls *
+pc_tls_share(struct pc_tls *tls)
+{
+    if (tls != NULL)
+        (void)atomic_fetch_add(&tls->refs, 1);
     return tls;
 }
 
 void
 pc_tls_free(struct pc_tls *tls)
 {
-    if (tls == NULL)
+    if (tls == NULL || atomic_fetch_sub(&tls->refs, 1) > 1)
         return;
     SSL_free(tls->ssl);
     free(tls->out);

@@ -1,4 +1,4 @@
-"""HTTP/2 on the wire, as its users speak it: curl, nghttp and h2load from Debian, by prior knowledge; every tenant's own.
+"""HTTP/2 on the wire, as its users speak it: curl, nghttp and h2load from Debian, over TLS and by prior knowledge; every tenant's own.
 
 What a client can do with single frames is in tests/native/test_h2.c.
 Runs as: root, which starts the server.
@@ -17,12 +17,13 @@ import pytest
 
 from tests.lab import Lab, Tenant, read_response, wait_until
 from tests.system.h2wire import H2Client
+from tests.tls import client_context
 
 pytestmark = [pytest.mark.root, pytest.mark.interop, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
 BIG = hashlib.shake_128(b"h2").digest(3_000_000)
 ECHO = """#!/bin/sh
-printf 'Content-Type: text/plain\\n\\n%s %s ' "$SERVER_PROTOCOL" "$REQUEST_METHOD"
+printf 'Content-Type: text/plain\\nX-Https: %s %s\\n\\n%s %s ' "$HTTPS" "$SSL_TLS_SNI" "$SERVER_PROTOCOL" "$REQUEST_METHOD"
 id -u
 cat
 """
@@ -36,9 +37,10 @@ class H2Lab(Lab):
         return super().host_block(tenant, f"{extra}\nScriptAlias /cgi/ {tenant.docroot}/cgi/\n")
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with H2Lab("Protocols h2c http/1.1\n") as one:
+@pytest.fixture(scope="module", params=["h2c", "h2"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A server that speaks HTTP/2 without TLS, or with it."""
+    with H2Lab(f"Protocols {request.param} http/1.1\n", tls=request.param == "h2") as one:
         for tenant in one.tenants.values():
             tenant.write("big", BIG)
             tenant.write("cgi/echo", ECHO, 0o700)
@@ -47,13 +49,25 @@ def lab() -> Iterator[Lab]:
 
 def curl(lab: Lab, *arguments: str, host: str = "alice.test", data: bytes | None = None) -> tuple[int, bytes]:
     """Ask once; return status and body. The last argument is the path."""
-    command = ["curl", "--silent", "--show-error", "--http2-prior-knowledge", "--max-time", "20", "--header", f"Host: {host}",
-               "--write-out", "\n%{http_code} %{http_version}", *arguments[:-1], f"http://127.0.0.1:{lab.port}{arguments[-1]}"]
+    command = ["curl", "--silent", "--show-error", "--http2" if lab.tls else "--http2-prior-knowledge", "--insecure", "--max-time", "20",
+               "--resolve", f"{host}:{lab.port}:127.0.0.1", "--write-out", "\n%{http_code} %{http_version}", *arguments[:-1],
+               f"{'https' if lab.tls else 'http'}://{host}:{lab.port}{arguments[-1]}"]
     done = subprocess.run(command, input=data, capture_output=True, check=True, timeout=30)
     body, _, tail = done.stdout.rpartition(b"\n")
     status, version = tail.split()
     assert version == b"2"
     return int(status), body
+
+
+def connect(lab: Lab, host: str = "alice.test") -> H2Client:
+    """A connection of frames."""
+    if not lab.tls:
+        return H2Client(lab.connect())
+    context = client_context()
+    context.set_alpn_protocols(["h2"])
+    sock = lab.connect_tls(host, context=context)
+    assert sock.selected_alpn_protocol() == "h2"
+    return H2Client(sock)
 
 
 @pytest.mark.parametrize("name", ["alice", "bob", "carol"])
@@ -88,7 +102,7 @@ def test_python_answers_on_a_stream(lab: Lab) -> None:
 
 def test_a_connection_of_one_tenant_is_not_anothers(lab: Lab) -> None:
     """Whoever it came to, a foreign name is 421 on its stream, and the connection goes on."""
-    with H2Client(lab.connect()) as one:
+    with connect(lab) as one:
         streams = [one.ask(host) for host in ("alice.test", "bob.test", "main.test", "alice.test")]
         answers = [one.finish(number) for number in streams]
         assert [answer.status for answer in answers] == [200, 421, 421, 200]
@@ -96,9 +110,15 @@ def test_a_connection_of_one_tenant_is_not_anothers(lab: Lab) -> None:
         assert one.goaway is None
 
 
+def test_programs_are_told_of_tls(lab: Lab) -> None:
+    with connect(lab) as one:
+        answer = one.finish(one.ask("alice.test", "/cgi/echo"))
+        assert answer.fields["x-https"].strip() == ("on alice.test" if lab.tls else "")
+
+
 def test_a_slow_program_holds_up_nobody(lab: Lab) -> None:
     """It waits for its body; meanwhile files, Python and the same program answer on other streams."""
-    with H2Client(lab.connect()) as one:
+    with connect(lab) as one:
         slow = one.ask("alice.test", "/cgi/echo", method="POST", has_body=True)
         others = [one.ask("alice.test", path) for path in ("/", "/whoami", "/cgi/echo", "/big")]
         assert [one.finish(number).status for number in others] == [200] * 4
@@ -114,7 +134,7 @@ def test_the_access_log_says_so(lab: Lab) -> None:
 
 
 def test_nghttp_fetches_many_at_once(lab: Lab) -> None:
-    base = f"http://127.0.0.1:{lab.port}"
+    base = f"{'https' if lab.tls else 'http'}://127.0.0.1:{lab.port}"
     paths = [f"{base}/{path}?{number}" for path in ("", "big", "cgi/echo", "nothing", "whoami") for number in range(4)]
     done = subprocess.run(["nghttp", "--no-dep", "--null-out", "--stat", "--header=:authority: alice.test", *paths], capture_output=True,
                           check=True, timeout=60, text=True)
@@ -126,19 +146,19 @@ def test_nghttp_fetches_many_at_once(lab: Lab) -> None:
 def test_h2load_has_no_failure(lab: Lab, path: str, streams: int) -> None:
     count = {"/big": 40, "/cgi/echo": 60}.get(path, 4000)
     done = subprocess.run(["h2load", f"--requests={count}", "--clients=4", f"--max-concurrent-streams={streams}",
-                           "--header=:authority: bob.test", f"http://127.0.0.1:{lab.port}{path}"],
+                           f"--connect-to=127.0.0.1:{lab.port}", f"{'https' if lab.tls else 'http'}://bob.test:{lab.port}{path}"],
                           capture_output=True, check=True, timeout=100, text=True)
     assert f"{count} succeeded, 0 failed, 0 errored, 0 timeout" in done.stdout
 
 
 def test_http_1_1_is_spoken_on_the_same_port(lab: Lab) -> None:
-    with lab.connect() as sock:
+    with lab.connect() as sock:  # with TLS it offers nothing by ALPN
         sock.sendall(b"GET / HTTP/1.1\r\nHost: alice.test\r\n\r\n")
         assert read_response(sock).body == b"alice\n"
 
 
 def test_a_host_without_h2c_refuses_it() -> None:
-    with Lab() as one:
+    with Lab(tls=False) as one:
         one.start()
         done = subprocess.run(["curl", "--silent", "--http2-prior-knowledge", "--header", "Host: alice.test", f"http://127.0.0.1:{one.port}/"],
                               capture_output=True, check=False, timeout=30)
@@ -149,7 +169,7 @@ def test_a_host_without_h2c_refuses_it() -> None:
 
 def test_a_restart_answers_what_was_asked(tmp_path: Path) -> None:
     """Requests in work when the child drains are answered, and the client is told to come again elsewhere."""
-    with Lab("Protocols h2c http/1.1\n", names=("alice",)) as one:
+    with Lab("Protocols h2c http/1.1\n", names=("alice",), tls=False) as one:
         one.tenants["alice"].write("big", BIG)
         one.start()
         out = tmp_path / "out"
