@@ -170,7 +170,7 @@ def test_first_sites_are_served_as_their_users(machine: Machine) -> None:
 
 
 def test_refused_reload_says_why_and_changes_nothing(machine: Machine) -> None:
-    """systemctl reload fails by the test that comes first, and alice is served as before."""
+    """What is broken outside of sites: systemctl reload fails, the journal says why, and alice is served as before."""
     path = machine.root / "etc/perchild/conf-enabled/broken.conf"
     path.write_text("NoSuchDirective on\n")
     pid = main_pid(machine)
