@@ -34,7 +34,7 @@ def count_connected(path: str) -> int:
 def remove_stale(path: str) -> None:
     """Remove what dead predecessors of the service at `path` have left: sockets that nobody listens on."""
     for one in islice(glob.iglob(f"{glob.escape(path.removesuffix('.sock'))}.*.sock"), MAX_STALE):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
             try:
                 sock.connect(one)
             except ConnectionRefusedError:

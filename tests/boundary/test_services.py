@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from perchild.runner.commands import PHP_DIRECTORIES
+from perchild.runner.door import remove_stale
+from perchild.runner.keeper import MAX_WAITING
 from perchild.wire import job as wire
 from perchild.wire.runner import APP, PHP, WSGI, Limits, Service
 from tests.boundary import procs
@@ -215,6 +217,21 @@ def test_wakes_of_many_children_are_all_answered() -> None:
             ours.close()
         assert one.log().count("begun") == 1
         assert one.wake(5).startswith("error there is no service 5")
+
+
+def test_wakes_without_end_are_told_so() -> None:
+    """Each that waits is a descriptor of the runner's: a child that was taken over gets no more of them than that."""
+    with kept(app("/bin/sh", "-c", "exec sleep 1000; : {socket}")) as one:
+        pairs = []
+        for _ in range(MAX_WAITING + 50):
+            pairs.append(socket.socketpair())
+            one.send(wire.Job(wire.WAKE, 0, 0), (pairs[-1][1].fileno(),))
+            pairs[-1][1].close()
+        pairs[-1][0].settimeout(10)
+        assert pairs[-1][0].recv(100) == b"error %d requests wait for app0 already\n" % MAX_WAITING
+        assert len(os.listdir(f"/proc/{one.pid}/fd")) < MAX_WAITING + 50
+        for ours, _ in pairs:
+            ours.close()
 
 
 # ---------------------------------------------------------------- failure
@@ -449,6 +466,22 @@ sock.sendall(b"late")
 sock.close()
 time.sleep(1000)
 """
+
+
+def test_what_a_killed_runner_left_is_removed(tmp_path: Path) -> None:
+    """Sockets that nobody listens on, of this service; others, and those that live, stay."""
+    names = ("app0.aaaaaa.sock", "app0.bbbbbb.sock", "app0.sock", "app1.cccccc.sock")
+    listeners = []
+    for name in names:
+        listeners.append(socket.socket(socket.AF_UNIX))
+        listeners[-1].bind(str(tmp_path / name))
+        listeners[-1].listen()
+    listeners[0].close()
+    listeners[2].close()
+    listeners[3].close()
+    remove_stale(str(tmp_path / "app0.sock"))
+    listeners[1].close()
+    assert sorted(os.listdir(tmp_path)) == ["app0.bbbbbb.sock", "app0.sock", "app1.cccccc.sock"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
