@@ -410,6 +410,75 @@ a_service_is_asked_twice_for_what_may_be_asked_twice(void)
     close_listener(listener, "web.sock");
 }
 
+/* Who has lost the path is to be left alone: what is kept is closed at the next look, what is in use is not kept. */
+static void
+connections_to_a_service_that_gave_its_path_away_are_given_up(void)
+{
+    int old = open_listener("web.sock", 8), fd = send_request(GET("/web/x")), back = take_connection(old);
+    (void)take(back);
+    put(back, OK);
+    CHECK(heard(fd, "ok") && kept() == 1);
+    close_client(fd);
+    fd = send_request("POST /web/y HTTP/1.1\r\nHost: own.test\r\nContent-Length: 1\r\n\r\nx");
+    int in_use = take_connection(old);
+    close_listener(old, "web.sock");
+    int successor = open_listener("web.sock", 8);
+    worker->now_ns += 2 * KEPT_LOOK_MS * MS;
+    tick(worker);
+    CHECK(kept() == 0 && has_hung_up(back));
+    (void)take(in_use);
+    put(in_use, OK);
+    CHECK(heard(fd, "ok") && kept() == 0 && has_hung_up(in_use));
+    hang_up(back);
+    hang_up(in_use);
+    close_client(fd);
+    fd = send_request(GET("/web/z"));
+    back = take_connection(successor);
+    (void)take(back);
+    put(back, OK);
+    CHECK(heard(fd, "ok") && kept() == 1);
+    close_listener(successor, "web.sock"); /* and where the path leads nowhere, as when it is idle */
+    worker->now_ns += 2 * KEPT_LOOK_MS * MS;
+    tick(worker);
+    CHECK(kept() == 0 && has_hung_up(back));
+    hang_up(back);
+    close_client(fd);
+}
+
+static void
+answer_wake(const char *line)
+{
+    CHECK_EQ(take_job(), PC_JOB_WAKE);
+    child_must(send(program.fds[0], line, strlen(line), MSG_NOSIGNAL) == (ssize_t)strlen(line), "send");
+    hang_up(program.fds[0]);
+    drive();
+}
+
+/* A runner that is ending says so, and its successor reads the same box; but not for ever. */
+static void
+a_runner_that_ends_is_not_the_last_one_that_is_asked(void)
+{
+    int fd = send_request(GET("/web/x"));
+    answer_wake("again\n");
+    answer_wake("again\n");
+    int listener = open_listener("web.sock", 8);
+    answer_wake("ok\n");
+    int back = take_connection(listener);
+    CHECK(back >= 0);
+    (void)take(back);
+    put(back, OK);
+    CHECK(heard(fd, "ok"));
+    close_client(fd);
+    let_go();
+    hang_up(back);
+    close_listener(listener, "web.sock");
+    fd = send_request(GET("/web/x"));
+    for (int i = 0; i < 3; i++)
+        answer_wake("again\n");
+    CHECK(take_job() == 0 && heard(fd, "HTTP/1.1 503 ") && log_says("its runners end again and again"));
+    close_client(fd);
+}
+
 static void
 what_is_asked_again_waits_for_a_full_queue(void)
 {
@@ -897,6 +966,8 @@ main(void)
     RUN(one_that_ends_under_a_request_is_asked_once_more);
     RUN(a_fresh_connection_that_ends_without_a_word_is_502);
     RUN(a_service_is_asked_twice_for_what_may_be_asked_twice);
+    RUN(connections_to_a_service_that_gave_its_path_away_are_given_up);
+    RUN(a_runner_that_ends_is_not_the_last_one_that_is_asked);
     RUN(what_is_asked_again_waits_for_a_full_queue);
     RUN(a_kept_connection_ends_when_it_was_idle_for_long_enough);
     RUN(so_many_are_kept_and_no_more);
