@@ -24,7 +24,7 @@ class Checked(Lab):
     """A configuration that is looked at, without a server."""
 
     def __init__(self) -> None:
-        super().__init__(names=("alice", "bob"))
+        super().__init__(names=("alice", "bob"), tls=False)
         self.extra = {"alice": "", "bob": ""}
         self.base.chmod(0o711)
 

@@ -57,7 +57,7 @@ PATHS = {
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab(CONFIG, names=("alice", "bob")) as one:
+    with Lab(CONFIG, names=("alice", "bob"), tls=False) as one:
         alice = one.tenants["alice"]
         for name in ("real/x.txt", "listed/a.txt", "unlisted/a.txt", "mine/x.txt", ".htsecret", ".well-known/acme-challenge/token"):
             alice.write(name, "text")
