@@ -50,10 +50,18 @@ def current_tally(child: native.Child) -> dict[str, Any]:
         return _kept.tree
 
 
+def _load() -> tuple[float, float, float]:
+    """Return the machine's load, or nothing where the system hides it (ProcSubset=pid)."""
+    try:
+        return os.getloadavg()
+    except OSError:
+        return (0.0, 0.0, 0.0)
+
+
 def _show_server_status(question: native.Question, tree: dict[str, Any]) -> Answer:
     """Show httpd's page; `?auto`, `?refresh=N` and `?notable` as there."""
     query = dict(parse_qsl(question.query, keep_blank_values=True))
-    load = os.getloadavg()
+    load = _load()
     if "auto" in query:
         return Answer(200, TEXT, server_status.render_auto(tree, question.host, load).encode("latin-1", "replace"))
     word = query.get("refresh", "0")

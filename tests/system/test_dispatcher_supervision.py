@@ -198,18 +198,24 @@ def test_second_on_demand_child_is_forked_for_a_crowded_inbox_up_to_its_number(t
 
 
 def test_dispatcher_leaks_no_descriptor(tmp_path: Path) -> None:
-    """After children were killed, replaced and reloaded many times, the dispatcher holds no more descriptors than before."""
+    """After children were killed, replaced and reloaded many times, the dispatcher holds no more descriptors than after the first time.
+
+    The first reload leaves a page for each identity, of the child that was there beside its successor: the next one goes on with it.
+    """
     with run_lab(tmp_path) as lab:
         lab.get("bob")
-        before = _count_fds(lab)
-        for _ in range(5):
+        before = 0
+        for number in range(6):
             assert lab.get("bob idle") == {}
             lab.wait(lambda: not lab.members()["bob"]["children"])
             lab.get("bob")
-            lab.config["tenants"][1]["hosts"].append(f"h{_}")
+            lab.config["tenants"][1]["hosts"].append(f"h{number}")
             assert lab.reload()["ok"]
+            if number == 0:
+                lab.wait(lambda: len(lab.members()["alice"]["children"]) == len(lab.members()["bob"]["children"]) == 1)
+                before = _count_fds(lab)
         lab.wait(lambda: len(lab.members()["alice"]["children"]) == 1)
-        lab.wait(lambda: _count_fds(lab) <= before)  # fewer, if the start was not quite over then
+        lab.wait(lambda: _count_fds(lab) <= before)  # fewer, if the first reload was not quite over then
 
 
 def _count_fds(lab: Lab) -> int:
