@@ -18,3 +18,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tell the labs, those in processes of pytest-xdist as well."""
     if config.getoption("--tls"):
         os.environ["PERCHILD_TEST_TLS"] = "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about plain connections."""
+    if config.getoption("--tls"):
+        plain = [item for item in items if item.get_closest_marker("plain")]
+        config.hook.pytest_deselected(items=plain)
+        items[:] = [item for item in items if item not in plain]

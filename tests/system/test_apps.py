@@ -125,6 +125,7 @@ def put(tenant: Tenant, name: str, text: str) -> None:
     os.chown(path, tenant.uid, tenant.uid)
 
 
+@pytest.mark.plain
 @needs_gunicorn
 def test_flask_behind_gunicorn(lab: Lab) -> None:
     """It runs as the tenant, sees the client's host, takes bodies of either framing, streams, redirects."""

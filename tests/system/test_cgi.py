@@ -129,6 +129,7 @@ def post(path: str, *fields: str, method: str = "POST") -> bytes:
 # ---------------------------------------------------------------- requests
 
 
+@pytest.mark.plain
 def test_program_runs_as_its_tenant_with_the_request_as_its_environment(lab: Lab) -> None:
     """uid, working directory, descriptors 0 to 2, RFC 3875's variables; nothing of the server's own environment."""
     for tenant in lab.tenants.values():
@@ -195,6 +196,7 @@ def test_chunked_body_reaches_the_program_as_it_comes(lab: Lab) -> None:
         assert behind.body == b"alice\n"
 
 
+@pytest.mark.plain
 def test_bodies_of_ten_megabytes_go_both_ways_at_once(lab: Lab) -> None:
     """An echoing program: what it cannot keep it must give back before it takes more."""
     body = os.urandom(MEGABYTE) * 10
@@ -398,6 +400,7 @@ def test_lines_of_error_output_are_bounded_too(lab: Lab) -> None:
     assert lab.error_log().count(f"AH01215: stderr from {path}: a\n") == 4096
 
 
+@pytest.mark.plain
 def test_a_program_that_does_not_read_its_input_still_answers(lab: Lab) -> None:
     """The body goes nowhere; the connection ends if it was not read to its end."""
     with client(lab) as conn:
@@ -442,6 +445,7 @@ def test_a_client_that_leaves_in_its_body_ends_its_program(lab: Lab) -> None:
     wait_until(lambda: not running(lab, "cat"), "the program has ended")
 
 
+@pytest.mark.plain
 def test_a_client_that_reads_slowly_gets_it_all(lab: Lab) -> None:
     """10 MB through a small window, while others are served."""
     with contextlib.closing(socket.socket()) as sock:
@@ -481,6 +485,7 @@ def test_a_program_may_tidy_up_behind_its_answer(short: Lab) -> None:
     wait_until((short.tenants["alice"].docroot / "careful").exists, "it has done what it had to")
 
 
+@pytest.mark.plain
 def test_a_program_that_never_reads_and_a_client_that_never_sends(short: Lab) -> None:
     """The one is the program's fault (504), the other the client's (408)."""
     with client(short, timeout_s=20) as conn:
@@ -497,6 +502,7 @@ def test_a_program_that_never_reads_and_a_client_that_never_sends(short: Lab) ->
     wait_until(lambda: not programs_of(short, short.tenants["alice"]), "the programs have ended")
 
 
+@pytest.mark.plain
 def test_a_hundred_clients_that_leave_leave_nothing(lab: Lab) -> None:
     """Processes and descriptors are as before; the other tenant is served meanwhile."""
     assert lab.get("alice.test", "/cgi-bin/hello").status == 200

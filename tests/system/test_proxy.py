@@ -157,6 +157,7 @@ def test_a_socket_of_the_tenant(scene: Scene) -> None:
     assert len(scene.local.requests) >= 1
 
 
+@pytest.mark.plain
 def test_fields_that_the_back_end_gets(scene: Scene) -> None:
     """Host, X-Forwarded-*; nothing hop-by-hop, and nothing that Connection takes away."""
     found = fields_of(scene.get("/a/x", "X-Mine: 1", "Connection: keep-alive, X-Gone", "X-Gone: 1", "Keep-Alive: 5", "TE: trailers", "Upgrade: h2c",
@@ -243,6 +244,7 @@ def test_head_has_the_length_and_no_body(scene: Scene) -> None:
         assert one.ask(get("alice.test", "/a/x")).json()["number"] == first
 
 
+@pytest.mark.plain
 def test_locations_and_cookies_are_turned_outwards(scene: Scene) -> None:
     """ProxyPassReverse, its cookie paths and domains."""
     to = f"http://127.0.0.1:{scene.back.port}"
@@ -405,6 +407,7 @@ def mirror_frames(request: Request, peer: Peer) -> bool:
     return False
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("path", ["/ws/x", "/up/x"])
 def test_a_tunnel_carries_bytes_both_ways(scene: Scene, path: str) -> None:
     """Bytes that came along with the handshake, bytes of both sides in any order, more than any buffer, half-close, the log."""
@@ -505,6 +508,7 @@ COMPARED = [
 OURS_ALONE = {"x-forwarded-proto", "connection"}  # httpd sends no X-Forwarded-Proto, and says Connection: close
 
 
+@pytest.mark.plain
 @pytest.mark.skipif(not HAS_APACHE or not (MODULES / "mod_proxy_http.so").exists(), reason="no Debian apache2")
 def test_back_ends_and_clients_see_what_they_see_of_httpd(scene: Scene) -> None:
     """The same requests through Debian's apache2: what the back end gets and what the client gets, but for names of the servers."""

@@ -124,6 +124,7 @@ def test_several_large_ranges_are_parts_of_one_answer(lab: Lab) -> None:
     assert [part.partition(b"\r\n\r\n")[2] for part in parts] == [data[first:last + 1] for first, last in wanted]
 
 
+@pytest.mark.plain
 def test_pipelined_files_of_all_sizes_come_whole_and_in_order(lab: Lab) -> None:
     """Small and large ones in turn on one connection."""
     sizes = [size for size in SIZES if size < 10_000_000] * 3
@@ -156,6 +157,7 @@ def shrunk(lab: Lab, raw: bytes, name: str) -> bytes:
         return got.partition(b"\r\n\r\n")[2]
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("field", [(), ("Range: bytes=1000-29000000",), ("Range: bytes=0-9,1000-29000000",)])
 def test_file_cut_while_it_is_sent_ends_the_connection_early(lab: Lab, field: tuple[str, ...]) -> None:
     """The promised length cannot be kept: no made-up byte, the connection ends, the child lives and serves on."""
@@ -237,6 +239,7 @@ def test_links_to_another_tenants_files_give_none_of_its_bytes(lab: Lab) -> None
     assert lab.get("alice.test", "/fifo").status in {403, 404}
 
 
+@pytest.mark.plain
 def test_swapping_a_file_and_a_link_never_gives_another_tenants_bytes(lab: Lab) -> None:
     """A program of alice's exchanges her file and a link to bob's world-readable one all the time: no byte of bob's under
     SymLinksIfOwnerMatch, while both her file and refusals are seen."""
@@ -395,6 +398,7 @@ def test_keepalive_off_closes_after_each_answer() -> None:
                 assert conn.reads_end()
 
 
+@pytest.mark.plain
 def test_last_answer_and_the_end_come_in_one_packet(lab: Lab) -> None:
     """A client that asks for the end hears three times: its handshake, the answer with the FIN, the last acknowledgement."""
     lab.tenants["alice"].write("last.txt", "last")
