@@ -141,9 +141,12 @@ choose_protocol(SSL *ssl, const unsigned char **ret_name, unsigned char *ret_len
 {
     const struct pc_tls_site *site = arg;
     unsigned int at;
+    uint32_t protocols = site->host->protocols;
     (void)ssl;
+    if ((protocols & PC_PROTOCOL_H1_FIRST) != 0 && is_offered(offer, len, PC_S("http/1.1"), &at))
+        protocols = PC_PROTOCOL_HTTP_1_1;
     for (size_t i = 0; i < sizeof spoken / sizeof *spoken; i++) {
-        if ((site->host->protocols & spoken[i].protocol) == 0 || !is_offered(offer, len, spoken[i].name, &at))
+        if ((protocols & spoken[i].protocol) == 0 || !is_offered(offer, len, spoken[i].name, &at))
             continue;
         *ret_name = offer + at + 1;
         *ret_len = offer[at];

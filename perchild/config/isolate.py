@@ -29,7 +29,7 @@ _STEPS = (LAST_GOOD, UNAVAILABLE, LEFT_OUT)
 _LABELS = {LAST_GOOD: " (last good version)", UNAVAILABLE: " (503)", LEFT_OUT: ""}
 _SITES = "sites-enabled"
 _HOST = re.compile(r"(?im)^[ \t]*<virtualhost\b")
-_NAMING = frozenset(("servername", "serveralias", "sslengine"))
+_NAMING = frozenset(("servername", "serveralias", "sslengine", "sslcertificatefile", "sslcertificatekeyfile", "sslcertificatechainfile"))
 _FEW = 4  # sites that may be unserved at a reload, however few there are
 _RETRY_AFTER_S = 300  # what a crawler is told; a person mends a configuration in about that
 

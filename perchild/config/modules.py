@@ -41,6 +41,8 @@ PROVIDED: tuple[tuple[str, str, str], ...] = (
     ("mod_proxy_http.c", "proxy_http_module", "http:// back ends"),
     ("mod_proxy_fcgi.c", "proxy_fcgi_module", "fcgi:// back ends, SetHandler proxy:"),
     ("mod_proxy_wstunnel.c", "proxy_wstunnel_module", "ws:// back ends, upgrade=websocket"),
+    ("mod_ssl.c", "ssl_module", "SSLEngine and what belongs to it"),
+    ("mod_http2.c", "http2_module", "Protocols h2 h2c"),
     ("mod_remoteip.c", "remoteip_module", "RemoteIPHeader, RemoteIPProxyProtocol"),
     ("mod_wsgi.c", "wsgi_module", "WSGIScriptAlias"),
     ("mod_reqtimeout.c", "reqtimeout_module", "RequestReadTimeout"),

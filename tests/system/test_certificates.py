@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,10 +47,24 @@ class TlsLab(Lab):
             Path(f"{target}.new").chmod(0o600)
             Path(f"{target}.new").rename(target)
 
+    def shown(self, name: str) -> bytes:
+        """Return the certificate that a client sees, and get a page with it."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection(("127.0.0.1", self.tls_port), timeout=10) as plain, context.wrap_socket(plain, server_hostname=f"{name}.test") as tls:
+            tls.sendall(f"GET / HTTP/1.1\r\nHost: {name}.test\r\nConnection: close\r\n\r\n".encode())
+            assert tls.recv(4096).startswith(b"HTTP/1.1 200 ")
+            return tls.getpeercert(binary_form=True) or b""
+
     def child_of(self, name: str) -> int:
         """Return the pid of a tenant's child, which a request has made there be."""
         assert self.get(f"{name}.test").status == 200
         return self.children(self.tenants[name].uid)[-1]
+
+
+def der_of(one: Certificate) -> bytes:
+    """Return a certificate as clients get it."""
+    return ssl.PEM_cert_to_DER_cert(one.cert.read_text())
 
 
 @pytest.fixture
@@ -63,8 +79,11 @@ def test_a_changed_certificate_is_taken_up_without_being_told(lab: TlsLab, made:
     """Alice gets a new child, and only alice."""
     alice, bob = lab.child_of("alice"), lab.child_of("bob")
     lab.put("alice", made["second"])
-    wait_until(lambda: lab.child_of("alice") != alice, "alice's certificate to be taken up")
+    assert lab.shown("alice") == der_of(made["first"])
+    wait_until(lambda: lab.shown("alice") == der_of(made["second"]), "alice's certificate to be taken up")
+    assert lab.child_of("alice") != alice
     assert lab.child_of("bob") == bob
+    assert lab.shown("bob") == der_of(made["first"])
     assert "certificates of #" in lab.error_log()
 
 
@@ -98,7 +117,7 @@ def test_a_sleeping_tenant_wakes_with_the_new_certificate(made: dict[str, Certif
         wait_until(lambda: not lab.children(lab.tenants["alice"].uid), "alice to sleep")
         lab.put("alice", made["second"])
         began_s = time.monotonic()
-        assert lab.get("alice.test").status == 200
+        assert lab.shown("alice") == der_of(made["second"])
         assert time.monotonic() - began_s < 8
         assert "certificates of #" in lab.error_log()
 

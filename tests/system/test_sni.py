@@ -206,6 +206,19 @@ def test_a_key_in_a_tenants_home_is_opened_by_the_tenant() -> None:
         assert lab.fetch("carol.test")[1] == 200
 
 
+@pytest.mark.parametrize(("said", "wanted"), [("h2 http/1.1", "h2"), ("http/1.1 h2", "http/1.1"), ("http/1.1", "http/1.1"), ("h2", "h2")])
+def test_protocols_are_chosen_in_the_order_that_is_said(said: str, wanted: str) -> None:
+    """As Protocols has them, whatever the client's order."""
+    lab = SniLab(config=f"Protocols {said}\n")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1", "h2"])
+    with lab:
+        lab.start()
+        with context.wrap_socket(lab.dial(), server_hostname="bob.test") as tls:
+            assert tls.selected_alpn_protocol() == wanted
+
+
 def test_a_front_ends_header_comes_before_tls() -> None:
     """It is read by who accepts; the ClientHello behind it stays in the socket for its owner."""
     lab = SniLab(with_fronts=True)

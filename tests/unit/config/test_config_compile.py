@@ -301,9 +301,9 @@ def test_two_mpms_are_refused_in_httpds_words(world: Any, text: str) -> None:
 
 def test_load_module_is_answered(world: Any) -> None:
     """What we do is taken silently, the rest with a warning."""
-    result = world.good("LoadModule headers_module modules/mod_headers.so\nLoadModule ssl_module modules/mod_ssl.so\n")
+    result = world.good("LoadModule headers_module modules/mod_headers.so\nLoadModule ssl_module modules/mod_ssl.so\nLoadModule rewrite_module modules/mod_rewrite.so\n")
     assert [warning.reason for warning in result.warnings] == [
-        "LoadModule ssl_module: nothing is loaded; directives of this module are not available"]
+        "LoadModule rewrite_module: nothing is loaded; directives of this module are not available"]
 
 
 @pytest.mark.parametrize(("word", "value"), [

@@ -37,7 +37,7 @@ def test_an_undefined_variable_stays_and_is_warned_about(world: Any) -> None:
     "mpm_itk.c", "itk.c", "mpm_itk_module", "perchild.c", "core.c", "mod_so.c", "mod_alias.c", "alias_module", "mod_headers.c",
     "headers_module", "mod_mime.c", "mod_dir.c", "mod_autoindex.c", "mod_env.c", "env_module", "mod_log_config.c", "log_config_module",
     "mod_logio.c", "logio_module", "mod_authz_core.c", "mod_authz_host.c", "mod_access_compat.c", "mod_reqtimeout.c", "mod_unixd.c",
-    "mod_version.c", "!mod_rewrite.c", "!mod_ruid2.c", "!ruid2_module", "!mod_php5.c", "!mod_php7.c", "!suphp_module", "!mod_ssl.c",
+    "mod_version.c", "!mod_rewrite.c", "!mod_ruid2.c", "!ruid2_module", "!mod_php5.c", "!mod_php7.c", "!suphp_module", "mod_ssl.c",
     "!mpm_worker_module", "!mpm_event_module", "!mpm_prefork_module", "!mod_passenger.c", "!mod_suexec.c", "!mod_lsapi.c",
 ])
 def test_ifmodule_is_true_for_what_we_do(world: Any, name: str) -> None:
