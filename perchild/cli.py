@@ -210,14 +210,14 @@ _SHOWS: dict[str, Callable[[Call], int]] = {
 # ---------------------------------------------------------------- -t, -S, -M
 
 
-def _compile_here(call: Call) -> Result:
+def _compile_here(call: Call, *, is_isolating: bool = False) -> Result:
     """Compile in this process, which then only prints; drops nothing, starts nothing."""
     from perchild.config import load  # noqa: PLC0415 - never in a process that becomes the dispatcher
 
     options = load.Options(config_file=call.file, server_root=call.root, before=call.before, after=call.after, defines=call.defines,
                            caller_uid=os.geteuid(), caller_gid=os.getegid(), caller_groups=tuple(os.getgroups()),
                            environ=dict(os.environ))
-    return load.compile_config(options, {})
+    return load.compile_config(options, {}, is_isolating=is_isolating)
 
 
 def check_config(call: Call) -> int:
@@ -229,6 +229,9 @@ def check_config(call: Call) -> int:
         _complain(f"{warning.render_line()}\n")
     if result.errors or result.compiled is None or result.model is None:
         _complain(load.format_errors(result.errors))
+        broken = _compile_here(call, is_isolating=True).broken
+        if broken:
+            _complain(f"perchildd: {len(broken)} of the sites {'is' if len(broken) == 1 else 'are'} refused; the others would be taken\n")
         return 1
     dumps = [dump for name, dump in _DUMPS.items() if name in call.defines]
     for dump in dumps:

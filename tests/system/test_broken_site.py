@@ -148,6 +148,7 @@ def test_configuration_test_and_graceful_tell_the_operator(lab: Sites) -> None:
     tested = lab.cli("-t")
     assert tested.returncode == 1
     assert f"of {lab.enabled}/bob.conf:" in tested.stderr
+    assert tested.stderr.endswith("perchildd: 1 of the sites is refused; the others would be taken\n")
     asked = lab.cli("-k", "graceful")
     assert asked.returncode == 0
     assert f"of {lab.enabled}/bob.conf:" in asked.stderr
