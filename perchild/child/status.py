@@ -95,11 +95,11 @@ HANDLERS: dict[str, Callable[[native.Question, dict[str, Any]], Answer]] = {
 
 
 def show(child: native.Child, question: native.Question) -> Answer:
-    """Answer a request for one of HANDLERS; 405 to what is no GET or HEAD, 503 if nothing can be learned now."""
+    """Answer a request for one of HANDLERS; 405 to what is no GET or HEAD, 503 and why if nothing can be learned now."""
     if question.method not in {"GET", "HEAD"}:
         return Answer(405, "", b"")
     try:
         tree = current_tally(child)
-    except (native.NativeError, ValueError, OSError):
-        return Answer(503, "", b"")
+    except (ValueError, OSError) as error:
+        return Answer(503, TEXT, f"No figures now: {error}. Try again; if it stays so, see the error log and `perchildctl status`.\n".encode())
     return HANDLERS[question.handler.lower()](question, tree)

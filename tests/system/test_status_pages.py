@@ -128,7 +128,20 @@ def test_pages_are_read_and_not_written_to(lab: Lab) -> None:
     assert (head.status, head.body) == (200, b"")
 
 
-def test_the_answer_to_an_unknown_identity_is_asleep(lab: Lab) -> None:
+def test_a_dispatcher_that_stands_still_is_said(lab: Lab) -> None:
+    """503 and why, soon; other requests are answered meanwhile."""
+    os.kill(lab.pid, signal.SIGSTOP)
+    try:
+        answer = lab.get("status.test", "/server-status?auto")
+        assert lab.get("alice.test").status == 200
+    finally:
+        os.kill(lab.pid, signal.SIGCONT)
+    assert answer.status == 503
+    assert b"the dispatcher gave no board" in answer.body
+    assert wait_until(lambda: lab.get("status.test", "/server-status?auto").status == 200, "it goes on")
+
+
+def test_an_identity_that_was_never_asked_sleeps(lab: Lab) -> None:
     """An identity that was never asked is there, without processes."""
     dora = identity(look(lab), "dora")
     assert (dora["children"], dora["requests"]) == ([], 0)

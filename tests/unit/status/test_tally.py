@@ -104,6 +104,15 @@ def test_a_board_is_read_from_its_descriptor() -> None:
         os.fstat(fd)
 
 
+def test_a_board_with_a_page_of_nonsense_is_let_go_of() -> None:
+    """Nothing keeps the mapping in use behind what was refused."""
+    fd = os.memfd_create("board")
+    os.write(fd, encode_text({"identities": []}) + b"\xff" * PAGE_STRIDE + make_page(requests=1).ljust(PAGE_STRIDE, b"\0"))
+    board = read_board(fd)
+    assert list(board.pages) == [1]
+    assert board.pages[1].counters["requests"] == 1
+
+
 @pytest.mark.parametrize("fill", [b"\xff", b"\x7f", b"\x01"])
 def test_a_page_of_nonsense_changes_its_own_identity_alone(fill: bytes) -> None:
     """A child that is taken over may write anything into its page: others' figures, and the shapes, stay whole."""
