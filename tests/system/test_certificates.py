@@ -6,8 +6,10 @@ import os
 import shutil
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,11 @@ def der_of(one: Certificate) -> bytes:
     return ssl.PEM_cert_to_DER_cert(one.cert.read_text())
 
 
+def shows(lab: TlsLab, one: Certificate) -> bool:
+    """Return whether alice's clients see this certificate."""
+    return lab.shown("alice") == der_of(one)
+
+
 @pytest.fixture
 def lab(made: dict[str, Certificate]) -> Iterator[TlsLab]:
     """A running server."""
@@ -105,6 +112,33 @@ def test_a_reload_takes_it_up_too(lab: TlsLab, made: dict[str, Certificate]) -> 
     lab.reload()
     assert lab.child_of("alice") != alice
     assert lab.child_of("bob") == bob
+
+
+def test_reloads_swap_certificates_without_a_failed_request(lab: TlsLab, made: dict[str, Certificate]) -> None:
+    """Clients come all the time, and each sees one certificate or the other."""
+    seen: set[bytes] = set()
+    wrong: list[Exception] = []
+    is_over = threading.Event()
+
+    def visit() -> None:
+        while not is_over.is_set():
+            try:
+                seen.add(lab.shown("alice"))
+            except (OSError, AssertionError) as error:
+                wrong.append(error)
+
+    visitors = [threading.Thread(target=visit) for _ in range(3)]
+    for visitor in visitors:
+        visitor.start()
+    for name in ("second", "first", "second"):
+        lab.put("alice", made[name])
+        lab.reload()
+        wait_until(partial(shows, lab, made[name]), "the certificate to be shown")
+    is_over.set()
+    for visitor in visitors:
+        visitor.join()
+    assert wrong == []
+    assert seen == {der_of(made["first"]), der_of(made["second"])}
 
 
 def test_a_sleeping_tenant_wakes_with_the_new_certificate(made: dict[str, Certificate]) -> None:
