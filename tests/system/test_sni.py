@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import ssl
 from collections.abc import Iterator
@@ -217,6 +218,27 @@ def test_protocols_are_chosen_in_the_order_that_is_said(said: str, wanted: str) 
         lab.start()
         with context.wrap_socket(lab.dial(), server_hostname="bob.test") as tls:
             assert tls.selected_alpn_protocol() == wanted
+
+
+def test_hosts_without_a_user_and_users_with_many_keys() -> None:
+    """The unassigned children get their keys at another fork; and more keys than one message to the nursery takes are no matter."""
+    lab = SniLab()
+    source = make_certificate(lab.base, "many.test")
+    for number in range(250):
+        key = lab.base / f"many{number}.key"
+        shutil.copy(source.key, key)
+        lab.config_tail += (f"<VirtualHost *:{lab.tls_port}>\nServerName h{number}.many.test\nDocumentRoot {lab.tenants['alice'].docroot}\n"
+                            f"AssignUserID #{lab.tenants['alice'].uid} #{lab.tenants['alice'].uid}\nSSLEngine On\nSSLCertificateFile {source.cert}\n"
+                            f"SSLCertificateKeyFile {key}\n</VirtualHost>\n")
+    main = make_certificate(lab.base, "main.test")
+    lab.config_tail += f"<VirtualHost *:{lab.tls_port}>\nServerName main.test\nDocumentRoot {lab.main_root}\n{main.directives()}</VirtualHost>\n"
+    with lab:
+        lab.start()
+        for name, page in (("h249.many.test", b"alice\n"), ("main.test", b"main\n"), ("bob.test", b"bob\n")):
+            with lab.shake(name) as tls:
+                tls.sendall(TARGET % name.encode())
+                answer = parse_response(read_all(tls))
+            assert (answer.status, answer.body) == (200, page)
 
 
 def test_a_front_ends_header_comes_before_tls() -> None:
