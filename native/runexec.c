@@ -380,7 +380,8 @@ set_limits(const struct pc_exec_wish *wish)
     return setrlimit(RLIMIT_NOFILE, &files) == 0;
 }
 
-/* 0, 1, 2, and 3 for a service's listening socket, 4 for its configuration. The sources lie above FIRST_FD, so none is overwritten before it is used. */
+/* 0, 1, 2, and 3 for a service's listening socket, 4 for its configuration. The sources lie above FIRST_FD, so none is overwritten
+ * before it is used. */
 static bool
 place_descriptors(const struct pc_exec_wish *wish, int *sources)
 {

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
-import fcntl
 import os
 import signal
 import socket
@@ -28,6 +27,7 @@ from perchild import native
 from perchild.runner.commands import Command, CommandError, make_command
 from perchild.runner.door import Door
 from perchild.runner.jobs import limits_of, signal_group
+from perchild.runner.kernel import answer, has_children, make_file
 from perchild.runner.log import Log
 from perchild.runner.loop import ONCE, READ, Loop, Timer
 from perchild.runner.output import HostLog, Output
@@ -69,18 +69,6 @@ class Owner(Protocol):
 
     def forget(self, keeper: Keeper) -> None:
         """Note that a successor has failed, or that a predecessor has gone."""
-
-
-def answer(fd: int, line: str) -> None:
-    """Write the answer of a WAKE and close it; who asked may be gone, and what was sent need be no socket."""
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError:
-        os.close(fd)
-        return
-    with contextlib.suppress(OSError), sock:
-        text = line.replace("\n", " ").encode("utf-8", "backslashreplace")[:500]
-        sock.send(text + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 class Keeper:
@@ -215,9 +203,9 @@ class Keeper:
         _, memory, processes = limits_of(facts)  # CPU time is a request's, and this program answers many
         with contextlib.ExitStack() as stack:
             stack.callback(output.close_write)
-            stdin = os.dup(listen_fd) if command.is_fastcgi else _make_file(command.stdin) if command.stdin else os.open(os.devnull, os.O_RDONLY)
+            stdin = os.dup(listen_fd) if command.is_fastcgi else make_file(command.stdin) if command.stdin else os.open(os.devnull, os.O_RDONLY)
             stack.callback(os.close, stdin)
-            config = _make_file(command.config) if command.config else 0
+            config = make_file(command.config) if command.config else 0
             if config:
                 stack.callback(os.close, config)
             return native.start_program(native.Program(
@@ -338,7 +326,7 @@ class Keeper:
         self._watch_up()
         if not self.service.idle_s or now_s - self._used_s < self.service.idle_s:
             return
-        if self.service.kind == PHP and _has_children(self.pid):
+        if self.service.kind == PHP and has_children(self.pid):
             self._used_s = now_s  # each of its workers ends when idle
         else:
             self._go()
@@ -484,22 +472,3 @@ class Keeper:
         self._door.remove()
         self._log.close()
         self.state = State.DOWN
-
-
-def _make_file(text: bytes) -> int:
-    """Return a file in memory that holds `text`, for good: the program, of our own uid, cannot write to it."""
-    fd = os.memfd_create("service", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.write(fd, text)
-        os.lseek(fd, 0, os.SEEK_SET)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _has_children(pid: int) -> bool:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children") as file:
-        return bool(file.read().strip())
-    return False

@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from perchild.runner.door import remove_stale
-from perchild.runner.keeper import Keeper, answer
+from perchild.runner.keeper import Keeper
+from perchild.runner.kernel import answer
 from perchild.wire.runner import RunnerFile, Service
 
 if TYPE_CHECKING:

@@ -519,7 +519,7 @@ def test_limits_hold_for_services_but_for_processor_time() -> None:
 @needs_php
 def test_php_runs_as_its_tenant_with_its_own_settings() -> None:
     """php-fpm behind an inherited socket; php_value and php_admin_value are passed on; opcache is its own; nothing is left in /tmp."""
-    values = (("php_value", "memory_limit", "77M"), ("php_admin_value", "open_basedir", "/run:/tmp"), ("php_flag", "display_errors", "1"),
+    values = (("php_value", "memory_limit", "77M"), ("php_admin_value", "open_basedir", "/run:/var/lib:/tmp"), ("php_flag", "display_errors", "1"),
               ("php_admin_value", "sendmail_from", 'a "quoted" $HOME; x = y'))
     with kept(Service("php", PHP, "", 600, max_children=3, values=values)) as one:
         page = one.root / "a.php"

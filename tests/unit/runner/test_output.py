@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from perchild.runner import output
-from perchild.runner.keeper import answer
+from perchild.runner.kernel import answer
 from perchild.runner.log import Log
 from perchild.runner.loop import READ, Loop
 from perchild.runner.output import HostLog, Output, find_level
