@@ -548,15 +548,20 @@ protocols_are_chosen_or_refused(void)
         const char *offer;
         unsigned int len;
         const char *chosen; /* NULL = refused */
+        uint32_t protocols; /* 0 = as without Protocols */
     } rows[] = {
-        {"\x08http/1.1", 9, "http/1.1"}, {"\x02h2\x08http/1.1", 12, "http/1.1"}, {"\x08http/1.0\x08http/1.1", 18, "http/1.1"},
-        {"\x03" "ftp", 4, NULL}, {"\x08http/1.0", 9, "http/1.0"},
+        {"\x08http/1.1\x02h2", 12, "h2", PC_PROTOCOL_HTTP_1_1 | PC_PROTOCOL_H2},
+        {"\x02h2\x08http/1.1", 12, "http/1.1", PC_PROTOCOL_HTTP_1_1 | PC_PROTOCOL_H2 | PC_PROTOCOL_H1_FIRST},
+        {"\x02h2", 3, "h2", PC_PROTOCOL_HTTP_1_1 | PC_PROTOCOL_H2 | PC_PROTOCOL_H1_FIRST},
+        {"\x08http/1.1", 9, "http/1.1", 0}, {"\x02h2\x08http/1.1", 12, "http/1.1", 0}, {"\x08http/1.0\x08http/1.1", 18, "http/1.1", 0},
+        {"\x03" "ftp", 4, NULL, 0}, {"\x08http/1.0", 9, "http/1.0", 0}, {"\x02h2", 3, NULL, 0},
     };
     start();
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
         const unsigned char *chosen = NULL;
         unsigned int len = 0;
         struct tls_client client = call(v13, OWN, "own.test");
+        one.child->config->hosts[OWN].protocols = rows[i].protocols != 0 ? rows[i].protocols : PC_PROTOCOL_HTTP_1_1;
         CHECK_EQ(SSL_set_alpn_protos(client.ssl, (const unsigned char *)rows[i].offer, rows[i].len), 0);
         bool is_in = go_on(&client, ALL, ALL, is_connected);
         SSL_get0_alpn_selected(client.ssl, &chosen, &len);
