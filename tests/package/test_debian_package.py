@@ -345,7 +345,7 @@ def test_purge_leaves_nothing(machine: Machine, files_before: frozenset[str]) ->
     machine.run("apt-get", "purge", "-y", "perchildd")
     assert list_files(machine) - files_before == set()
     assert machine.try_run("getent", "passwd", "perchild").returncode != 0
-    for gone in ("/run/perchildd", "/var/log/perchildd", "/var/lib/perchildd", "/etc/perchild", "/var/www"):
+    for gone in ("/run/perchildd", "/var/log/perchildd", "/var/lib/perchildd", "/var/lib/perchild-tenants", "/etc/perchild", "/var/www"):
         assert machine.try_run("test", "-e", gone).returncode != 0, gone
     assert "perchild" not in machine.run("systemctl", "list-units", "--all", "--failed")
     assert is_refused(machine)
