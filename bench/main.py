@@ -46,7 +46,7 @@ class Plan:
 
 PLANS = {
     "quick": Plan(2, 1, 3.0, ("memory", "cold", "php-cold")),
-    "full": Plan(5, 3, 6.0, ("memory", "cold", "php-cold", "php-memory", "children", "scale")),
+    "full": Plan(5, 3, 6.0, ("memory", "cold", "php-cold", "php-memory", "children", "scale", "tls")),
 }
 
 
