@@ -220,6 +220,19 @@ def test_protocols_are_chosen_in_the_order_that_is_said(said: str, wanted: str) 
             assert tls.selected_alpn_protocol() == wanted
 
 
+def test_any_child_that_listens_routes_without_a_key() -> None:
+    """AcceptScope any: whoever accepts hands over to the owner, or keeps its own."""
+    lab = SniLab()
+    lab.accept_scope = "any"
+    fixed = [lab.tenants[name].uid for name in ("alice", "bob")]
+    lab.config += "NumServers 3\n" + "".join(f"ChildPerUserID #{uid} #{uid} {number}\n" for number, uid in enumerate(fixed, 1))
+    with lab:
+        lab.start()
+        for _ in range(20):
+            for name in lab.tenants:
+                assert lab.fetch(f"{name}.test") == (f"{name}.test", 200, f"{name}\n".encode())
+
+
 def test_hosts_without_a_user_and_users_with_many_keys() -> None:
     """The unassigned children get their keys at another fork; and more keys than one message to the nursery takes are no matter."""
     lab = SniLab()
