@@ -25,11 +25,13 @@ from perchild.config.tree import Assumptions, Builder, Loader, Node, Tree, Unit
 from perchild.wire.plan import BrokenSite
 
 LAST_GOOD, UNAVAILABLE, LEFT_OUT = "last good version", "503", "nothing"
-_STEPS = (LAST_GOOD, UNAVAILABLE, LEFT_OUT)
+_STEPS = (LAST_GOOD, UNAVAILABLE, UNAVAILABLE, LEFT_OUT)  # the second time without user and certificate
+_BARE = 2
 _LABELS = {LAST_GOOD: " (last good version)", UNAVAILABLE: " (503)", LEFT_OUT: ""}
 _SITES = "sites-enabled"
 _HOST = re.compile(r"(?im)^[ \t]*<virtualhost\b")
-_NAMING = frozenset(("servername", "serveralias", "sslengine", "sslcertificatefile", "sslcertificatekeyfile", "sslcertificatechainfile"))
+_NAMING = frozenset(("servername", "serveralias", "sslengine"))
+_KEYS = frozenset(("sslcertificatefile", "sslcertificatekeyfile", "sslcertificatechainfile"))
 _FEW = 4  # sites that may be unserved at a reload, however few there are
 _RETRY_AFTER_S = 300  # what a crawler is told; a person mends a configuration in about that
 
@@ -177,7 +179,7 @@ class Isolation:
                 one.nodes = []
                 return True
             nodes = self._replay(one, label) if one.stand_in == LAST_GOOD else self._make_unavailable(one, label)
-            if nodes:
+            if nodes and (one.step != _BARE or nodes != one.nodes):
                 one.nodes = nodes
                 return True
         return False
@@ -196,7 +198,7 @@ class Isolation:
     def _make_unavailable(self, one: _Broken, label: str) -> list[Node]:
         """Return hosts with the names of the broken ones that answer 503."""
         found = [node for node in self._tree.nodes[one.unit.start : one.unit.end] if node.name == "<virtualhost" and node.rest]
-        return [_unavailable(node, one.unit.file + label) for node in found]
+        return [_unavailable(node, one.unit.file + label, is_bare=one.step == _BARE) for node in found]
 
 
 def _is_within(unit: Unit, outer: Unit) -> bool:
@@ -224,8 +226,14 @@ class _Replay:
         return self._loader.exists(path)
 
 
-def _unavailable(node: Node, file: str) -> Node:
-    children = [child._replace(file=file) for child in node.children or () if child.name in _NAMING]
+def _unavailable(node: Node, file: str, *, is_bare: bool) -> Node:
+    """Return a host that answers 503 by the names of another.
+
+    One that has a key says so behind TLS, by its own user, for nobody else's process may have it. is_bare: neither user nor key.
+    """
+    has_key = not is_bare and any(child.name in _KEYS for child in node.children or ())
+    wanted = _NAMING | _KEYS | {"assignuserid"} if has_key else _NAMING
+    children = [child._replace(file=file) for child in node.children or () if child.name in wanted]
     for name, rest in (("redirect", "503 /"), ("header", f"always set Retry-After {_RETRY_AFTER_S}")):
         children.append(Node(name, rest, f"{name} {rest}", file, node.line, None))
     return node._replace(file=file, children=children)

@@ -183,14 +183,22 @@ def test_state_that_cannot_be_kept_is_said_and_no_more(lab: Sites) -> None:
 
 
 def test_broken_site_of_tls_takes_no_other_down() -> None:
-    """Without a good version its handshakes are refused, and its name is nobody else's; with one it goes on with its certificate."""
+    """Without a good version it answers 503, with its own key in its own user's process; with one it goes on as it was."""
     with Sites(tls=True) as lab:
         bob = lab.tenants["bob"]
         lab.put(bob, "NoSuchDirective on")
         lab.start()
         assert lab.get("alice.test").body == b"alice\n"
+        assert lab.get("bob.test").status == 503
+        assert lab.children(bob.uid)
+        unassigned = next(one for one in lab.status()["identities"] if one["kind"] == "unassigned")
+        assert unassigned["hosts"] == 1  # the main server's: bob's key is in no process but bob's
+        lab.assign["bob"] = "nosuchuser nosuchuser"
+        lab.put(bob)
+        assert lab.graceful()["ok"]
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            lab.get("bob.test")
+            lab.get("bob.test")  # a key whose user is gone is nobody's
+        del lab.assign["bob"]
         lab.put(bob)
         assert lab.graceful() == {"ok": True, "text": ""}
         assert lab.bodies() == GOOD
