@@ -110,33 +110,17 @@ add_more(struct more *more, struct pc_slice name, struct pc_slice value)
         more->list[more->count++] = (struct pc_pair){name, value};
 }
 
-/* "name=value" in lines, least specific first: PHP believes the last. Only the configuration says php_admin_value. */
+/* php_value and its like. Whatever a variable of the environment says, these two are theirs: unset where there are none. */
 static void
-add_php(const struct pc_req *req, bool is_admin, struct more *more)
+add_php(const struct fcgi *fcgi, struct more *more)
 {
-    size_t len = 0;
-    for (uint32_t i = 0; i < req->layer_count; i++)
-        for (uint32_t j = 0; j < req->layers[i]->php_value_count; j++)
-            len += req->layers[i]->php_values[j].name.len + req->layers[i]->php_values[j].value.len + 2;
-    char *text = pc_arena_alloc(req->arena, len + 1);
-    size_t used = 0;
-    for (uint32_t i = 0; i < req->layer_count; i++) {
-        for (uint32_t j = 0; j < req->layers[i]->php_value_count; j++) {
-            const struct pc_php_value *one = &req->layers[i]->php_values[j];
-            bool is_line = one->value.len == 0 || memchr(one->value.base, '\n', one->value.len) == NULL;
-            if (one->is_admin != is_admin || !is_line)
-                continue;
-            memcpy(text + used, one->name.base, one->name.len); /* UNSAFE: all of them were added up */
-            text[used + one->name.len] = '=';
-            used += one->name.len + 1;
-            if (one->value.len > 0)
-                memcpy(text + used, one->value.base, one->value.len);
-            used += one->value.len;
-            text[used++] = '\n';
-        }
-    }
-    if (used > 0)
-        add_more(more, is_admin ? PC_S("PHP_ADMIN_VALUE") : PC_S("PHP_VALUE"), (struct pc_slice){text, used - 1});
+    const struct pc_req *req = fcgi->gate.req;
+    struct pc_target target;
+    const struct pc_service *pool = NULL;
+    if (pc_target_parse(req->back_end, &target) == 0 && target.kind == PC_TARGET_SERVICE && target.service == req->host->php_service)
+        pool = &req->config->services[target.service];
+    add_more(more, PC_S("PHP_ADMIN_VALUE"), pc_phpini_lines(req, pool, true)); /* open_basedir is not to be lost, nor said otherwise */
+    add_more(more, PC_S("PHP_VALUE"), pc_phpini_lines(req, pool, false));
 }
 
 /* ProxyFCGISetEnvIf, the most specific first: a name is taken once, and those of php_admin_value are not to be had. */
@@ -175,8 +159,7 @@ write_params(const struct fcgi *fcgi, struct pc_fcgi_writer *writer)
     const struct pc_io *io = fcgi->gate.conn->io;
     struct more more = {0};
     bool has_none = req->is_without_body || req->error_status != 0;
-    add_php(req, true, &more); /* open_basedir is not to be lost, nor said otherwise */
-    add_php(req, false, &more);
+    add_php(fcgi, &more);
     add_configured(req, &more);
     if (more.has_lost)
         return -PC_E_MEMORY;

@@ -73,6 +73,12 @@ int pc_reply_parse_http(struct pc_reply *reply, const char *buf, size_t len, boo
 /* The same for the output of an nph- script: lines may end in LF alone. */
 int pc_reply_parse_nph(struct pc_reply *reply, const char *buf, size_t len, bool is_head);
 
+/* ------------------------------------------------------------------ phpini.c: settings of PHP, for php-fpm */
+
+/* The value of PHP_VALUE, or PHP_ADMIN_VALUE, for a request, in its arena; base NULL = nothing is to be said. pool: the service of ours that
+ * runs PHP for this request, NULL = another php-fpm, of which nothing is known. */
+struct pc_slice pc_phpini_lines(const struct pc_req *req, const struct pc_service *pool, bool is_admin);
+
 /* ------------------------------------------------------------------ fcgi.c: FastCGI 1.0, the side of the web server */
 
 #define PC_FCGI_HEAD_BYTES 8

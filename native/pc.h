@@ -389,6 +389,7 @@ struct pc_service {
     uint32_t kind;
     struct pc_slice socket; /* NUL behind it */
     uint32_t connections;   /* a child that has no more than these to it may keep them; 0 = keeps none */
+    struct pc_pair *php_names; uint32_t php_name_count; /* PHPPool: settings that sections change; "1" if one does by php_admin_value */
 };
 #define PC_NO_SERVICE UINT32_MAX
 

@@ -378,6 +378,7 @@ static const struct pc_tlv_row service_rows[] = {
     {PC_T_SERVICE_KIND, .required = true, PC_TLV_AT(pc_service, kind), .high = PC_SERVICE_HTTP, .load = pc_tlv_u32},
     {PC_T_SERVICE_SOCKET, .required = true, PC_TLV_AT(pc_service, socket), .load = pc_tlv_path},
     {PC_T_SERVICE_CONNECTIONS, PC_TLV_AT(pc_service, connections), .load = pc_tlv_u32},
+    {PC_T_SERVICE_PHP_NAME, PC_TLV_MANY(pc_service, php_names, php_name_count, struct pc_pair), .load = pc_tlv_pair},
 };
 
 static int

@@ -52,6 +52,7 @@
 #define PC_T_SERVICE_KIND 80 /* u32: 0 FastCGI, 1 HTTP */
 #define PC_T_SERVICE_SOCKET 81 /* str: absolute path of its Unix socket */
 #define PC_T_SERVICE_CONNECTIONS 82 /* u32: how many connections one child may have to it for it to keep them between requests; absent: none is kept */
+#define PC_T_SERVICE_PHP_NAME 83 /* strs, many: of a PHPPool: a setting of PHP that a section changes; "1" if one does by php_admin_value, else "0" */
 #define PC_T_PROXY_KIND 85 /* u32: 0 prefix, 1 pattern */
 #define PC_T_PROXY_FROM 86 /* str: URL path prefix, or PCRE2 pattern */
 #define PC_T_PROXY_TO 87 /* str: "!" = not here; http://host[:port]/path, ws://..., unix:/path|http://host/path, fcgi://host[:port]/dir, unix:/path|fcgi://host/dir, service:K/path; $0..$9 for a pattern */

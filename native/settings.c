@@ -304,6 +304,9 @@ load_php_value(struct pc_tlv_loader *loader, const struct pc_tlv_row *row, struc
     (void)row;
     if (load_three(loader, payload, texts) != 0)
         return -PC_E_FORMAT;
+    for (size_t i = 0; i < texts[2].len; i++)
+        if ((uint8_t)texts[2].base[i] < 0x20)
+            return pc_tlv_refuse(loader, "record: a PHP setting with a control character, which would begin another setting");
     for (size_t i = 0; i < sizeof directives / sizeof directives[0]; i++)
         if (pc_slice_eq(texts[0], directives[i].name)) {
             *value = (struct pc_php_value){.is_admin = directives[i].is_admin, .name = texts[1], .value = texts[2]};

@@ -8,7 +8,7 @@ Before: tree.py   After: compile.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ class Draft:
     sections: list[tuple[int, int, bytes]] = field(default_factory=list)
     has_programs: bool = False  # something here is run as a program by the host's user
     wrappers: list[str] = field(default_factory=list)  # commands of FcgidWrapper
+    php_names: dict[str, bool] = field(default_factory=dict)  # PHP's settings that sections change: whether one does by php_admin_value
 
 
 class Contents(NamedTuple):
@@ -54,6 +55,7 @@ class Contents(NamedTuple):
     passes: tuple[Any, ...]
     has_programs: bool
     wrappers: tuple[str, ...]
+    php_names: Mapping[str, bool]
 
 
 @dataclass(slots=True)
@@ -253,8 +255,10 @@ class Collector:
         requirements = draft.settings.pop("require", []) + requirements
         if requirements:
             self._join(node, "any", requirements, "<RequireAny>", draft.settings)
+        for is_admin, name in draft.settings.get("php_values", ()):
+            draft.php_names[name] = draft.php_names.get(name, False) or is_admin
         return Contents(pack_settings(draft.settings) + b"".join(inner), tuple(draft.host.get("passes", ())), draft.has_programs,
-                        tuple(draft.wrappers))
+                        tuple(draft.wrappers), draft.php_names)
 
     def _take_inner(self, node: Node, inner: list[bytes], draft: Draft) -> None:
         try:
@@ -345,6 +349,8 @@ def _add_contents(draft: Draft, contents: Contents) -> None:
         draft.host.setdefault("passes", []).extend(contents.passes)
     draft.has_programs = draft.has_programs or contents.has_programs
     draft.wrappers += contents.wrappers
+    for name, is_admin in contents.php_names.items():
+        draft.php_names[name] = draft.php_names.get(name, False) or is_admin
 
 
 _TITLES = {"<proxy": "Proxy", "<virtualhost": "VirtualHost", "<directory": "Directory", "<directorymatch": "DirectoryMatch", "<files": "Files",

@@ -374,7 +374,9 @@ def _pack_service(work: Work, group: Group, service: Service) -> bytes:
                         "name a shorter DefaultRuntimeDir")
     share = service.workers // group.children if group.kind in {FIXED, ON_DEMAND} else 0  # of each child
     return record.item("SERVICE", record.u32s("SERVICE_KIND", service.kind) + record.text("SERVICE_SOCKET", service.socket)
-                       + (record.u32s("SERVICE_CONNECTIONS", share) if share else b""))
+                       + (record.u32s("SERVICE_CONNECTIONS", share) if share else b"")
+                       + b"".join(record.texts("SERVICE_PHP_NAME", name, "1" if is_admin else "0")
+                                  for name, is_admin in sorted(service.entry.get("changed", {}).items())))
 
 
 def _pack_log_file(work: Work, path: str, gids: frozenset[int]) -> bytes:

@@ -14,7 +14,7 @@ from perchild.config.formats import literal, operation
 from perchild.config.messages import BadDirectiveError
 from perchild.config.rows import ANYWHERE, HOST, MANY, SERVER, Parse, Row, custom, one
 from perchild.config.targets import MAX_TIME_MS, Parameters, parse_handler
-from perchild.config.values import FLAG, Env, number, parse_number, parse_time_ms
+from perchild.config.values import FLAG, Env, check_php_name, number, parse_number, parse_time_ms
 
 BOTH = SERVER | HOST
 MAX_CHILDREN = 1000
@@ -24,6 +24,8 @@ NO_LIMIT = -1  # of an RLimit: max
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _PHP_VERSION = re.compile(r"\d{1,2}\.\d{1,2}\Z")
 _PHP_NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
+_PHP_FOR_GOOD = frozenset(("disable_functions", "disable_classes", "extension", "zend_extension"))
+_OUTSIDE = frozenset(("", "<virtualhost"))
 
 
 class Pool(NamedTuple):
@@ -144,6 +146,7 @@ def _parse_fcgi_set_env(words: list[str], _env: Env) -> dict[str, bytes | None]:
         raise BadDirectiveError(message, 1)
     if words[1].startswith("!"):
         return {name: None}
+    check_php_name(name, 1)
     return {name: _compile_variables(words[2], 2) if len(words) > 2 else b""}  # noqa: PLR2004
 
 
@@ -177,7 +180,7 @@ def _php(directive: str) -> Parse:
     is_flag = directive.endswith("_flag")
     is_admin = "_admin_" in directive
 
-    def parse(words: list[str], _env: Env) -> dict[tuple[bool, str], tuple[str, str]]:
+    def parse(words: list[str], env: Env) -> dict[tuple[bool, str], tuple[str, str]]:
         if not _PHP_NAME.match(words[0]):
             message = f"'{words[0]}' is no name of a PHP setting"
             raise BadDirectiveError(message, 0)
@@ -190,6 +193,12 @@ def _php(directive: str) -> Parse:
         if any(ord(char) < 0x20 for char in value):  # noqa: PLR2004
             message = "a value may not contain control characters: they would begin another setting"
             raise BadDirectiveError(message, 1)
+        if "'" in value and any(char in '"$\\' for char in value):
+            message = "a value may not contain ' together with \", $ or \\: no quotes of an ini file hold them"
+            raise BadDirectiveError(message, 1)
+        if words[0] in _PHP_FOR_GOOD and env.context not in _OUTSIDE:
+            message = f"{words[0]} may stand in a virtual host only: PHP does not take it back when it goes on with what lies elsewhere"
+            raise BadDirectiveError(message, 0)
         return {(is_admin, words[0]): (directive, value)}
 
     return parse

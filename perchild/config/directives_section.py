@@ -12,7 +12,7 @@ from perchild.config import access
 from perchild.config.formats import compile_header_value, literal
 from perchild.config.messages import BadDirectiveError
 from perchild.config.rows import ANYWHERE, MANY, SECTION, Parse, Row, custom, one
-from perchild.config.values import Env, choice, number, parse_status
+from perchild.config.values import Env, check_php_name, choice, number, parse_status
 from perchild.wire import record
 from perchild.wire.record import HEADER_ACTIONS, OPTION_BITS
 
@@ -160,6 +160,7 @@ def _check_env_name(word: str, index: int) -> str:
     if not _ENV_NAME.match(word):
         message = f"'{word}' is no name for a variable"
         raise BadDirectiveError(message, index)
+    check_php_name(word, index)
     return word
 
 

@@ -226,6 +226,8 @@ class HostPacker:
         directory = tenant_directory(self._run_dir, group.person.uid, group.person.gid, group.person.groups)
         site = self._site(draft)
         php = programs.find_pool(pool, site, directory) if pool is not None and pool.is_on else -1
+        for names in (self._main_draft.php_names, draft.php_names) if php >= 0 else ():
+            programs.services[php].note_php(names)
         raw = b"".join(self._pack_pass(one, draft, programs, site, directory) for one in passes)
         raw += b"".join(self._pack_wrapper(command, draft, programs, site, directory) for command in wrappers)
         return php, raw + record.u32s("PHP_SERVICE", php) if php >= 0 else raw

@@ -35,6 +35,11 @@ class Service(NamedTuple):
     entry: dict[str, Any]
     workers: int = 0
 
+    def note_php(self, names: Mapping[str, bool]) -> None:
+        """Take settings of PHP that sections of a host of this pool change, and whether one does by php_admin_value."""
+        known = self.entry["changed"]
+        known.update({name: known.get(name, False) or is_admin for name, is_admin in names.items()})
+
 
 class Site(NamedTuple):
     """What a service takes from the host that asks for it: root, error log, variables of SetEnv, settings of PHP."""
@@ -70,8 +75,8 @@ class Programs:
     def find_pool(self, pool: Pool, site: Site, directory: str) -> int:
         """Return the index of the php-fpm that `pool` asks for: hosts with the same settings share one."""
         return self._find("php", (pool, site.php_values), FCGI, directory, pool.idle_s, {
-            "version": pool.version, "max_children": pool.max_children, "values": [list(value) for value in site.php_values]},
-                          pool.max_children)
+            "version": pool.version, "max_children": pool.max_children, "values": [list(value) for value in site.php_values],
+            "changed": {}}, pool.max_children)
 
     def find_app(self, app: App, site: Site, directory: str) -> int:
         """Return the index of the application server `app`."""
@@ -118,6 +123,10 @@ def _least(one: tuple[int, int] | None, other: tuple[int, int]) -> tuple[int, in
     return soft, hard
 
 
+def _sorted_names(entry: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {"changed": sorted(entry["changed"])} if "changed" in entry else {}
+
+
 def render(person: Person, home: str, programs: Programs, idle_s: int, *, is_json: bool) -> bytes:
     """Return the runner's file of an identity.
 
@@ -128,7 +137,7 @@ def render(person: Person, home: str, programs: Programs, idle_s: int, *, is_jso
         is_json: ErrorLogFormat json.
     """
     limits = {name: list(programs.limits[name]) if name in programs.limits else None for name in _LIMITS}
-    services = [{**service.entry, "idle_s": service.entry["idle_s"] or idle_s} for service in programs.services]
+    services = [{**service.entry, **_sorted_names(service.entry), "idle_s": service.entry["idle_s"] or idle_s} for service in programs.services]
     whole = {
         "version": VERSION, "user": person.name, "uid": person.uid, "gid": person.gid, "home": home, "roots": list(programs.roots),
         "limits": limits, "nice": programs.nice or 0, "new_privs": programs.may_gain, "path": PROGRAM_PATH, "idle_s": idle_s,

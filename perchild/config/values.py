@@ -230,3 +230,17 @@ def parse_status(word: str, index: int, low: int = 100, high: int = 599) -> int:
         message = f"Unsupported HTTP response code {word}"
         raise BadDirectiveError(message, index)
     return status
+
+
+def check_php_name(word: str, index: int) -> None:
+    """Refuse the variables by which php-fpm takes settings: among them is what php_admin_value locks.
+
+    Args:
+        word: name of a variable that programs are to have.
+        index: its place among the directive's arguments.
+    Raises:
+        BadDirectiveError: it is one of them.
+    """
+    if word in {"PHP_VALUE", "PHP_ADMIN_VALUE"}:
+        message = f"{word} is made by {word.lower()} name value, for each setting: no variable changes PHP's settings"
+        raise BadDirectiveError(message, index)

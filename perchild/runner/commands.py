@@ -27,6 +27,7 @@ PHP_EXTENSIONS = ".php .php3 .php4 .php5 .php7 .php8 .phtml .phar"
 PHP_WORKER_IDLE_S = 10  # an idle worker ends after it, or after the service's own time if that is less
 PHP_REQUESTS = 500  # of one worker, against leaks in extensions
 PYTHON = "/usr/bin/python3"
+SHELL = "/bin/sh"
 RESTART_FILE = "tmp/restart.txt"  # below the directory that an application starts in (Passenger's)
 WSGI_HOST = Path(__file__).with_name("wsgi_host.py").read_bytes()  # read by root: the tenant need not see where we are installed
 _PHP_BINARY = re.compile(r"php-fpm(\d+)\.(\d+)\Z")
@@ -89,9 +90,33 @@ def find_php(version: str, directories: tuple[str, ...] = PHP_DIRECTORIES) -> st
     raise CommandError(f"php-fpm{version} is not installed (there is: {there}): apt-get install {package}")
 
 
+# Executed by sh: php-fpm, told as perchild.NAME what it says itself of each of these settings where nobody has set them. Arguments: its
+# path, how many names, each name and a pattern of sed for it, php-fpm's own arguments. -i shows what On and Off stand for, and
+# "no value"; a script sees 1, 0 and nothing.
+_PHP_WITH_BASE = r"""
+php=$1 count=$2
+shift 2
+all=$("$php" -i)
+while [ "$count" -gt 0 ]; do
+    value=$(printf '%s\n' "$all" | sed -n "s/^$2 => .* => //p" | head -n 1)
+    case $value in "no value") value= ;; On) value=1 ;; Off) value=0 ;; esac
+    case $value in *\'*) quote='"' ;; *) quote="'" ;; esac
+    set -- "$@" -d "perchild.$1=$quote$value$quote"
+    shift 2
+    count=$((count - 1))
+done
+exec "$php" "$@"
+"""
+
+
 def _make_php(service: Service, facts: RunnerFile) -> Command:
     path = find_php(service.version)
-    return Command(path, ("--nodaemonize", "--force-stderr", "--fpm-config", f"/proc/self/fd/{CONFIG_FD}"),
+    arguments: tuple[str, ...] = ("--nodaemonize", "--force-stderr", "--fpm-config", f"/proc/self/fd/{CONFIG_FD}")
+    if service.changed:
+        names = [word for name in service.changed for word in (name, name.replace(".", "[.]"))]
+        arguments = ("-c", _PHP_WITH_BASE, "sh", path, str(len(service.changed)), *names, *arguments)
+        path = SHELL
+    return Command(path, arguments,
                    _environment(facts, f"FPM_SOCKETS={listen_name(service)}={LISTEN_FD}"), facts.home if os.path.isdir(facts.home) else "/",
                    config=render_php(service, facts).encode("utf-8", "surrogateescape"), end_signal="SIGQUIT")
 

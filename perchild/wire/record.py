@@ -97,6 +97,7 @@ TAGS: tuple[Tag, ...] = (
     Tag(81, "SERVICE_SOCKET", STR, False, "absolute path of its Unix socket"),
     Tag(82, "SERVICE_CONNECTIONS", U32, False, "how many connections one child may have to it for it to keep them between requests; absent: none "
         "is kept"),
+    Tag(83, "SERVICE_PHP_NAME", STRS, True, 'of a PHPPool: a setting of PHP that a section changes; "1" if one does by php_admin_value, else "0"'),
     # --- PROXY_PASS --------------------------------------------------------------------------------------------------
     Tag(85, "PROXY_KIND", U32, False, "0 prefix, 1 pattern"),
     Tag(86, "PROXY_FROM", STR, False, "URL path prefix, or PCRE2 pattern"),

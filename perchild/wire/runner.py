@@ -26,6 +26,7 @@ class Service:
     version: str = ""  # php: "8.2"; "" = the newest there is
     max_children: int = 8  # php; fcgid: processes of the command, each of which serves one request at a time
     values: tuple[tuple[str, str, str], ...] = ()  # php: directive (php_admin_value ...), name, value
+    changed: tuple[str, ...] = ()  # php: names of settings that sections change, and other requests set back
     command: tuple[str, ...] = ()  # app: its words; {fd} and {socket} are replaced; fcgid
     cwd: str = ""  # app, wsgi; "" = the home directory
     env: tuple[tuple[str, str], ...] = ()  # app, wsgi, fcgid
@@ -81,6 +82,6 @@ def decode_runner(raw: bytes) -> RunnerFile:
 def _decode_service(tree: dict[str, Any]) -> Service:
     tree["values"] = tuple(tuple(row) for row in tree.get("values", ()))
     tree["env"] = tuple(tree.get("env", {}).items())
-    for name in ("command", "python_path"):
+    for name in ("command", "python_path", "changed"):
         tree[name] = tuple(tree.get(name, ()))
     return Service(**tree)

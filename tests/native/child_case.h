@@ -122,6 +122,7 @@ child_put_settings(struct child_bytes *to)
     struct child_bytes section = {0}, settings = {0}, base = {0};
     child_item(&base, PC_T_REQUIRE, granted, sizeof granted);
     CHILD_U32S(&base, PC_T_OPTIONS, 1, PC_OPT_INDEXES | PC_OPT_FOLLOWSYMLINKS, 0);
+    child_item(&base, PC_T_SET_ENV, "\17\0\0\0PHP_ADMIN_VALUE\4\0\0\0none", 27); /* which says nothing to php-fpm */
     child_box(to, PC_T_BASE, &base);
     CHILD_U32S(&section, PC_T_SECTION_KIND, 4);
     child_text(&section, PC_T_SECTION_PATTERN, "/ask");

@@ -187,7 +187,8 @@ test_parse_refuses_values_of_another_shape(void)
         {PC_T_REQUIRE, "\1\0\1\0x", 5}, {PC_T_REQUIRE, "\1\0\4\0\6\0\0\0", 8}, {PC_T_REQUIRE, "\1\0\12\0\6\0\6\0\4\41\1\2\3\4", 14},
         {PC_T_ACTION, "\1\0\0\0a\1\0\0\0/", 10}, {PC_T_ACTION, "\1\0\0\0a\1\0\0\0b\0\0\0\0", 14},
         {PC_T_ACTION, "\1\0\0\0a\1\0\0\0/\1\0\0\0v", 15}, {PC_T_PRESERVE_HOST, "\2\0\0\0", 4},
-        {PC_T_PHP_VALUE, "\3\0\0\0php\1\0\0\0a\1\0\0\0b", 17}, {PC_T_FCGI_SETENV, "", 0},
+        {PC_T_PHP_VALUE, "\3\0\0\0php\1\0\0\0a\1\0\0\0b", 17}, {PC_T_PHP_VALUE, "\11\0\0\0php_value\1\0\0\0a\1\0\0\0\n", 23},
+        {PC_T_FCGI_SETENV, "", 0},
         {PC_T_ADD_HANDLER, "\1\0\0\0a\11\0\0\0service:0", 18},
         {PC_T_REQUIRE, "\1\0\4\0\13\0\0\0", 8}, {PC_T_REQUIRE, "\1\2\0\0", 4}, {PC_T_ALLOW_OVERRIDE, "", 0},
     };

@@ -55,7 +55,6 @@ php_admin_value open_basedir /srv
 php_flag display_errors off
 <Files special.php>
 php_value memory_limit 99M
-ProxyFCGISetEnvIf true PHP_ADMIN_VALUE open_basedir=/
 </Files>
 <Files full.php>
 {many}

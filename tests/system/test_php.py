@@ -308,6 +308,68 @@ def test_a_pool_that_ends_is_started_again() -> None:
         lab.stop()
 
 
+SECTIONS = """
+PHPPool on max_children=1
+php_value memory_limit 77M
+php_admin_value arg_separator.output "it's; a = b"
+<Files loose.php>
+php_value memory_limit 55M
+php_value session.name other
+php_value precision 5
+php_flag log_errors off
+php_flag html_errors off
+php_value date.timezone Europe/Vienna
+php_value session.save_path "2;/tmp"
+php_value error_reporting "E_ALL & ~E_NOTICE"
+</Files>
+<Files locked.php>
+php_admin_value memory_limit 99M
+php_admin_value default_charset latin1
+</Files>
+<Files mixed.php>
+php_value default_charset ascii
+</Files>
+"""
+SETTINGS = ("memory_limit", "session.name", "precision", "log_errors", "html_errors", "date.timezone", "session.save_path", "error_reporting",
+            "default_charset", "arg_separator.output", "max_execution_time")
+TELL = ("<?php ini_set('default_charset', 'koi8-r'); ini_set('memory_limit', '66M'); $all = []; "
+        f"foreach ({list(SETTINGS)!r} as $name) {{ $all[$name] = ini_get($name); }} "
+        "header('Content-Type: application/json'); echo json_encode([getmypid(), $all]);")
+
+
+def test_what_one_place_sets_is_not_left_for_another() -> None:
+    """One worker for two hosts: what it was told for one script it does not keep for the next, nor what is locked."""
+    with Lab(names=("alice",)) as lab:
+        alice = lab.tenants["alice"]
+        for name in ("plain", "loose", "locked", "mixed"):
+            alice.write(f"{name}.php", TELL)
+        block = lab.host_block(alice, SECTIONS)
+        other = lab.host_block(alice, SECTIONS[: SECTIONS.index("<Files")]).replace("alice.test", "other.test")
+        lab.has_vhosts, lab.config_tail = False, block + other
+        lab.start()
+
+        def ask(host: str, name: str) -> tuple[int, dict[str, str]]:
+            answer = lab.get(f"{host}.test", f"/{name}.php", timeout_s=30)
+            assert answer.status == 200, (answer, lab.error_log()[-2000:])
+            pid, values = json.loads(answer.body)
+            return pid, values
+
+        pid, base = ask("alice", "plain")
+        assert {name: base[name] for name in SETTINGS if name != "session.save_path"} == {
+            "memory_limit": "77M", "session.name": "PHPSESSID", "precision": "14", "log_errors": "1", "html_errors": "1",
+            "date.timezone": base["date.timezone"], "error_reporting": "22527", "default_charset": "UTF-8",
+            "arg_separator.output": "it's; a = b", "max_execution_time": "30"}
+        loose = {**base, "memory_limit": "66M", "session.name": "other", "precision": "5", "log_errors": "0", "html_errors": "0",
+                 "date.timezone": "Europe/Vienna", "session.save_path": "2;/tmp", "error_reporting": str(32767 & ~8)}
+        locked = {**base, "memory_limit": "99M", "default_charset": "latin1"}
+        wanted = {"plain": base, "loose": {**loose, "memory_limit": "55M"}, "locked": locked, "mixed": {**base, "default_charset": "ascii"}}
+        for host, name in (("alice", "loose"), ("alice", "plain"), ("alice", "locked"), ("alice", "plain"), ("other", "plain"),
+                           ("alice", "mixed"), ("alice", "loose"), ("other", "plain"), ("alice", "locked"), ("other", "loose")):
+            assert ask(host, name) == (pid, wanted[name] if host == "alice" else base), (host, name)
+        assert "unable to set" not in lab.error_log()
+        lab.stop()
+
+
 def test_a_php_that_is_not_installed_is_503_and_said() -> None:
     """The line names the package; the script's text is nobody's."""
     with Lab(names=("alice",), host_config="PHPPool 9.9\n") as lab:

@@ -129,6 +129,18 @@ def test_a_pool_is_shared_by_hosts_that_want_the_same(world: Any) -> None:
     assert [dict(value)["PHP_SERVICE"] for tag, value in record if tag == "HOST"] == [0, 0, 1, 2]
 
 
+def test_a_pool_knows_what_sections_of_its_hosts_change(world: Any) -> None:
+    """Whatever host they are in, and the main server's; what the hosts say themselves is theirs anyway."""
+    files = "<Files x.php>\nphp_value {} 1\n</Files>\n"
+    result = world.good("<Directory /x>\n<Files y.php>\nphp_admin_flag main on\n</Files>\n</Directory>\n"
+                        + ALICE.format("PHPPool on\nphp_value own 1\n" + files.format("b"))
+                        + ALICE.format("PHPPool on\nphp_value own 1\n<Location /x>\nphp_admin_value b 2\nphp_flag a.c on\n</Location>\n")
+                        + ALICE.format("PHPPool 8.2\n" + files.format("d")) + ALICE.format(files.format("none")))
+    assert [one["changed"] for one in runner(result)["services"]] == [["a.c", "b", "main"], ["d", "main"]]
+    assert [[pair for tag, pair in value if tag == "SERVICE_PHP_NAME"] for tag, value in world.record(result, "alice") if tag == "SERVICE"] == [
+        [("a.c", "0"), ("b", "1"), ("main", "1")], [("d", "0"), ("main", "1")]]
+
+
 def test_a_pool_takes_php_files_unless_the_host_says_otherwise(world: Any, by_tag: Any) -> None:
     """An AddHandler for the same extension has the last word."""
     for more, handler in (("", "service:0"), ("RemoveHandler .php\n", "service:0"), ("AddHandler application/x-httpd-php82 .php\n", "application/x-httpd-php82")):
@@ -309,6 +321,13 @@ def test_front_ends_are_told_to_the_child(world: Any, by_tag: Any) -> None:
     ("PHPPool on x=1", "'x=1' is no parameter of PHPPool"),
     ("php_flag x maybe", "php_flag must be On or Off, not 'maybe'"),
     ("php_value a[b] 1", "'a[b]' is no name of a PHP setting"),
+    ('php_value a "x\x01y"', "a value may not contain control characters: they would begin another setting"),
+    ("php_value a \"it's $x\"", "a value may not contain ' together with"),
+    ("<Files x.php>\nphp_admin_value disable_functions exec\n</Files>", "disable_functions may stand in a virtual host only"),
+    ("SetEnv PHP_ADMIN_VALUE open_basedir=/", "PHP_ADMIN_VALUE is made by php_admin_value name value"),
+    ("<Files x.php>\nSetEnv PHP_VALUE memory_limit=1G\n</Files>", "PHP_VALUE is made by php_value name value"),
+    ("PassEnv PHP_VALUE", "PHP_VALUE is made by php_value name value"),
+    ("ProxyFCGISetEnvIf true PHP_ADMIN_VALUE open_basedir=/", "PHP_ADMIN_VALUE is made by php_admin_value name value"),
     ("AppServer /x/", "AppServer needs a command behind the URL path"),
     ("Action a b", "Action needs a URL path that begins with '/', not 'b'"),
     ("Action a /b x", "unrecognized option 'x': virtual expected"),
