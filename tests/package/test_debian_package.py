@@ -238,6 +238,19 @@ def test_upgrade_leaves_a_server_alone_whose_configuration_it_refuses(machine: M
     path.unlink()
 
 
+def test_upgrade_is_not_held_up_by_one_broken_site(machine: Machine, deb: Path) -> None:
+    """Bob's file is broken: the new version serves his last good one, and alice."""
+    path = machine.root / "etc/perchild/sites-available/bob.conf"
+    good, before = path.read_text(), main_pid(machine)
+    path.write_text(good.replace("</VirtualHost>", "NoSuchDirective on\n</VirtualHost>"))
+    machine.install(next_version(deb))
+    assert main_pid(machine) != before
+    for host, secret in SECRETS.items():
+        assert machine.get(host, "/secret.txt").body == secret
+    path.write_text(good)
+    machine.run("systemctl", "reload", "perchildd")
+
+
 def is_cut(one: Answer, killed_s: float) -> bool:
     """Whether a request was under way when the server was killed, or came to a child that had not yet heard of it."""
     return one.error.startswith(("end", "ECONNRESET", "EPIPE")) and one.opened_s < killed_s + 1.0
