@@ -54,6 +54,18 @@ is_allowed(struct pc_slice allowed, struct pc_slice wanted, bool is_ws)
     return false;
 }
 
+/* HTTP/2 in a tunnel would be requests that nobody here sees (h2c smuggling), whatever the configuration lets through. */
+static bool
+names_h2c(struct pc_slice wanted)
+{
+    struct pc_slice item;
+    size_t at = 0;
+    while (pc_list_next(wanted, &at, &item))
+        if (pc_slice_ieq(item, PC_S("h2c")) || pc_slice_ieq(item, PC_S("h2")))
+            return true;
+    return false;
+}
+
 /* Whether the client asks for a protocol that the configuration lets through. */
 static bool
 may_upgrade(const struct pc_gate *gate, const struct pc_target *target)
@@ -61,13 +73,14 @@ may_upgrade(const struct pc_gate *gate, const struct pc_target *target)
     const struct pc_req *req = gate->req;
     struct pc_slice allowed = PC_S("websocket");
     bool is_ws = pc_slice_ieq(target->scheme, PC_S("ws"));
-    if (gate->wants_body || req->is_without_body || req->error_status != 0 || !pc_h1out_wants_upgrade(req))
+    struct pc_slice wanted = pc_fields_in(req, PC_S("Upgrade"));
+    if (gate->wants_body || req->is_without_body || req->error_status != 0 || !pc_h1out_wants_upgrade(req) || names_h2c(wanted))
         return false;
     if (req->pass != NULL && req->pass->upgrade.base != NULL)
         allowed = req->pass->upgrade;
     else if (!is_ws && target->kind != PC_TARGET_SERVICE)
         return false;
-    return is_allowed(allowed, pc_fields_in(req, PC_S("Upgrade")), is_ws);
+    return is_allowed(allowed, wanted, is_ws);
 }
 
 /* As httpd: without the port that http has anyway. */

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import socketserver
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +116,61 @@ def test_programs_are_told_of_tls(lab: Lab) -> None:
     with connect(lab) as one:
         answer = one.finish(one.ask("alice.test", "/cgi/echo"))
         assert answer.fields["x-https"].strip() == ("on alice.test" if lab.tls else "")
+
+
+@pytest.fixture
+def echo_port() -> Iterator[int]:
+    """A back end that takes every upgrade to a WebSocket, says what it was asked, and then what it hears."""
+
+    class Echo(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            head = b"".join(iter(self.rfile.readline, b"\r\n"))
+            found = re.search(rb"(?i)\nsec-websocket-key: (\S{24})\r", head)
+            if found is None or not re.search(rb"(?i)\nupgrade: websocket\r", head):
+                self.wfile.write(b"HTTP/1.1 400 Bad\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                return
+            self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                             b"Sec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: chat\r\n\r\n" + head.partition(b"\r")[0] + b"|")
+            while part := self.connection.recv(65536):
+                self.wfile.write(part.upper())
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Echo) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield int(server.server_address[1])
+        server.shutdown()
+        thread.join()
+
+
+def test_a_websocket_runs_on_a_stream(echo_port: int) -> None:
+    """RFC 8441: CONNECT for a protocol reaches a back end of HTTP/1.1, beside other streams; where there is none, it is no tunnel."""
+    passes = f"ProxyPass /ws http://127.0.0.1:{echo_port}/ws upgrade=websocket\nProxyPass /no http://127.0.0.1:{echo_port}/no\n"
+    with Lab("Protocols h2c http/1.1\n", names=("alice",), host_config=passes, tls=False) as lab:
+        lab.start()
+        with H2Client(lab.connect()) as one:
+            socket_stream = one.ask("alice.test", "/ws", method="CONNECT", protocol="websocket", has_body=True,
+                                    more=(("sec-websocket-version", "13"),))
+            one.send(socket_stream, b"hello")
+            answer = one.answers[socket_stream]
+            while not answer.body.endswith(b"HELLO"):
+                assert one.read()
+            assert answer.status == 200
+            assert answer.body == b"GET /ws HTTP/1.1|HELLO"
+            assert answer.fields["sec-websocket-protocol"] == "chat"
+            assert not {"upgrade", "connection", "sec-websocket-accept"} & set(answer.fields)
+            assert one.finish(one.ask("alice.test")).body == b"alice\n"
+            one.send(socket_stream, b"bye", last=True)
+            assert one.finish(socket_stream).body.endswith(b"HELLOBYE")
+            file = one.ask("alice.test", "/", method="CONNECT", protocol="websocket", has_body=True)
+            refused = one.ask("alice.test", "/no", method="CONNECT", protocol="websocket", has_body=True)
+            assert (one.finish(file).status, one.finish(refused).status) == (501, 400)
+            plain = one.ask("alice.test", "/", method="CONNECT")
+            assert one.finish(plain).status in {0, 400, 501}
+            assert one.settings[8] == 1
 
 
 def test_a_slow_program_holds_up_nobody(lab: Lab) -> None:
