@@ -29,6 +29,7 @@ struct h2_client {
     int32_t next_id;
     size_t raw_len;
     bool has_settings, has_goaway, has_ended;
+    bool is_lenient; /* it has sent what it does not know itself: only the frames as such are checked */
     uint32_t goaway_code, goaway_id, settings_acks, pings, resets;
     int64_t window, initial_window; /* the session's; a stream's at its beginning */
     uint64_t body_bytes, window_given; /* DATA heard; WINDOW_UPDATE heard for the session */
@@ -195,6 +196,8 @@ h2_hear_frame(struct h2_client *client, const uint8_t *head, const uint8_t *payl
     uint8_t type = head[3], flags = head[4];
     uint32_t stream = h2_read_u32(head + 5);
     child_must(client->has_settings || type == NGHTTP2_SETTINGS, "SETTINGS come first");
+    if (client->is_lenient && type != NGHTTP2_SETTINGS)
+        return;
     struct h2_answer *answer = stream > 0 ? h2_answer(client, (int32_t)stream) : NULL;
     if (type == NGHTTP2_SETTINGS) {
         client->has_settings = true;
