@@ -77,7 +77,7 @@ def test_the_runner_file_says_who_and_what(world: Any) -> None:
     assert tree == {
         "version": 1, "user": "alice", "uid": 1001, "gid": 1001, "home": "/home/alice",
         "roots": ["/home/alice/web", "/srv/php", "/srv/cgi", "/srv/x"], "limits": {"cpu": [5, 10], "mem": [-1, -1], "nproc": None},
-        "nice": 7, "new_privs": True, "path": "/usr/local/bin:/usr/bin:/bin", "idle_s": 60,
+        "nice": 7, "new_privs": True, "path": "/usr/local/bin:/usr/bin:/bin", "idle_s": 60, "is_json": False,
         "services": [{"name": "fcgid0", "kind": "fcgid", "socket": f"{SOCKETS}/fcgid0.sock", "idle_s": 60,
                       "command": ["/srv/php/starter", "-x"], "max_children": 4, "env": {}, "log": tree["services"][0]["log"]}],
     }
