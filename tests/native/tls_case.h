@@ -68,7 +68,7 @@ tls_make(const char *name, bool is_rsa, bool is_authority, const struct tls_cert
     X509_NAME *subject = X509_get_subject_name(made->cert);
     tls_must(X509_set_version(made->cert, 2) == 1 && ASN1_INTEGER_set(X509_get_serialNumber(made->cert), serial++) == 1, "serial");
     (void)X509_gmtime_adj(X509_getm_notBefore(made->cert), -3600);
-    (void)X509_gmtime_adj(X509_getm_notAfter(made->cert), 86400L * 30);
+    (void)X509_gmtime_adj(X509_getm_notAfter(made->cert), 86400L * 30 - 3600);
     tls_must(X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_UTF8, (const unsigned char *)"Tests, Inc.", -1, -1, 0) == 1, "O");
     tls_must(X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, (const unsigned char *)name, -1, -1, 0) == 1, "CN");
     tls_must(X509_set_issuer_name(made->cert, X509_get_subject_name(issuer != NULL ? issuer->cert : made->cert)) == 1, "issuer");
