@@ -185,10 +185,17 @@ _SAID: tuple[tuple[str, str, str], ...] = (
     ("SSLVHostSNIPolicy", "the name of a handshake and that of a request must belong to the same identity, always", ""),
     ("SSLSRPVerifierFile", "passwords by SRP are not spoken", ""), ("SSLSRPUnknownUserSeed", "passwords by SRP are not spoken", ""),
     ("H2AltSvc", "write an Alt-Svc field with Header", ""), ("H2AltSvcMaxAge", "write an Alt-Svc field with Header", ""),
-    ("H2EarlyHint", "write a Link field with Header; H2EarlyHints passes on what programs send", ""),
+    ("H2EarlyHint", "write a Link field with Header", ""),
     ("H2StreamTimeout", "Timeout counts for streams, too", ""),
     ("H2ProxyRequests", "there is no forward proxy", "off"),
 )
+
+def _parse_hints(words: list[str], env: Env) -> dict[int, int]:
+    is_on = FLAG.parse(words[0], 0, env)
+    if is_on:
+        env.warn("H2EarlyHints On has no effect: 103 answers of programs go to clients of HTTP/1.1 alone", 0)
+    return {3: int(is_on)}
+
 
 ROWS: tuple[Row, ...] = (
     custom("SSLEngine", BOTH, "On|Off", (1, 1), _parse_engine, "host", "tls_engine",
@@ -233,8 +240,8 @@ ROWS: tuple[Row, ...] = (
            store="update", default=str(limits.value("H2_WINDOW_BYTES")), unit="bytes", range=f"65535..{1 << 24}"),
     custom("H2MaxDataFrameLen", SERVER, "bytes", (1, 1), _h2(2, 0, 16384), "server", "h2_limits", "Longest piece of an answer; 0 = what fits",
            store="update", default="0", unit="bytes", range="0..16384"),
-    custom("H2EarlyHints", SERVER, "On|Off", (1, 1), lambda words, env: {3: int(FLAG.parse(words[0], 0, env))}, "server", "h2_limits",
-           "Whether 103 answers of programs are passed on", store="update", default="Off"),
+    custom("H2EarlyHints", SERVER, "On|Off", (1, 1), _parse_hints, "server", "h2_limits",
+           "Accepted; 103 answers go to clients of HTTP/1.1 alone, so On is warned of", store="update", default="Off"),
     *(_idle(name, doc, is_said=False) for name, doc in _QUIET),
     *(_idle(name, doc, is_said=True, off=off) for name, doc, off in _SAID),
 )
