@@ -73,6 +73,7 @@ map_route(struct pc_child *child, int route_fd, struct pc_route_map **ret_map)
     }
     map->has_fronts = pc_route_has_fronts(map->table, map->key);
     map->has_tls = pc_route_has_tls(map->table);
+    map->has_h2c = pc_route_has_h2c(map->table);
     *ret_map = map;
     return 0;
 }
@@ -106,6 +107,7 @@ pc_child_set_route(struct pc_child *child, int route_fd)
     struct pc_route_map *before = atomic_exchange(&child->route, map);
     atomic_store(&child->has_fronts, map->has_fronts);
     atomic_store(&child->has_tls, map->has_tls);
+    atomic_store(&child->looks_for_h2c, map->has_h2c);
     (void)pthread_mutex_lock(&child->retire_lock);
     if (before != NULL) {
         before->older = child->retired;
@@ -297,6 +299,7 @@ set_up(struct pc_child *child, const struct pc_child_options *options, const cha
         if (error == 0) { /* one that listens looks at the server's table instead, which comes behind */
             atomic_store(&child->has_fronts, pc_route_has_fronts(child->config->own_route, no_key));
             atomic_store(&child->has_tls, pc_route_has_tls(child->config->own_route));
+            atomic_store(&child->looks_for_h2c, child->has_h2c);
         }
     }
     if (error == 0) {

@@ -84,6 +84,8 @@ bool pc_route_needs_local(struct pc_slice table, uint16_t port);
 /* Whether the hosts of the local address speak TLS (SSLEngine); and whether those of any address do. */
 bool pc_route_speaks_tls(struct pc_slice table, const struct sockaddr_storage *local);
 bool pc_route_has_tls(struct pc_slice table);
+/* Whether a host of any address speaks HTTP/2 without TLS; only the server's table says it. */
+bool pc_route_has_h2c(struct pc_slice table);
 
 /* Whether connections to the local address begin with a PROXY protocol header (RemoteIPProxyProtocol). ret_peers: ACCESS leaves of
  * who may send one; len 0 = everybody. */
@@ -95,7 +97,7 @@ bool pc_route_has_fronts(struct pc_slice table, uint8_t ret_key[PC_KEY_BYTES]);
 struct pc_route_map {
     struct pc_slice table;
     bool needs_local[PC_MAX_LISTENERS];
-    bool has_fronts, has_tls;
+    bool has_fronts, has_tls, has_h2c;
     uint8_t key[PC_KEY_BYTES], key_before[PC_KEY_BYTES]; /* of fronts, and that of the table before this one */
     struct pc_route_map *older; /* retired, freed when no thread holds it */
 };
@@ -319,7 +321,7 @@ struct pc_child {
     int listener_fds[PC_MAX_LISTENERS];
     struct sockaddr_storage listener_addresses[PC_MAX_LISTENERS];
     _Atomic(struct pc_route_map *) route; /* NULL = does not accept */
-    _Atomic bool has_fronts, has_tls; /* as in the route map: all that is asked for each connection */
+    _Atomic bool has_fronts, has_tls, looks_for_h2c; /* as in the route map: all that is asked for each connection */
     pthread_mutex_t retire_lock;
     struct pc_route_map *retired;
 
@@ -369,7 +371,8 @@ struct pc_child {
     _Atomic bool accept_paused, listeners_in_epoll, inbox_in_epoll;
     _Atomic bool is_tight;      /* few descriptors are left, or the limit has changed: look before receiving one */
     _Atomic uint32_t fd_limit;  /* RLIMIT_NOFILE as it was at the last look */
-    _Atomic uint64_t next_look_ns;
+    _Atomic uint64_t next_look_ns; /* loop.c: at the listeners */
+    _Atomic uint64_t next_limit_look_ns; /* hand.c: at RLIMIT_NOFILE */
     _Atomic uint64_t resume_ns, pause_said_ns, next_sweep_ns, next_retry_ns, next_job_ns, next_flush_ns, next_memory_ns, last_active_ns;
     _Atomic uint64_t refused_said_ns; /* when a refused hand-off was last told of */
     _Atomic uint32_t refused_unsaid;  /* refused since then, and only counted */

@@ -25,7 +25,7 @@ say_goaway(struct pc_h2 *h2)
     if (h2->notice_ns == 0) {
         h2->notice_ns = h2->worker->now_ns;
         (void)nghttp2_submit_shutdown_notice(h2->session); /* out of memory: the second one comes */
-    } else if (h2->worker->now_ns - h2->notice_ns >= PC_H2_NOTICE_MS * MS) {
+    } else if (h2->worker->now_ns >= h2->notice_ns + PC_H2_NOTICE_MS * MS) {
         h2->has_goaway = true;
         (void)nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(h2->session),
                                     NGHTTP2_NO_ERROR, NULL, 0);
@@ -52,9 +52,19 @@ has_rest(const struct pc_h2 *h2)
     return h2->out_len > 0 || h2->conn->has_unsent;
 }
 
-/* Pings and settings make the wait for a request no longer. */
+/* Whether a stream's request is over but for what the client has not taken; then it has no deadline of its own. */
+static bool
+is_left(struct pc_h2 *h2, const struct pc_h2_stream *stream)
+{
+    (void)pthread_mutex_lock(&h2->lock);
+    bool is_over = stream->is_begun && !stream->has_conn;
+    (void)pthread_mutex_unlock(&h2->lock);
+    return is_over;
+}
+
+/* Pings and settings make the wait for a request no longer, nor that for a client that takes nothing. */
 static uint64_t
-due_of(const struct pc_h2 *h2)
+due_of(struct pc_h2 *h2)
 {
     const struct pc_host *host = pc_h2_host(h2);
     uint64_t now_ns = h2->worker->now_ns, due_ns = now_ns + host->timeout_ms * MS;
@@ -66,6 +76,9 @@ due_of(const struct pc_h2 *h2)
         due_ns = h2->block_ns + host->head_ms * MS;
     if (h2->notice_ns > 0 && !h2->has_goaway && h2->notice_ns + PC_H2_NOTICE_MS * MS < due_ns)
         due_ns = h2->notice_ns + PC_H2_NOTICE_MS * MS;
+    for (const struct pc_h2_stream *stream = h2->streams; stream != NULL; stream = stream->next)
+        if (stream->progress_ns + host->timeout_ms * MS < due_ns && is_left(h2, stream))
+            due_ns = stream->progress_ns + host->timeout_ms * MS;
     return due_ns > 0 ? due_ns : 1;
 }
 
@@ -74,11 +87,8 @@ reset_stalled(struct pc_h2 *h2)
 {
     uint64_t wait_ns = pc_h2_host(h2)->timeout_ms * MS;
     for (struct pc_h2_stream *stream = h2->streams; stream != NULL; stream = stream->next) {
-        (void)pthread_mutex_lock(&h2->lock);
-        bool is_ours = stream->has_conn; /* that has a deadline of its own */
-        (void)pthread_mutex_unlock(&h2->lock);
-        bool is_open = !stream->is_begun; /* half a head */
-        if (!is_ours && !is_open && h2->worker->now_ns - stream->progress_ns >= wait_ns) {
+        if (h2->worker->now_ns >= stream->progress_ns + wait_ns && is_left(h2, stream)) {
+            stream->progress_ns = h2->worker->now_ns; /* once, however long the reset takes to go out */
             pc_h2_charge(h2, COST_STALL);
             pc_h2_refuse(h2, stream, NGHTTP2_CANCEL);
         }
@@ -91,8 +101,8 @@ pc_h2_expire(struct pc_worker *worker, struct pc_conn *conn)
     struct pc_h2 *h2 = conn->h2;
     const struct pc_host *host = pc_h2_host(h2);
     h2->worker = worker;
-    bool is_stuck = has_rest(h2) && worker->now_ns - h2->progress_ns >= host->timeout_ms * MS;
-    bool is_slow = h2->block_ns > 0 && worker->now_ns - h2->block_ns >= host->head_ms * MS;
+    bool is_stuck = has_rest(h2) && worker->now_ns >= h2->progress_ns + host->timeout_ms * MS;
+    bool is_slow = h2->block_ns > 0 && worker->now_ns >= h2->block_ns + host->head_ms * MS;
     if (is_stuck || is_slow) {
         pc_conn_close(worker, conn);
         return PC_GONE;
@@ -148,6 +158,7 @@ is_over(const struct pc_h2 *h2)
 static enum pc_next
 end_session(struct pc_worker *worker, struct pc_conn *conn)
 {
+    set_parked(conn->h2, false);
     pc_h2_close(worker, conn);
     return pc_respond_linger(worker, conn);
 }
@@ -157,7 +168,7 @@ await_more(struct pc_worker *worker, struct pc_conn *conn, bool is_busy)
 {
     struct pc_h2 *h2 = conn->h2;
     pc_conn_deadline(worker->child, conn, due_of(h2));
-    set_parked(h2, h2->stream_count == 0 && h2->requests > 0 && !has_rest(h2));
+    set_parked(h2, !is_busy && h2->stream_count == 0 && h2->requests > 0 && !has_rest(h2));
     int watched = is_busy ? pc_conn_requeue(worker->child, conn) : pc_conn_watch(worker->child, conn);
     return watched == 0 ? PC_WAIT : close_now(worker, conn);
 }

@@ -405,6 +405,8 @@ pc_h2_stream_end(struct pc_worker *worker, struct pc_conn *conn)
         stream->reset_code = NGHTTP2_INTERNAL_ERROR;
     }
     stream->has_conn = false;
+    stream->h2->in_total -= stream->in_len; /* nobody will read them, and others may need the window */
+    stream->in_len = 0;
     stream->h2->conn_count--;
     note(conn);
     unlock(stream);

@@ -217,8 +217,10 @@ pc_peek_step(struct pc_worker *worker, struct pc_conn *conn)
     struct pc_slice raw_name;
     struct pc_hostname name;
     char h2_name[2 * PC_H2_NAME_BYTES];
-    int found = pc_h2_check_preface(worker->out, (size_t)count) >= 0 ? pc_h2_peek_name(worker->out, (size_t)count, h2_name, &raw_name)
-                                                                    : pc_h1_peek_name(worker->out, (size_t)count, &raw_name);
+    bool may_be_h2 = atomic_load_explicit(&worker->child->looks_for_h2c, memory_order_relaxed)
+                     && pc_h2_check_preface(worker->out, (size_t)count) >= 0;
+    int found = may_be_h2 ? pc_h2_peek_name(worker->out, (size_t)count, h2_name, &raw_name)
+                          : pc_h1_peek_name(worker->out, (size_t)count, &raw_name);
     if (found == 0 && (count < PC_MAX_PEEK_BYTES || has_ended(conn)))
         return await_more(worker, conn);
     struct pc_slice seen = {worker->out, (size_t)count};

@@ -34,6 +34,7 @@ struct table_front {
 
 #define FLAG_TLS 1u
 #define FLAG_FRONT 2u
+#define FLAG_H2C 4u
 
 _Static_assert(sizeof(struct table_head) == 24 && sizeof(struct table_address) == 40, "wire/route.py");
 
@@ -254,13 +255,25 @@ pc_route_speaks_tls(struct pc_slice table, const struct sockaddr_storage *local)
     return address != NULL && (address->flags & FLAG_TLS) != 0;
 }
 
+static bool
+has_flag(struct pc_slice table, uint32_t flag)
+{
+    for (uint32_t i = 0; i < head_of(table)->address_count; i++)
+        if ((addresses_of(table)[i].flags & flag) != 0)
+            return true;
+    return false;
+}
+
 bool
 pc_route_has_tls(struct pc_slice table)
 {
-    for (uint32_t i = 0; i < head_of(table)->address_count; i++)
-        if ((addresses_of(table)[i].flags & FLAG_TLS) != 0)
-            return true;
-    return false;
+    return has_flag(table, FLAG_TLS);
+}
+
+bool
+pc_route_has_h2c(struct pc_slice table)
+{
+    return has_flag(table, FLAG_H2C);
 }
 
 bool

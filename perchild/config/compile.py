@@ -177,9 +177,11 @@ def _compile(work: Work, tree: Tree, mpm: str, loader: Loader) -> tuple[Compiled
     unassigned.hosts.append(packer.pack(work.collected.main, unassigned, main_file))
     for draft, group in owned:
         infos.append(_describe(draft, group.person, packer, main_file))
-        routes.add(draft, group, len(group.hosts), is_tls=packer.tls.speaks_tls(draft.host))
+        routes.add(draft, group, len(group.hosts), is_tls=packer.tls.speaks_tls(draft.host),
+                   is_h2c=packer.tls.speaks_h2c(draft.host))
         group.hosts.append(packer.pack(draft, group, f"{infos[-1].file}:{infos[-1].line}"))
-    routes.finish(unassigned, work.groups.values(), is_main_tls=packer.tls.speaks_tls(work.collected.main.host))
+    main = work.collected.main.host
+    routes.finish(unassigned, work.groups.values(), is_main_tls=packer.tls.speaks_tls(main), is_main_h2c=packer.tls.speaks_h2c(main))
     _check_roots(work, packer)
     listeners = _make_listeners(work)
     numbers = _make_numbers(work, mpm, fixed_count)

@@ -35,7 +35,7 @@ class Routes:
         if "proxy_protocol" in self._main:
             self._fronts[ANY] = (self._main["proxy_protocol"], None)
 
-    def add(self, draft: Draft, group: Group, index: int, *, is_tls: bool) -> None:
+    def add(self, draft: Draft, group: Group, index: int, *, is_tls: bool, is_h2c: bool) -> None:
         """Add a host: the one with `index` in the record of `group`."""
         name = draft.host.get("name", ("", 0))[0]
         names = ([name] if name else []) + draft.host.get("aliases", [])
@@ -52,6 +52,7 @@ class Routes:
                 self._add_name(key, one, (address, group.number), (own, index), draft.node)
             self._add_front(key, draft)
             self._add_tls(key, draft, is_tls=is_tls)
+            address.is_h2c = address.is_h2c or is_h2c
 
     def _add_name(self, key: Key, name: str, of_server: tuple[Address, int], of_group: tuple[Address, int], node: Node | None) -> None:
         if "*" in name or "?" in name:
@@ -96,11 +97,12 @@ class Routes:
         said = [is_on for one, (is_on, _) in self._fronts.items() if one[:2] in {key[:2], ANY[:2]} and one[2] in {key[2], 0}]
         return bool(said) and all(said)
 
-    def finish(self, unassigned: Group, groups: Iterable[Group], *, is_main_tls: bool) -> None:
+    def finish(self, unassigned: Group, groups: Iterable[Group], *, is_main_tls: bool, is_main_h2c: bool) -> None:
         """Add what answers where no host does: the main server. Tell the addresses of all groups of TLS and front ends."""
         if ANY not in self.addresses:
             self.addresses[ANY] = Address(*ANY, unassigned.number)
             unassigned.addresses.setdefault(ANY, Address(*ANY)).default = 0
+            self.addresses[ANY].is_h2c = is_main_h2c
         self._tls.setdefault(ANY, (is_main_tls, self._work.collected.main))
         for addresses in (self.addresses, *(group.addresses for group in groups)):
             for key, one in addresses.items():

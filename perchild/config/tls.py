@@ -39,6 +39,10 @@ class TlsPacker:
         engine: tuple[bool, Node] | tuple[bool, None] = host.get("tls_engine", self._main.get("tls_engine", (False, None)))
         return engine[0]
 
+    def speaks_h2c(self, host: Settings) -> bool:
+        """Return whether a host speaks HTTP/2 without TLS."""
+        return bool(self._get(host, "protocols").bits & PROTOCOL_BITS["h2c"]) and not self.speaks_tls(host)
+
     def pack(self, host: Settings, store: Store) -> bytes:
         """Return the TLS and PROTOCOLS items of a host; store: of its identity."""
         raw = self._pack_protocols(host)

@@ -29,7 +29,7 @@ NO_VALUE = 0xFFFFFFFF
 
 _HEADER = struct.Struct("<8sIIII")
 _ADDRESS = struct.Struct("<BBH16sIIIII")
-_TLS, _FRONT = 1, 2
+_TLS, _FRONT, _H2C = 1, 2, 4
 
 
 @dataclass(slots=True)
@@ -50,6 +50,7 @@ class Address:
     wildcards: list[tuple[str, int]] = field(default_factory=list)
     is_front: bool = False
     peers: bytes = b""
+    is_h2c: bool = False  # a host of it speaks HTTP/2 without TLS
 
 
 def build_table(addresses: Sequence[Address], generation: int = 0, key: bytes = b"") -> bytes:
@@ -87,8 +88,8 @@ def _pack_address(row: Address, body: bytearray, entries: dict[tuple[bytes, int]
     body += struct.pack(f"<{count}I", *buckets)
     wild_at = len(body)
     body += struct.pack(f"<{len(wilds) + len(front)}I", *wilds, *front)
-    return _ADDRESS.pack(row.family, _TLS * row.is_tls | _FRONT * row.is_front, row.port, row.packed.ljust(16, b"\0"), row.default,
-                         count, bucket_at, len(wilds), wild_at)
+    flags = _TLS * row.is_tls | _FRONT * row.is_front | _H2C * row.is_h2c
+    return _ADDRESS.pack(row.family, flags, row.port, row.packed.ljust(16, b"\0"), row.default, count, bucket_at, len(wilds), wild_at)
 
 
 def _front(row: Address, body: bytearray, key: bytes) -> int:

@@ -258,6 +258,8 @@ child_server_route(const struct child_plan *plan)
 {
     const struct child_name names[] = {{"own.test", plan->identity}, {"other.test", 1}, {"back.test", 2}};
     struct child_bytes table = child_route(names, 3, plan->identity);
+    if ((plan->protocols & PC_PROTOCOL_H2C) != 0)
+        table.base[24 + 1] = 4; /* flags of the address (wire/route.py): HTTP/2 without TLS */
     return child_memfd("route", table.base, table.len);
 }
 
