@@ -512,6 +512,8 @@ static void
 count_in(struct pc_dial *dial, struct pc_child *child)
 {
     struct pc_backend *backend = dial->backend;
+    if (dial->is_kept && dial->is_counted)
+        discount(backend, 1); /* it was counted when it found no room; the kept one is counted already */
     uint32_t before = dial->is_kept || dial->is_counted ? 0 : atomic_fetch_add(&backend->open_count, 1);
     dial->is_counted = true;
     if (backend->share == 0 || before < backend->share)

@@ -409,7 +409,7 @@ start(struct pc_worker *worker, struct pc_conn *conn, enum pc_next *ret_next)
     }
     if (started == -PC_E_AGAIN) {
         gate->waiting_ns = gate->waiting_ns != 0 ? gate->waiting_ns : worker->now_ns;
-        bool may_wait = worker->now_ns - gate->waiting_ns < PC_WAITING_MS * MS;
+        bool may_wait = worker->now_ns < gate->waiting_ns + PC_WAITING_MS * MS; /* which another thread may have set, a little later */
         if (may_wait && pc_job_wait(worker, conn)) {
             *ret_next = PC_GONE; /* in job.c's list until it is tried again */
             return false;

@@ -72,7 +72,7 @@ may_pass_interim(const struct pc_gate *gate)
     const struct pc_req *req = gate->req;
     struct pc_slice policy = pc_env_get(req, PC_S("proxy-interim-response"));
     bool is_wanted = policy.base == NULL || pc_slice_ieq(policy, PC_S("RFC"));
-    return is_wanted && gate->reply->status > 101 && req->head->minor == 1 && req->error_status == 0;
+    return is_wanted && !gate->conn->is_stream && gate->reply->status > 101 && req->head->minor == 1 && req->error_status == 0;
 }
 
 static size_t

@@ -37,7 +37,7 @@ end_by(struct pc_h2 *h2, uint32_t code)
 void
 pc_h2_charge(struct pc_h2 *h2, int64_t cost)
 {
-    uint64_t now_ns = h2->worker->now_ns, passed_ms = (now_ns - h2->patience_ns) / MS;
+    uint64_t now_ns = h2->worker->now_ns, passed_ms = now_ns > h2->patience_ns ? (now_ns - h2->patience_ns) / MS : 0;
     if (passed_ms >= 10) {
         h2->patience += (int64_t)(passed_ms * PC_H2_PATIENCE_PER_S / 1000);
         h2->patience_ns = now_ns;

@@ -376,9 +376,9 @@ void
 pc_hand_look(struct pc_child *child, uint64_t now_ns)
 {
     struct rlimit limit;
-    if (now_ns < atomic_load_explicit(&child->next_look_ns, memory_order_relaxed))
+    if (now_ns < atomic_load_explicit(&child->next_limit_look_ns, memory_order_relaxed))
         return;
-    atomic_store_explicit(&child->next_look_ns, now_ns + LOOK_NS, memory_order_relaxed);
+    atomic_store_explicit(&child->next_limit_look_ns, now_ns + LOOK_NS, memory_order_relaxed);
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
         return; /* it cannot fail; what was known stays */
     uint32_t count = limit.rlim_cur < UINT32_MAX ? (uint32_t)limit.rlim_cur : UINT32_MAX;

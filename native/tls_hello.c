@@ -109,6 +109,8 @@ pc_tls_request_host(struct pc_worker *worker, const struct pc_conn *conn, struct
     }
     if (host->tls == NULL || !asks_the_same(host->tls, conn->sni_host->tls))
         return 421;
+    if (tls->name_len == 0 && host->tls->strict) /* of either host, as in httpd */
+        return 403;
     *ret_host = host;
     return 0;
 }
