@@ -9,6 +9,7 @@ Runs as: dispatcher (start_job, finish_job), compile (everything below _be_compi
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -130,21 +131,30 @@ class Outcome:
 
 def start_job(sys: Sys, request: Request, known: Mapping[str, int], compiler: Compiler,
               restrict: Callable[[], None]) -> Job:
-    """Fork compile, in which `restrict` is called first. Watch the job's pidfd, then call finish_job; kill it at the deadline."""
+    """Fork compile, in which `restrict` is called first. Watch the job's pidfd, then call finish_job; kill it at the deadline.
+
+    Raises:
+        OSError: there is no descriptor, memory or process left for it.
+    """
     names = ("plan", "routes", "types", "text")
-    plan_fd, route_fd, types_fd, text_fd = (_make_memfd(name) for name in names)
-    mask = signals.block_all()
-    try:
-        pid = sys.fork()
-        if pid == 0:
-            _be_compile(request, known, compiler, restrict, (plan_fd, route_fd, types_fd, text_fd))
-    finally:
-        signals.restore_mask(mask)
-    return Job(pid, sys.open_pidfd(pid), sys.now_s() + LIMIT_S, plan_fd, route_fd, types_fd, text_fd)
+    with contextlib.ExitStack() as made:
+        plan_fd, route_fd, types_fd, text_fd = (_make_memfd(name, made) for name in names)
+        mask = signals.block_all()
+        try:
+            pid = sys.fork()
+            if pid == 0:
+                _be_compile(request, known, compiler, restrict, (plan_fd, route_fd, types_fd, text_fd))
+        finally:
+            signals.restore_mask(mask)
+        job = Job(pid, sys.open_pidfd(pid), sys.now_s() + LIMIT_S, plan_fd, route_fd, types_fd, text_fd)
+        made.pop_all()
+    return job
 
 
-def _make_memfd(name: str) -> int:
-    return os.memfd_create(f"perchild-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _make_memfd(name: str, made: contextlib.ExitStack) -> int:
+    fd = os.memfd_create(f"perchild-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    made.callback(os.close, fd)
+    return fd
 
 
 def finish_job(sys: Sys, job: Job) -> Outcome | None:

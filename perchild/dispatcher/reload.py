@@ -353,6 +353,8 @@ def advance_reopening(server: Server) -> None:
 
 
 def _reopen_child(server: Server, member: Member, child: Child) -> None:
+    if child.signature != member.signature:  # it has the logs of another configuration, and is about to be drained
+        return
     ours = [log.path for log, is_ours in zip(member.identity.logs, child.log_is_ours, strict=True) if is_ours]
     fds = logs.open_logs(ours, tenant_gids(server.plan), is_privileged=server.is_privileged)
     if any(fd < 0 for fd in fds):

@@ -170,7 +170,11 @@ class Service:
         if ends[0] is None or ends[1] is None or not all(_is_unix(one.fd) for one in ends if one):
             return None
         box = Inbox(ends[0].fd, ends[1].fd)
-        if is_broken(box):
+        if is_broken(box):  # its names are given anew: what has them now must be gone from the store before
+            for one in (end for end in ends if end is not None):
+                self.tell("FDSTOREREMOVE=1", f"FDNAME={one.name}")
+                os.close(one.fd)
+            self.given = [one for one in self.given if one not in ends]
             return None
         self.given = [one for one in self.given if one not in ends]
         self.kept |= {READ_NAME + _short(key), WRITE_NAME + _short(key)}

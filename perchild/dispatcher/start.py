@@ -12,6 +12,7 @@ import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from perchild.dispatcher import acceptlock, answer, board, logs, nursery, pidfile, reload, renew, runners, stop, supervise
 from perchild.dispatcher.children import drain_child
@@ -201,10 +202,14 @@ class Dispatcher:
         if self._job is not None or server.transition is not None:
             self._queued.append((kind, done))
             return
+        request = replace(self.start.request, generation=server.generation + 1)
+        try:
+            self._job = start_job(server.sys, request, _tenants(server), self.start.compiler, server.hooks.restrict_compile)
+        except OSError as error:
+            done(False, f"the configuration cannot be read now: {error.strerror}; the old one stays in force")
+            return
         server.service.say_reloading()
         server.service.extend(COMPILE_LIMIT_S + reload.READY_LIMIT_S)
-        request = replace(self.start.request, generation=server.generation + 1)
-        self._job = start_job(server.sys, request, _tenants(server), self.start.compiler, server.hooks.restrict_compile)
         self._job_kind, self._job_done = kind, [done]
         server.loop.watch(self._job.pidfd, READ, self._on_compiled)
 
@@ -217,10 +222,15 @@ class Dispatcher:
         if not numbers:
             return
         names = renew.name_identities(server, numbers)
+        request = replace(self.start.request, generation=server.generation + 1)
+        try:
+            self._job = start_job(server.sys, request, {}, make_renewer(server.plan, numbers), server.hooks.restrict_compile)
+        except OSError as error:
+            server.events.say("error", "", f"certificates of {names} have changed and cannot be read now: {error.strerror}")
+            renew.note_renewal(server, numbers)
+            return
         server.events.say("notice", "", f"certificates of {names} have changed: they are read again")
         renew.note_renewal(server, numbers)
-        request = replace(self.start.request, generation=server.generation + 1)
-        self._job = start_job(server.sys, request, {}, make_renewer(server.plan, numbers), server.hooks.restrict_compile)
         self._job_kind, self._job_done, self._is_renewal = reload.RELOAD, [], True
         server.loop.watch(self._job.pidfd, READ, self._on_compiled)
 
@@ -244,13 +254,14 @@ class Dispatcher:
             return
         if outcome.plan is not None and not is_renewal:
             self._reopen_error_log(outcome.plan)
-        reload.apply_outcome(server, outcome, self._job_kind, self._finish_reload)
+        reload.apply_outcome(server, outcome, self._job_kind, partial(self._finish_reload, is_renewal=is_renewal))
 
-    def _finish_reload(self, is_done: bool, text: str) -> None:  # noqa: FBT001 - the shape of Done
+    def _finish_reload(self, is_done: bool, text: str, *, is_renewal: bool = False) -> None:  # noqa: FBT001 - the shape of Done
         server = self.server
         if is_done and self._job_done:
             server.events.say("notice", server.mpm.configured_code, _configured(self.start))
-        self._refused = "" if is_done else " ".join(text.split())[:MAX_REASON]
+        if not is_renewal:
+            self._refused = "" if is_done else " ".join(text.split())[:MAX_REASON]
         if not server.stopping:
             server.service.say_status(describe(server, self._refused))
             server.service.say_ready()
@@ -263,7 +274,7 @@ class Dispatcher:
     def _reopen_error_log(self, plan: Plan | None = None) -> None:
         if not self.start.keeps_stderr:
             plan = plan or self.server.plan
-            self.server.events.level = plan.error_log_level
+            self.server.events = Events(f"mpm_{plan.mpm}", plan.error_log_level, is_json=plan.error_log_json)
             try:
                 _open_error_log(plan, is_privileged=self.server.is_privileged)
             except LogError as error:

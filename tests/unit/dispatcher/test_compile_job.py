@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -51,6 +52,18 @@ def test_job_gives_a_plan_and_sealed_tables(tmp_path: Path) -> None:
     assert (tmp_path / "run/records/1-a").read_bytes() == b"secret"
     os.close(outcome.route_fd)
     os.close(outcome.types_fd)
+
+
+def test_job_that_cannot_begin_leaves_no_descriptor() -> None:
+    """EAGAIN at its fork, EMFILE at its pidfd: whoever asked is told, and may ask again."""
+    class Full(Sys):
+        def fork(self) -> int:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
+        start_job(Full(), REQUEST, {}, refuse, lambda: None)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def refuse(_request: Request, _known: Mapping[str, int]) -> tuple[Compiled | None, str]:
