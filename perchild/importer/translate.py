@@ -50,6 +50,9 @@ class Out:
     children: list[Out] | None = None
 
 
+_CLOSED = "closed"  # comment of a line that nothing beside it may outvote; of a line it is not written
+
+
 @dataclass(slots=True)
 class Host:
     """A <VirtualHost> of the result. reason: why it is not enabled, "" if it is."""
@@ -179,7 +182,7 @@ class _Translator:
                 outs += self._take(node, context)
         for one in rules_of_place.take_conditions():
             outs += self._miss(one, "there is no RewriteRule behind it")
-        return outs
+        return outs if context in SECTION_KINDS else _without_ways_in(outs)
 
     def _take(self, node: Node, context: str) -> list[Out]:
         name = node.name
@@ -225,7 +228,7 @@ class _Translator:
         """Shut a place whose rule of access cannot be had."""
         outs = self._miss(node, note)
         if context not in {"", _HOST} and (node.file, node.line) not in self._twice:
-            outs.append(_added("Require", "all granted" if context == "<requirenone" else "all denied", node))
+            outs.append(_shut(node, context, may_join=node.name == "require"))
         else:
             self._say(node, MISSING, note.removesuffix(": the place is closed"), is_weaker=True)
         return outs
@@ -291,7 +294,7 @@ class _Translator:
         """<Limit> that keeps out closes its place; one that lets in is none; <LimitExcept> that keeps out leaves a door open."""
         strict = [child for child in node.children or () if child.name in rules.CLOSING and not _lets_in(child)]
         if node.name == "<limit" and strict and context not in {"", _HOST}:
-            return [*self._miss(node, "rules for methods are not here: the place is closed"), _added("Require", "all denied", node)]
+            return [*self._miss(node, "rules for methods are not here: the place is closed"), _shut(node, context)]
         if not strict:
             for one in (node, *(node.children or ())):
                 self._say(one, WITHOUT_EFFECT, "it lets in who may come in anyhow")
@@ -430,9 +433,24 @@ def _turns_php_off(node: Node) -> bool:
     return len(words) > 1 and words[0] == "engine" and words[1] in {"off", "0", "false", "no"}
 
 
+def _shut(node: Node, context: str, *, may_join: bool = False) -> Out:
+    """Return the line that closes a place. may_join: it stands for one Require among others, which may let in as before."""
+    out = _added("Require", "all granted" if context == "<requirenone" else "all denied", node)
+    out.comment = "" if may_join else _CLOSED
+    return out
+
+
+def _without_ways_in(outs: list[Out]) -> list[Out]:
+    """Return the lines of a place; if it is closed, without those beside it that would let somebody in all the same."""
+    if not any(out.comment == _CLOSED for out in outs):
+        return outs
+    ways_in = {"require", "satisfy", *SECTION_KINDS}
+    return [out for out in outs if out.comment == _CLOSED or out.node is None or out.node.name not in ways_in]
+
+
 def _lets_in(node: Node) -> bool:
     words = [word.lower() for word in words_of(node)]
-    return (node.name == "require" and words == ["all", "granted"]) or node.name in {"allow", "order"}
+    return (node.name, words) in (("require", ["all", "granted"]), ("allow", ["from", "all"])) or node.name == "order"
 
 
 def _has_protection(node: Node) -> bool:

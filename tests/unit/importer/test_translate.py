@@ -137,6 +137,18 @@ def test_place_whose_guard_is_missing_is_closed(tmp_path: Path, inside: str, exp
 
 
 @pytest.mark.parametrize("inside", [
+    "SSLRequire %{SSL_CIPHER} !~ m/^EXP/\nRequire all granted\n", "<Limit PUT>\nRequire valid-user\n</Limit>\nRequire all granted\n",
+    "Satisfy Any\nSSLRequire true\nAllow from all\n", "<Limit GET POST>\nOrder allow,deny\nAllow from 10.0.0.0/8\n</Limit>\n",
+])
+def test_nothing_beside_it_opens_a_place_that_is_closed(tmp_path: Path, inside: str) -> None:
+    """One Require among others is enough to come in."""
+    text, _ = host(tmp_path, f"<Directory /srv/a>\n{inside}</Directory>\n")
+    lines = [line.strip() for line in text.splitlines()]
+    assert "Require all denied" in lines
+    assert not {"Require all granted", "Satisfy Any"} & set(lines)
+
+
+@pytest.mark.parametrize("inside", [
     "<LimitExcept GET>\nRequire all denied\n</LimitExcept>\n", '<If "%{REQUEST_URI} == \'/x\'">\nRequire all denied\n</If>\n',
 ])
 def test_guard_that_cannot_be_closed_is_said_to_be_weaker(tmp_path: Path, inside: str) -> None:
