@@ -337,6 +337,7 @@ TELL = ("<?php ini_set('default_charset', 'koi8-r'); ini_set('memory_limit', '66
         "header('Content-Type: application/json'); echo json_encode([getmypid(), $all]);")
 
 
+@pytest.mark.plain  # a second host, without a certificate
 def test_what_one_place_sets_is_not_left_for_another() -> None:
     """One worker for two hosts: what it was told for one script it does not keep for the next, nor what is locked."""
     with Lab(names=("alice",)) as lab:
