@@ -358,6 +358,8 @@ finish(struct pc_worker *worker, struct pc_conn *conn)
     if (lingers)
         return pc_respond_linger(worker, conn);
     if (!io->keep) {
+        /* A close with bytes that came meanwhile would be a reset, and what waits for the FIN would be lost with it. */
+        (void)shutdown(conn->fd, SHUT_WR); /* fails if the client has reset it: then nobody waits */
         pc_conn_close(worker, conn);
         return PC_GONE;
     }
