@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,8 @@ class Certificate:
         return f"SSLEngine On\nSSLCertificateFile {self.cert}\nSSLCertificateKeyFile {self.key}\n"
 
 
-def make_certificate(directory: Path, name: str, *, kind: str = "ecdsa", days: int = 60, file: str = "") -> Certificate:
+def make_certificate(directory: Path, name: str, *, kind: str = "ecdsa", days: int = 60, file: str = "",
+                     names: Sequence[str] = ()) -> Certificate:
     """Make a certificate for the host `name`, self-signed, in directory/file.crt and .key (0600).
 
     Args:
@@ -31,13 +33,14 @@ def make_certificate(directory: Path, name: str, *, kind: str = "ecdsa", days: i
         kind: of the key (KEYS).
         days: how long it is valid from now on; negative: it has expired so many days ago.
         file: name without suffix; default: name.
+        names: all that it is good for; default: name alone.
     """
     cert, key = directory / f"{file or name}.crt", directory / f"{file or name}.key"
     times = ["-days", str(days)]
     if days < 0:
         times = ["-not_before", "20200101000000Z", "-not_after", "20200201000000Z"]
     command = ["openssl", "req", "-x509", "-newkey", *KEYS[kind], "-nodes", "-keyout", str(key), "-out", str(cert), "-subj", f"/CN={name}",
-               "-addext", f"subjectAltName=DNS:{name}"]
+               "-addext", "subjectAltName=" + ",".join(f"DNS:{one}" for one in names or [name])]
     if days < 0 and not _knows_dates():
         _make_expired(cert, key, name, kind)
     else:

@@ -38,8 +38,9 @@ def _make_pipe() -> tuple[int, int]:
 class Chromium:
     """One browser with one page."""
 
-    def __init__(self) -> None:
-        """Start nothing yet."""
+    def __init__(self, *options: str) -> None:
+        """Start nothing yet; `options` are more of its command line."""
+        self._options = (*_OPTIONS, *options)
         self._home = Path(tempfile.mkdtemp(prefix="perchild-chromium."))
         self._buffer = b""
         self._number = 0
@@ -51,7 +52,7 @@ class Chromium:
         theirs_in, self._to = _make_pipe()
         self._from, theirs_out = _make_pipe()
         # The program reads 3 and writes 4; a shell puts them there.
-        command = ["bash", "-c", f'exec 3<&{theirs_in} 4>&{theirs_out} && exec "$@"', "bash", PROGRAM, *_OPTIONS, f"--user-data-dir={self._home}/profile", "about:blank"]
+        command = ["bash", "-c", f'exec 3<&{theirs_in} 4>&{theirs_out} && exec "$@"', "bash", PROGRAM, *self._options, f"--user-data-dir={self._home}/profile", "about:blank"]
         environment = {**os.environ, "HOME": str(self._home), "XDG_CONFIG_HOME": str(self._home), "XDG_CACHE_HOME": str(self._home)}
         with (self._home / "output").open("wb") as output:
             self._process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stdin=subprocess.DEVNULL, stdout=output,
