@@ -115,7 +115,7 @@ pc_tls_step(struct pc_worker *worker, struct pc_conn *conn)
             pc_transport_acknowledge(conn);
         return pc_conn_watch(worker->child, conn) == 0 ? PC_WAIT : fail(worker, conn, true);
     }
-    pc_count(worker->child->page, SSL_session_reused(tls->ssl) == 1 ? PC_C_TLS_RESUMED : PC_C_TLS_HANDSHAKES, 1);
+    pc_count(worker->child->page, tls->facts.is_resumed ? PC_C_TLS_RESUMED : PC_C_TLS_HANDSHAKES, 1);
     conn->since_ns = worker->now_ns; /* the head's time begins here */
     conn->phase = PC_PHASE_HEAD;
     return speaks_h2(tls) ? pc_h2_begin(worker, conn) : PC_GO;

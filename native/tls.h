@@ -21,11 +21,24 @@ struct pc_tls_store {
     struct pc_tls_site sites[]; /* by the hosts' indexes */
 };
 
+/* What a handshake has come to, copied when it was done: HTTP/2 streams ask for it on other threads than the one that is in the SSL. */
+struct pc_tls_facts {
+    const char *protocol;      /* static; NULL = the handshake is not done */
+    const SSL_CIPHER *cipher;  /* static */
+    X509 *own, *client;        /* own is its SSL_CTX's; client NULL = it gave none */
+    STACK_OF(X509) *client_chain; /* behind client; NULL = nothing */
+    long verify_result;
+    bool is_resumed, renegotiates_safely;
+    uint8_t session_id[SSL_MAX_SSL_SESSION_ID_LENGTH];
+    uint32_t session_id_len;
+};
+
 /* Of a connection. OpenSSL writes without ever being told to wait: what the socket does not take at once lies in `out`, and nothing
  * new is taken from the caller until that is gone. */
 struct pc_tls {
-    SSL *ssl;
-    _Atomic uint32_t refs; /* its connection, and the HTTP/2 streams on it, whose threads only ask for facts */
+    SSL *ssl;              /* the connection's owner's alone; freed with the connection */
+    struct pc_tls_facts facts;
+    _Atomic uint32_t refs; /* its connection, and the HTTP/2 streams on it, who ask for facts, name and site */
     struct pc_conn *conn;
     struct pc_tls_site *site;
     char *out; /* NULL = nothing waits */
@@ -58,6 +71,8 @@ struct pc_tls *pc_tls_new(struct pc_tls_site *site, struct pc_conn *conn);
 int pc_tls_handshake(struct pc_conn *conn);
 
 /* tls_vars.c: SSL_*, HTTPS */
+void pc_tls_learn(struct pc_tls *tls); /* the handshake is done */
+void pc_tls_forget(struct pc_tls_facts *facts);
 struct pc_slice pc_tls_fact(const struct pc_conn *conn, struct pc_slice name, struct pc_arena *arena);
 uint32_t pc_tls_facts(const struct pc_conn *conn, uint32_t options, struct pc_arena *arena, struct pc_pair **ret_facts);
 

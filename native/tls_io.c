@@ -166,8 +166,7 @@ pc_tls_free(struct pc_tls *tls)
 {
     if (tls == NULL || atomic_fetch_sub(&tls->refs, 1) > 1)
         return;
-    SSL_free(tls->ssl);
-    free(tls->out);
+    pc_tls_forget(&tls->facts);
     free(tls);
 }
 
@@ -179,8 +178,10 @@ pc_tls_handshake(struct pc_conn *conn)
     tls->has_written = false;
     ERR_clear_error();
     int result = SSL_do_handshake(tls->ssl);
-    if (result == 1)
+    if (result == 1) {
+        pc_tls_learn(tls);
         return 1;
+    }
     if (SSL_get_error(tls->ssl, result) == SSL_ERROR_WANT_READ)
         return 0;
     tls->has_failed = true;
@@ -277,12 +278,17 @@ tls_goodbye(struct pc_conn *conn)
     ERR_clear_error();
 }
 
-/* From here on the connection is a plain one. */
+/* From here on the connection is a plain one. Streams that outlive it have the facts. */
 static void
 tls_end(struct pc_conn *conn)
 {
+    struct pc_tls *tls = conn->tls;
     tls_goodbye(conn);
-    pc_tls_free(conn->tls);
+    SSL_free(tls->ssl);
+    free(tls->out);
+    tls->ssl = NULL;
+    tls->out = NULL;
+    pc_tls_free(tls);
     conn->has_unsent = false;
     conn->tls = NULL;
     conn->transport = &pc_transport_plain;

@@ -1,7 +1,9 @@
 /* tls_vars.c - what programs, logs and Header are told of a TLS connection: mod_ssl's SSL_* variables.
  * Runs as:  child, as the identity that owns the host.   Sees: the client's certificate.
  * Distrusts: that certificate's names: they are the words of whoever had it signed, and come out escaped.
- * Before:   tls.c   After: cgienv.c, format.c */
+ * Before:   tls.c   After: cgienv.c, format.c
+ *
+ * Only pc_tls_learn asks the SSL. All others may run on a stream's thread, beside the one that reads and writes with it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +18,7 @@
 
 struct asked {
     const struct pc_tls *tls;
+    const struct pc_tls_facts *facts;
     struct pc_arena *arena;
     struct pc_slice rest; /* of the name, behind its row's */
 };
@@ -39,18 +42,48 @@ written(const struct asked *asked, BIO *bio)
     return copy;
 }
 
+/* ------------------------------------------------------------------ learnt once */
+
+void
+pc_tls_learn(struct pc_tls *tls)
+{
+    struct pc_tls_facts *facts = &tls->facts;
+    SSL *ssl = tls->ssl;
+    unsigned int len = 0;
+    const unsigned char *id = SSL_SESSION_get_id(SSL_get_session(ssl), &len);
+    STACK_OF(X509) *chain = SSL_get_peer_cert_chain(ssl); /* without the leaf, on our side */
+    facts->protocol = SSL_get_version(ssl);
+    facts->cipher = SSL_get_current_cipher(ssl);
+    facts->own = SSL_get_certificate(ssl);
+    facts->client = SSL_get1_peer_certificate(ssl);
+    facts->client_chain = sk_X509_num(chain) > 0 ? X509_chain_up_ref(chain) : NULL; /* -1 of NULL */
+    facts->verify_result = SSL_get_verify_result(ssl);
+    facts->is_resumed = SSL_session_reused(ssl) == 1;
+    facts->renegotiates_safely = SSL_get_secure_renegotiation_support(ssl) == 1;
+    facts->session_id_len = len < sizeof facts->session_id ? len : (uint32_t)sizeof facts->session_id;
+    if (facts->session_id_len > 0)
+        memcpy(facts->session_id, id, facts->session_id_len); /* UNSAFE: compared with its room */
+}
+
+void
+pc_tls_forget(struct pc_tls_facts *facts)
+{
+    X509_free(facts->client); /* NULL is fine */
+    sk_X509_pop_free(facts->client_chain, X509_free);
+}
+
 /* ------------------------------------------------------------------ the connection */
 
 static struct pc_slice
 protocol(const struct asked *asked)
 {
-    return copy_of(asked, SSL_get_version(asked->tls->ssl));
+    return copy_of(asked, asked->facts->protocol);
 }
 
 static struct pc_slice
 cipher(const struct asked *asked)
 {
-    return copy_of(asked, SSL_get_cipher_name(asked->tls->ssl));
+    return copy_of(asked, SSL_CIPHER_get_name(asked->facts->cipher));
 }
 
 static struct pc_slice
@@ -63,27 +96,27 @@ is_export(const struct asked *asked)
 static struct pc_slice
 key_bits(const struct asked *asked)
 {
-    return pc_arena_print(asked->arena, "%d", SSL_get_cipher_bits(asked->tls->ssl, NULL));
+    return pc_arena_print(asked->arena, "%d", SSL_CIPHER_get_bits(asked->facts->cipher, NULL));
 }
 
 static struct pc_slice
 algorithm_bits(const struct asked *asked)
 {
     int bits = 0;
-    (void)SSL_get_cipher_bits(asked->tls->ssl, &bits); /* the other number is key_bits */
+    (void)SSL_CIPHER_get_bits(asked->facts->cipher, &bits); /* the other number is key_bits */
     return pc_arena_print(asked->arena, "%d", bits);
 }
 
 static struct pc_slice
 resumed(const struct asked *asked)
 {
-    return SSL_session_reused(asked->tls->ssl) == 1 ? PC_S("Resumed") : PC_S("Initial");
+    return asked->facts->is_resumed ? PC_S("Resumed") : PC_S("Initial");
 }
 
 static struct pc_slice
 secure_renegotiation(const struct asked *asked)
 {
-    return SSL_get_secure_renegotiation_support(asked->tls->ssl) == 1 ? PC_S("true") : PC_S("false");
+    return asked->facts->renegotiates_safely ? PC_S("true") : PC_S("false");
 }
 
 static struct pc_slice
@@ -96,12 +129,11 @@ compression(const struct asked *asked)
 static struct pc_slice
 session_id(const struct asked *asked)
 {
-    unsigned int len = 0;
-    const unsigned char *id = SSL_SESSION_get_id(SSL_get_session(asked->tls->ssl), &len);
+    const struct pc_tls_facts *facts = asked->facts;
     char text[2 * SSL_MAX_SSL_SESSION_ID_LENGTH + 1] = "";
-    for (unsigned int i = 0; i < len && i < SSL_MAX_SSL_SESSION_ID_LENGTH; i++)
-        (void)snprintf(text + (size_t)2 * i, 3, "%02x", id[i]);
-    return len > 0 ? copy_of(asked, text) : none;
+    for (uint32_t i = 0; i < facts->session_id_len; i++)
+        (void)snprintf(text + (size_t)2 * i, 3, "%02x", facts->session_id[i]);
+    return facts->session_id_len > 0 ? copy_of(asked, text) : none;
 }
 
 static struct pc_slice
@@ -132,9 +164,8 @@ library_version(const struct asked *asked)
 static struct pc_slice
 verified(const struct asked *asked)
 {
-    long result = SSL_get_verify_result(asked->tls->ssl);
-    bool has_cert = SSL_get0_peer_certificate(asked->tls->ssl) != NULL;
-    if (!has_cert)
+    long result = asked->facts->verify_result;
+    if (asked->facts->client == NULL)
         return PC_S("NONE");
     if (result == X509_V_OK)
         return PC_S("SUCCESS");
@@ -294,7 +325,7 @@ fact_of_cert(const struct asked *asked, X509 *cert, struct pc_slice wanted)
 static struct pc_slice
 client_chain(const struct asked *asked)
 {
-    const STACK_OF(X509) *chain = SSL_get_peer_cert_chain(asked->tls->ssl); /* without the leaf, on our side */
+    const STACK_OF(X509) *chain = asked->facts->client_chain;
     uint64_t number = 0;
     if (pc_parse_u64(asked->rest, &number) != 0 || number >= (uint64_t)(sk_X509_num(chain) > 0 ? sk_X509_num(chain) : 0))
         return none;
@@ -304,13 +335,13 @@ client_chain(const struct asked *asked)
 static struct pc_slice
 of_client(const struct asked *asked)
 {
-    return fact_of_cert(asked, SSL_get0_peer_certificate(asked->tls->ssl), asked->rest);
+    return fact_of_cert(asked, asked->facts->client, asked->rest);
 }
 
 static struct pc_slice
 of_server(const struct asked *asked)
 {
-    return fact_of_cert(asked, SSL_get_certificate(asked->tls->ssl), asked->rest);
+    return fact_of_cert(asked, asked->facts->own, asked->rest);
 }
 
 /* ------------------------------------------------------------------ by name */
@@ -341,9 +372,11 @@ static const struct row {
 struct pc_slice
 pc_tls_fact(const struct pc_conn *conn, struct pc_slice name, struct pc_arena *arena)
 {
-    struct asked asked = {.tls = conn->tls, .arena = arena};
+    struct asked asked = {.tls = conn->tls, .facts = &conn->tls->facts, .arena = arena};
     if (pc_slice_eq(name, PC_S("HTTPS")))
         return PC_S("on");
+    if (asked.facts->protocol == NULL)
+        return none;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         bool is_it = rows[i].is_prefix ? pc_slice_starts(name, rows[i].name) : pc_slice_eq(name, rows[i].name);
         if (!is_it)
@@ -410,7 +443,7 @@ pc_tls_facts(const struct pc_conn *conn, uint32_t options, struct pc_arena *aren
         "COMPRESS_METHOD", "VERSION_INTERFACE", "VERSION_LIBRARY", "CLIENT_VERIFY",
     };
     struct list list = {conn, arena, pc_arena_alloc(arena, MOST_FACTS * sizeof *list.pairs), 0};
-    bool has_client = SSL_get0_peer_certificate(conn->tls->ssl) != NULL;
+    bool has_client = conn->tls->facts.client != NULL;
     (void)put(&list, "SSL_", "TLS_SNI"); /* mod_ssl's, whatever SSLOptions says */
     for (size_t i = 0; (options & PC_SSL_STDENVVARS) != 0 && i < sizeof plain / sizeof *plain; i++)
         (void)put(&list, "SSL_", plain[i]); /* what is not there is not there */

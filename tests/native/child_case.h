@@ -113,6 +113,8 @@ struct child_plan {
     int ticket_fd;
     uint32_t protocols;  /* PC_PROTOCOL_*; 0 = HTTP/1.1 */
     uint32_t h2_streams; /* H2MaxSessionStreams; 0 = 100 */
+    bool speaks_tls;     /* on the listeners' addresses; dress says with what */
+    struct pc_slice log_format; /* operations; len 0 = method, path, status */
 };
 
 static inline void
@@ -203,7 +205,10 @@ child_put_host(struct child_bytes *to, const struct child_case *one, const struc
     CHILD_U32S(&host, PC_T_ERROR_LOG, 0, plan->has_programs ? PC_ERROR : PC_EMERG);
     if (plan->log_fd >= 0) {
         CHILD_U32S(&log, PC_T_LOG_INDEX, 1);
-        child_item(&log, PC_T_LOG_FORMAT, format, sizeof format);
+        if (plan->log_format.len > 0)
+            child_item(&log, PC_T_LOG_FORMAT, plan->log_format.base, plan->log_format.len);
+        else
+            child_item(&log, PC_T_LOG_FORMAT, format, sizeof format);
         child_box(&host, PC_T_LOG, &log);
     }
     child_put_settings(&host);
@@ -258,8 +263,8 @@ child_server_route(const struct child_plan *plan)
 {
     const struct child_name names[] = {{"own.test", plan->identity}, {"other.test", 1}, {"back.test", 2}};
     struct child_bytes table = child_route(names, 3, plan->identity);
-    if ((plan->protocols & PC_PROTOCOL_H2C) != 0)
-        table.base[24 + 1] = 4; /* flags of the address (wire/route.py): HTTP/2 without TLS */
+    /* flags of the address (wire/route.py): TLS; HTTP/2 without it */
+    table.base[24 + 1] = (char)((plan->speaks_tls ? 1 : 0) | ((plan->protocols & PC_PROTOCOL_H2C) != 0 ? 4 : 0));
     return child_memfd("route", table.base, table.len);
 }
 

@@ -1,13 +1,19 @@
 /* h2_client.h - an HTTP/2 client made of frames, so that a test can send any of them: nghttp2 only packs and unpacks fields for it.
  * Runs as:  the developer.   Sees: what the server sends it.
  * Trusts:   the tests.   Distrusts: the server's frames: lengths, order and windows are checked as they come.
- * Before:   test_h2.c, test_h2_tsan.c, tests/fuzz/fuzz_h2.c   After: child_case.h */
+ * Before:   test_h2.c, test_h2_tsan.c, test_tls_tsan.c, tests/fuzz/fuzz_h2.c   After: child_case.h */
 #ifndef H2_CLIENT_H
 #define H2_CLIENT_H
 
 #include <nghttp2/nghttp2.h>
 
 #include "child_case.h"
+
+/* How bytes go to and fro, as send and recv would; who lays something between defines both. */
+#ifndef H2_PUT
+#define H2_PUT(fd, bytes, len) send((fd), (bytes), (len), MSG_NOSIGNAL | MSG_DONTWAIT)
+#define H2_TAKE(fd, room, len) recv((fd), (room), (len), MSG_DONTWAIT)
+#endif
 
 #define H2_STREAMS 4096 /* ids of one client: 1, 3, 5 ... */
 #define H2_RAW_BYTES (1u << 20)
@@ -55,7 +61,7 @@ h2_send(struct h2_client *client, const void *bytes, size_t len)
 {
     const char *at = bytes;
     for (unsigned round = 0; len > 0; round++) {
-        ssize_t count = send(client->fd, at, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t count = H2_PUT(client->fd, at, len);
         if (count < 0 && errno != EAGAIN)
             return false;
         at += count > 0 ? count : 0;
@@ -228,7 +234,7 @@ static inline void
 h2_hear(struct h2_client *client)
 {
     for (;;) {
-        ssize_t count = recv(client->fd, client->raw + client->raw_len, H2_RAW_BYTES - client->raw_len, MSG_DONTWAIT);
+        ssize_t count = H2_TAKE(client->fd, client->raw + client->raw_len, H2_RAW_BYTES - client->raw_len);
         client->has_ended = client->has_ended || count == 0 || (count < 0 && errno == ECONNRESET);
         if (count <= 0)
             return;
