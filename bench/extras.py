@@ -19,7 +19,6 @@ from bench.programs import PHP_PATH, add_programs
 from bench.scale import measure_scale
 from bench.servers import PORTS, Running, host_section, perchildd_head, spec_of
 from bench.tenants import Tenant, make_tenants
-from bench.tls import measure_tls
 from bench.works import Holder, Sample
 
 Say = Callable[[str], None]
@@ -209,5 +208,4 @@ EXTRAS: dict[str, Callable[[Path, Say], Sample]] = {
     "php-memory": measure_php_memory,
     "children": measure_children,
     "scale": measure_scale,
-    "tls": measure_tls,
 }

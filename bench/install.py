@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGES = ("apache2", "libapache2-mod-php", "libapache2-mpm-itk", "nginx", "php-fpm", "wrk")
+PACKAGES = ("apache2", "libapache2-mod-php", "libapache2-mpm-itk", "nginx", "nghttp2-client", "openssl", "php-fpm", "wrk")
 POLICY = Path("/usr/sbin/policy-rc.d")
 _UNITS = Path("/lib/systemd/system")
 _SERVICES = {"apache2": "apache2.service", "nginx": "nginx.service", "php-fpm": "php*-fpm.service"}  # package -> pattern of its unit

@@ -1,4 +1,4 @@
-"""The load: wrk with bench/wrk.lua, and plain requests of our own for checks and waking.
+"""The load: wrk with bench/wrk.lua, and plain requests of our own for checks and waking. bench/tls.py has that for TLS and HTTP/2.
 
 Runs as: root.  Talks to 127.0.0.0/8 only.
 """
@@ -9,9 +9,12 @@ import http.client
 import json
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from bench.tenants import Tenant
 
 ADDRESS = "127.0.0.1"
 _SCRIPT = Path(__file__).with_name("wrk.lua")
@@ -19,26 +22,40 @@ _REQUEST_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a load saw: requests, seconds, failures of any kind, and what it can say of latencies: p50_ms, p90_ms, p99_ms, max_ms."""
+
+    requests: int
+    seconds: float
+    failed: int
+    latencies: Mapping[str, float]
+
+
+class Loading(Protocol):
+    """Anything that makes requests: the path that every tenant must answer rightly before, and one run of it."""
+
+    @property
+    def path(self) -> str:
+        """The path that is asked for."""
+        ...
+
+    def run(self, port: int, tenants: Sequence[Tenant], seconds: float) -> Outcome:
+        """Ask the server on `port` for `seconds`; RuntimeError if the load itself failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
-    """One kind of load: how hosts are chosen (pinned, random), the path, wrk's threads and connections."""
+    """One kind of load by wrk: how hosts are chosen (pinned, random), the path, wrk's threads and connections."""
 
     choice: str
     path: str
     threads: int
     connections: int
 
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What wrk saw: requests, seconds, failures of any kind, latencies in milliseconds."""
-
-    requests: int
-    seconds: float
-    failed: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    max_ms: float
+    def run(self, port: int, tenants: Sequence[Tenant], seconds: float) -> Outcome:
+        """Run wrk against `port` for whole `seconds`."""
+        return end_wrk(start_wrk(port, self, [tenant.host for tenant in tenants], seconds))
 
 
 def start_wrk(port: int, load: Load, hosts: Sequence[str], seconds: float) -> subprocess.Popen[str]:
@@ -63,9 +80,8 @@ def end_wrk(process: subprocess.Popen[str]) -> Outcome:
 
 def _outcome(seen: dict[str, int]) -> Outcome:
     failed = sum(seen[kind] for kind in ("connect", "read", "write", "status", "timeout"))
-    latency = {name: seen[f"{name}_us"] / 1000 for name in ("p50", "p90", "p99", "max")}
-    return Outcome(seen["requests"], seen["microseconds"] / 1e6, failed,
-                   latency["p50"], latency["p90"], latency["p99"], latency["max"])
+    latencies = {f"{name}_ms": seen[f"{name}_us"] / 1000 for name in ("p50", "p90", "p99", "max")}
+    return Outcome(seen["requests"], seen["microseconds"] / 1e6, failed, latencies)
 
 
 def fetch(port: int, host: str, path: str) -> tuple[int, bytes]:

@@ -25,9 +25,10 @@ from bench import procfs, report
 from bench.extras import EXTRAS
 from bench.install import install
 from bench.machine import describe_machine, versions
-from bench.programs import FILES, GROUPS, WAYS, add_programs, can_run
+from bench.programs import FILES, GROUPS, TLS, WAYS, add_programs, can_run
 from bench.servers import BY_DEFAULT, PORTS, SPECS, Running, Spec
 from bench.tenants import Tenant, make_tenants
+from bench.tls import add_tls, measure_tls_memory
 from bench.works import WORKS, Work, can_do, measure, measure_memory, raise_limits
 
 TENANTS = 20
@@ -36,7 +37,7 @@ PLACE = "/var/lib"  # root's alone on every Debian, so root may open tenants' lo
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long a run is: rounds of files, rounds of programs, seconds per measurement, extras that are not asked for by name."""
+    """How long a run is: rounds of files, rounds of programs and of TLS, seconds per measurement, extras that are not asked for by name."""
 
     rounds: int
     program_rounds: int
@@ -45,9 +46,12 @@ class Plan:
 
 
 PLANS = {
-    "quick": Plan(2, 1, 3.0, ("memory", "cold", "php-cold")),
-    "full": Plan(5, 3, 6.0, ("memory", "cold", "php-cold", "php-memory", "children", "scale", "tls")),
+    "quick": Plan(2, 1, 3.0, ("memory", "tls-memory", "cold", "php-cold")),
+    "full": Plan(5, 3, 6.0, ("memory", "tls-memory", "cold", "php-cold", "php-memory", "children", "scale")),
 }
+
+
+MEMORIES = {FILES: "memory", TLS: "tls-memory"}  # what is looked at before a group's works, of all its servers
 
 
 class Progress:
@@ -65,10 +69,10 @@ class Progress:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return the options; --only and --servers as lists of known keys."""
-    works = [work.key for work in WORKS] + ["memory", *EXTRAS]
+    works = [work.key for work in WORKS] + [*MEMORIES.values(), *EXTRAS]
     servers = [spec.key for spec in SPECS]
     parser = argparse.ArgumentParser(prog="bench/run", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="about 5 minutes, in place of about 25")
+    parser.add_argument("--quick", action="store_true", help="about 7 minutes, in place of about 30")
     parser.add_argument("--only", type=_list_of(works), help=f"these works: {','.join(works)}")
     parser.add_argument("--servers", type=_list_of(servers), default=list(BY_DEFAULT), help=f"these servers: {','.join(servers)}")
     parser.add_argument("--rounds", type=int, help="rounds of each work")
@@ -156,28 +160,32 @@ def _empty_result(options: argparse.Namespace) -> dict[str, Any]:
         "titles": [{"key": work.key, "title": work.title, "sentence": work.sentence} for work in works],
         "ways": [{"group": group, "server": key, "choices": way.choices} for group, ways in WAYS.items() for key, way in ways.items()
                  if key in options.servers and any(work.group == group for work in works)],
-        "works": {work.key: {spec.key: [] for spec in specs if can_run(work.group, spec.key)} for work in works}, "memory": {}, "extras": {},
+        "works": {work.key: {spec.key: [] for spec in specs if can_run(work.group, spec.key)} for work in works},
+        **{key: {} for key in MEMORIES.values()}, "extras": {},
     }
 
 
 def _side_by_side(options: argparse.Namespace, base: Path, result: dict[str, Any], progress: Progress) -> None:
     works, plan = _works(options), _plan(options)
-    has_memory = "memory" in (options.only or plan.extras)
-    if not works and not has_memory:
+    memories = [key for key in MEMORIES.values() if key in (options.only or plan.extras)]
+    if not works and not memories:
         return
     tenants = make_tenants(base / "sites", TENANTS)
     add_programs(tenants)
+    if MEMORIES[TLS] in memories or any(work.group == TLS for work in works):
+        add_tls(tenants)
     for group in GROUPS:
         wanted = [work for work in works if work.group == group]
+        has_memory = MEMORIES.get(group) in memories
         rounds = (plan.rounds if group == FILES else plan.program_rounds) if wanted else 0
-        for number in range(rounds or int(group == FILES and has_memory)):
+        for number in range(rounds or int(has_memory)):
             for spec in SPECS:
                 if spec.key not in options.servers or not can_run(group, spec.key):
                     continue
                 server = _started(spec, group, base / f"{group}-{spec.key}-{number}", tenants)
                 try:
-                    if has_memory and group == FILES and number == 0:
-                        _memory(server, tenants, result, progress)
+                    if has_memory and number == 0:
+                        _MEASURES[group](server, tenants, result, progress)
                     _one_server(server, wanted, tenants, result, progress, f"round {number + 1}/{rounds}")
                 finally:
                     server.stop()
@@ -200,7 +208,8 @@ def _one_server(server: Running, works: Sequence[Work], tenants: Sequence[Tenant
             continue
         sample = measure(server, work, tenants, result["seconds"])
         result["works"][work.key][server.spec.key].append(sample)
-        progress.say(f"{at}  {server.spec.label:13} {work.title:22} {sample['rps']:9,.0f}/s  p99 {sample['p99_ms']:7.2f} ms  "
+        slowest = next((f"{name} {sample[f'{name}_ms']:7.2f} ms  " for name in ("p99", "max") if f"{name}_ms" in sample), "")
+        progress.say(f"{at}  {server.spec.label:13} {work.title:24} {sample['rps']:9,.0f}/s  {slowest}"
                      f"{sample['cpu_us']:7.1f} us/request  {sample['failed']:.0f} failed")
 
 
@@ -213,6 +222,15 @@ def _memory(server: Running, tenants: Sequence[Tenant], result: dict[str, Any], 
         sizes = [procfs.pss_bytes(process.pid) for process in procfs.tree(server.pid) if procfs.uid_of(process.pid) in uids]
         if sizes:
             result["extras"]["memory"] = {"idle_child": sum(sizes) / len(sizes)}
+
+
+def _tls_memory(server: Running, tenants: Sequence[Tenant], result: dict[str, Any], progress: Progress) -> None:
+    sample = measure_tls_memory(server, tenants)
+    result[MEMORIES[TLS]][server.spec.key] = sample
+    progress.say(f"memory     {server.spec.label:13} {sample['per_connection'] / 2**10:.1f} KB per idle TLS connection")
+
+
+_MEASURES = {FILES: _memory, TLS: _tls_memory}
 
 
 def _save(result: dict[str, Any], options: argparse.Namespace) -> None:

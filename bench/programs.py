@@ -16,9 +16,10 @@ from pathlib import Path
 from bench.load import ADDRESS
 from bench.servers import BACKLOG, Beside, Write, event_text, itk_text, nginx_command, nginx_text, perchildd_text
 from bench.tenants import Tenant
+from bench.tls import event_tls, nginx_tls, perchildd_tls
 from perchild.runner.commands import PHP_REQUESTS, PHP_WORKER_IDLE_S, find_php
 
-FILES, PHP, CGI, PROXY = "files", "php", "cgi", "proxy"
+FILES, PHP, CGI, PROXY, TLS = "files", "php", "cgi", "proxy", "tls"
 PHP_PATH, CGI_PATH = "/hello.php", "/cgi-bin/hello"
 PHP_CHILDREN = 8  # of each tenant's pool: 20 x 8 is more than the 100 connections of any work
 BACK_PORT = 8109
@@ -187,6 +188,11 @@ WAYS: dict[str, dict[str, Way]] = {
     PROXY: {
         "perchildd": Way(f"ProxyPass to one nginx (its CPU time is not counted; backlog {BACKLOG})", perchildd_proxy, _back_end),
         "nginx": Way(f"proxy_pass to the same; keepalive {_KEPT}, HTTP/1.1", nginx_proxy, _back_end),
+    },
+    TLS: {
+        "perchildd": Way("a certificate per tenant (ECDSA, P-256), its key in that tenant's process alone; Protocols h2 http/1.1", perchildd_tls),
+        "nginx": Way("the same certificates and keys, all in one process; http2", nginx_tls),
+        "event": Way("the same, mod_ssl and mod_http2", event_tls),
     },
 }
 GROUPS = (FILES, *WAYS)

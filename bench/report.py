@@ -32,6 +32,10 @@ TARGETS: dict[str, dict[str, float]] = {
     "close": {"nginx": 1.0, "event": 2.0, "itk": 12.0},
     "php": {"nginx": 1.0},
     "php-close": {"nginx": 1.0, "itk": 10.0},
+    "tls-full": {"nginx": 0.95},
+    "tls-resumed": {"nginx": 0.95},
+    "h2-16-1k": {"nginx": 1.0, "event": 2.0},
+    "h2-16-100k": {"nginx": 1.0, "event": 2.0},
 }
 # And of perchildd alone: work, value, unit divisor, unit, at most.
 BOUNDS: tuple[tuple[str, str, str, float, str, float], ...] = (
@@ -116,7 +120,7 @@ def render_text(result: Result) -> str:
             rows = [_text_row(labels[key], sample, shares.get(work["key"], {}).get(key)) for key, sample in servers.items()]
             head = ["", "requests/s", "p50 ms", "p99 ms", "CPU us/request", "failed", "perchildd is"]
             parts.append(f"{work['title']}: {work['sentence']}\n{render_table([head, *rows])}")
-    parts += [text for text in (_memory_text(result), _extras_text(result), _missing_text(result)) if text]
+    parts += [text for text in (_memory_text(result), _tls_memory_text(result), _extras_text(result), _missing_text(result)) if text]
     parts.append("\n".join(["Choices", *(f"  {server['label']}: {server['choices']}" for server in result["servers"]),
                             *(f"  {way['group']}, {labels[way['server']]}: {way['choices']}" for way in result.get("ways", ()))]))
     if OURS in labels:
@@ -125,7 +129,7 @@ def render_text(result: Result) -> str:
 
 
 def _text_row(label: str, sample: Mapping[str, float], share: float | None) -> list[str]:
-    return [label, f"{sample['rps']:,.0f}", f"{sample['p50_ms']:.2f}", f"{sample['p99_ms']:.2f}", f"{sample['cpu_us']:.1f}",
+    return [label, f"{sample['rps']:,.0f}", _cell(sample, "p50_ms", ".2f"), _cell(sample, "p99_ms", ".2f"), f"{sample['cpu_us']:.1f}",
             f"{sample['failed']:.0f}", f"{share:.2f}x" if share else ""]
 
 
@@ -135,6 +139,13 @@ def _memory_text(result: Result) -> str:
             for key, sample in result.get("memory", {}).items()]
     head = ["", "MB per tenant", "MB in all", "processes"]
     return f"Memory (PSS), 20 tenants with one kept connection each\n{render_table([head, *rows])}" if rows else ""
+
+
+def _tls_memory_text(result: Result) -> str:
+    labels = _labels(result)
+    rows = [[labels[key], f"{sample['per_connection'] / 1024:.1f}", f"{sample['connections']:.0f}"]
+            for key, sample in result.get("tls-memory", {}).items()]
+    return f"Memory (PSS) of idle TLS connections\n{render_table([['', 'KB per connection', 'connections'], *rows])}" if rows else ""
 
 
 def _extras_text(result: Result) -> str:
@@ -175,6 +186,9 @@ def render_markdown(result: Result) -> str:
     if memory:
         per = {key: {"mb": sample["per_tenant"] / 2**20} for key, sample in memory.items()}
         rows.append(["memory per tenant, MB", *(_cell(per.get(key), "mb", ".1f") for key in columns)])
+    idle = {key: {"kb": sample["per_connection"] / 1024} for key, sample in result.get("tls-memory", {}).items()}
+    if idle:
+        rows.append(["memory per idle TLS connection, KB", *(_cell(idle.get(key), "kb", ".1f") for key in columns)])
     lines = ["| | " + " | ".join(titles[key] for key in columns) + " |", "|---|" + "---:|" * len(columns)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + f"\n\n{_note(result)}\n"

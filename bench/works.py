@@ -1,6 +1,6 @@
 """The side-by-side works: what each server is asked to do, and one measurement of one work on one server.
 
-A measurement is requests/s and latencies as wrk saw them, failures, and the CPU time that all processes of the server used
+A measurement is requests/s and latencies as the load saw them, failures, and the CPU time that all processes of the server used
 per request. Memory is looked at with one kept connection per tenant, each having made one request.
 Runs as: root.
 """
@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench import load, procfs
-from bench.load import Load
-from bench.programs import CGI, CGI_PATH, FILES, PHP, PHP_PATH, PROXY, can_run
+from bench.load import Load, Loading
+from bench.programs import CGI, CGI_PATH, FILES, PHP, PHP_PATH, PROXY, TLS, can_run
 from bench.servers import PROJECT, Running, Spec
-from bench.tenants import Tenant
+from bench.tenants import LARGE_BYTES, SMALL_BYTES, Tenant
+from bench.tls import Handshakes, Streams
 
 DESCRIPTORS = 20_000
 HELD = 10_000
@@ -29,7 +30,7 @@ Sample = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One work: key, title, what it is in a sentence, wrk's part, how many idle connections are held meanwhile, and its group.
+    """One work: key, title, what it is in a sentence, the load, how many idle connections are held meanwhile, and its group.
 
     The works of a group are done by the same servers with the same configurations (bench/programs.py).
     """
@@ -37,7 +38,7 @@ class Work:
     key: str
     title: str
     sentence: str
-    load: Load
+    load: Loading
     held: int = 0
     group: str = FILES
 
@@ -61,6 +62,16 @@ WORKS: tuple[Work, ...] = (
          Load("pinned", "/1k.html", 20, 100), group=PROXY),
     Work("proxy-close", "Proxy, new connections", "1 KB files of one back end, a new connection per request, to a random tenant",
          Load("random", "/1k.html", 2, 64), group=PROXY),
+    Work("tls-full", "TLS 1.3, full handshakes", "1 KB files, a new TLS connection per request, to a random tenant",
+         Handshakes("full"), group=TLS),
+    Work("tls-resumed", "TLS 1.3, resumed", "1 KB files, a new TLS connection per request, resuming the session before it",
+         Handshakes("resumed"), group=TLS),
+    Work("tls-kept", "TLS 1.3, keep-alive", "1 KB files, kept TLS connections, each of one of 20 tenants",
+         Handshakes("kept"), group=TLS),
+    *(Work(f"h2-{streams}-{name}", f"HTTP/2, {title}, -m {streams}",
+           f"{title} files by h2load over TLS 1.3, {streams} {'streams' if streams > 1 else 'stream'} at once on each of 100 connections, "
+           "each of one of 20 tenants", Streams(f"/{name}.html", size, streams), group=TLS)
+      for streams in (1, 16) for name, title, size in (("1k", "1 KB", SMALL_BYTES), ("100k", "100 KB", LARGE_BYTES))),
 )
 
 
@@ -79,15 +90,14 @@ def measure(server: Running, work: Work, tenants: Sequence[Tenant], seconds: flo
     """Do `work` on `server` for `seconds`, after a second of warming up, and return the sample.
 
     Returns:
-        rps (1/s), p50_ms, p90_ms, p99_ms, max_ms, cpu_us (microseconds of server CPU per request), requests, failed, and held
-        (idle connections that stood at the end) where the work holds some.
+        rps (1/s), cpu_us (microseconds of server CPU per request), requests, failed, what the load says of latencies (p50_ms, p90_ms,
+        p99_ms, max_ms), and held (idle connections that stood at the end) where the work holds some.
     """
-    hosts = [tenant.host for tenant in tenants]
     server.check(tenants, work.load.path)
-    with _held(server, work, hosts) as holder:
-        load.end_wrk(load.start_wrk(server.port, work.load, hosts, _WARM_S))
+    with _held(server, work, [tenant.host for tenant in tenants]) as holder:
+        work.load.run(server.port, tenants, _WARM_S)
         before = server.cpu_seconds()
-        seen = load.end_wrk(load.start_wrk(server.port, work.load, hosts, seconds))
+        seen = work.load.run(server.port, tenants, seconds)
         used = server.cpu_seconds() - before
         sample = _sample(seen, used)
         if holder:
@@ -97,9 +107,8 @@ def measure(server: Running, work: Work, tenants: Sequence[Tenant], seconds: flo
 
 
 def _sample(seen: load.Outcome, cpu_seconds: float) -> Sample:
-    return {"rps": seen.requests / seen.seconds, "p50_ms": seen.p50_ms, "p90_ms": seen.p90_ms, "p99_ms": seen.p99_ms,
-            "max_ms": seen.max_ms, "cpu_us": cpu_seconds * 1e6 / max(seen.requests, 1), "requests": seen.requests,
-            "failed": seen.failed}
+    return {"rps": seen.requests / seen.seconds, **seen.latencies, "cpu_us": cpu_seconds * 1e6 / max(seen.requests, 1),
+            "requests": seen.requests, "failed": seen.failed}
 
 
 class Holder:

@@ -12,7 +12,7 @@ import pytest
 
 from bench import programs, report
 from bench.extras import EXTRAS
-from bench.main import PLANS, _extras, _plan, _works, parse
+from bench.main import MEMORIES, PLANS, _extras, _plan, _works, parse
 from bench.servers import PORTS, SPECS, spec_of
 from bench.tenants import Tenant
 from bench.works import WORKS, can_do
@@ -37,6 +37,7 @@ def test_each_work_is_done_by_those_that_have_a_way():
     assert doers["php"] == doers["php-close"] == {"perchildd", "nginx", "event", "itk"}
     assert doers["cgi"] == {"perchildd", "itk"}
     assert doers["proxy"] == doers["proxy-close"] == {"perchildd", "nginx"}
+    assert all(doers[work.key] == {"perchildd", "nginx", "event"} for work in WORKS if work.group == programs.TLS)
     assert all("perchildd" in found for found in doers.values())
 
 
@@ -44,13 +45,13 @@ def test_targets_and_bounds_name_works_that_are_done():
     """A target of a work or a server that does not exist would never be missed."""
     works = {work.key: work for work in WORKS}
     assert all(can_do(spec_of(key), works[work]) for work, others in report.TARGETS.items() for key in others)
-    assert {bound[0] for bound in report.BOUNDS} <= {"memory", *EXTRAS}
+    assert {bound[0] for bound in report.BOUNDS} <= {*MEMORIES.values(), *EXTRAS}
 
 
 def test_plans_name_extras_that_there_are():
     """What runs unasked is known, and --only chooses one work, extras included."""
     for plan in PLANS.values():
-        assert set(plan.extras) <= {"memory", *EXTRAS}
+        assert set(plan.extras) <= {*MEMORIES.values(), *EXTRAS}
     options = parse(["--only", "php-close,php-cold"])
     assert [work.key for work in _works(options)] == ["php-close"]
     assert _extras(options) == ["php-cold"]
@@ -85,7 +86,7 @@ def test_each_host_passes_php_to_its_own_tenants_pool(key):
     assert "{run}" not in text
 
 
-@pytest.mark.parametrize("group", ["php", "proxy"])
+@pytest.mark.parametrize("group", ["php", "proxy", "tls"])
 def test_nginxs_braces_match(group):
     """Braces are doubled for the filling in, and single in what nginx reads."""
     text = text_of(group, "nginx")
