@@ -302,7 +302,7 @@ def _make_plan(work: Work, tree: Tree, mpm: str, packer: HostPacker, listeners: 
         graceful_shutdown_timeout_s=-(-server["graceful_shutdown_timeout_ms"] // 1000), thread_stack_bytes=server["thread_stack_bytes"],
         max_mem_free_kb=server["max_mem_free_kb"], exception_hook=server["exception_hook"], uid=person.uid, gid=person.gid,
         groups=person.groups, listeners=listeners, identities=identities, scale=numbers.scale, types_digest=types_digest,
-        host_count=sum(len(group.hosts) for group in work.groups.values()), server_name=work.collected.main.host.get("name", ("", 0))[0],
+        host_count=sum(_count_hosts(work, group) for group in work.groups.values()), server_name=work.collected.main.host.get("name", ("", 0))[0],
         warnings=tuple(warning.render_line() for warning in work.result.warnings),
     )
     return plan, records
@@ -353,9 +353,14 @@ def _make_identity(work: Work, group: Group, numbers: Numbers, shared: bytes, gi
     name = f"{group.number}-{digest[:16]}"
     records[name] = raw
     return Identity(group.number, person.name, person.uid, person.gid, person.groups, group.kind, group.children, name, digest,
-                    len(group.hosts), threads.start, threads.min_spare, threads.max_spare, threads.most, server["max_connections"],
+                    _count_hosts(work, group), threads.start, threads.min_spare, threads.max_spare, threads.most, server["max_connections"],
                     idle_s, tuple(group.logs), _make_runner(work, group, records),
                     keys=tuple(group.tls.keys), tls_files=tuple(group.tls.files.items()), new_privs=group.programs.may_gain)
+
+
+def _count_hosts(work: Work, group: Group) -> int:
+    """Return how many hosts an identity has. The main server is one only where there is no <VirtualHost>: nobody takes it for another site."""
+    return len(group.hosts) - (group is work.unassigned and bool(work.collected.hosts))
 
 
 def _make_runner(work: Work, group: Group, records: dict[str, bytes]) -> str:

@@ -36,6 +36,11 @@ _FEW = 4  # sites that may be unserved at a reload, however few there are
 _RETRY_AFTER_S = 300  # what a crawler is told; a person mends a configuration in about that
 
 
+def plain_name(file: str) -> str:
+    """Return the name of the file that a stand-in's lines are told of with a label behind it."""
+    return next((file.removesuffix(label) for label in _LABELS.values() if label and file.endswith(label)), file)
+
+
 class Kept(Protocol):
     """Where last good versions are."""
 

@@ -16,6 +16,7 @@ from typing import Any
 from perchild.control.checks import CHECKS, NOTE, make_subject, run_checks
 from perchild.control.offline import add_config_arguments, compile_offline, refuse, say
 from perchild.control.table import Command
+from perchild.words import count_of
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _render(report: list[dict[str, Any]], host_count: int) -> list[str]:
-    head = [f"{host_count} hosts" + (f", looked at as uid {os.geteuid()}: only root sees what each user sees" if os.geteuid() else "")]
+    head = [count_of(host_count, "host") + (f", looked at as uid {os.geteuid()}: only root sees what each user sees" if os.geteuid() else "")]
     if not report:
         return [f"{head[0]}: nothing found by {len(CHECKS)} checks"]
     for one in report:

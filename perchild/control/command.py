@@ -80,6 +80,8 @@ def _run_reload(options: argparse.Namespace) -> int:
     answer = ask_server(options.run_dir, {"op": "graceful"})
     if answer["ok"] and options.site:
         answer = {**answer, **_look_at_site(options.run_dir, options.site)}
+    elif answer["ok"] and not answer.get("text"):
+        answer = {**answer, "text": "the configuration is in force"}
     return _tell(options, answer)
 
 

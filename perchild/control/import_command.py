@@ -23,6 +23,7 @@ from perchild.control.table import Command
 from perchild.importer import source as sources
 from perchild.importer import translate as translation
 from perchild.importer.write import Site, WriteError, check_target, write_all
+from perchild.words import count_of
 
 DEFAULT_TARGET = "/etc/perchild.imported"
 _MANY = 3  # lines of one directive in one file, and of one reason, that are shown each by itself
@@ -91,8 +92,8 @@ def render_report(report: dict[str, Any]) -> str:
     """Return the report for people: numbers, what is weaker, what is missing, what has no effect, and what to do next."""
     lines, counts = report["lines"], report["counts"]
     users = {user for site in report["sites"] for user in site["users"]}
-    parts = [f"{report['source']}: {report['files']} files, {report['hosts']} hosts of {len(users)} users" if report["sites"] else
-             f"{report['source']}: {report['files']} files, {report['hosts']} hosts",
+    size = f"{report['source']}: {count_of(report['files'], 'file')}, {count_of(report['hosts'], 'host')}"
+    parts = [f"{size} of {count_of(len(users), 'user')}" if report["sites"] else size,
              *(f"{counts[state]:>6} lines {state}" for state in counts),
              f"{report['percent']:>5} % of the lines keep their meaning"]
     missing = [one for one in lines if one["state"] == translation.MISSING]
@@ -105,7 +106,7 @@ def render_report(report: dict[str, Any]) -> str:
         parts.append(f"\nUsers that this machine does not have, whose sites cannot be served: {' '.join(report['unknown_users'])}")
     parts += [f"\nperchildd does not take it: {error}" for error in report["errors"]]
     if report["directory"]:
-        parts.append(f"\n{len(report['sites'])} sites written to {report['directory']}. Next: perchildd -t -d {report['directory']}")
+        parts.append(f"\n{count_of(len(report['sites']), 'site')} written to {report['directory']}. Next: perchildd -t -d {report['directory']}")
     return make_printable_lines(parts)
 
 

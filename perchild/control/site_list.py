@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from perchild.config.isolate import plain_name
 from perchild.config.load import compile_config
 from perchild.config.messages import make_printable
 from perchild.config.model import HostInfo, Options, Result
@@ -44,7 +45,7 @@ def _show(host: HostInfo, broken: Mapping[str, Any], counted: Mapping[tuple[int,
     return {
         "name": host.name or "_default_", "aliases": list(host.aliases), "user": host.person.name, "uid": host.person.uid,
         "addresses": list(dict.fromkeys(address[3] for address in host.addresses)), "document_root": host.document_root,
-        "file": host.file, "line": host.line, "state": "ok" if trouble is None else trouble.stand_in,
+        "file": plain_name(host.file), "line": host.line, "state": "ok" if trouble is None else trouble.stand_in,
         **{name: figures[name] for name in _NOTHING},
     }
 
@@ -56,4 +57,4 @@ def knows(call: Mapping[str, Any], name: str) -> bool:
 
 
 def _names(host: HostInfo) -> set[str]:
-    return {one.lower() for one in (host.name, *host.aliases, os.path.basename(host.file).removesuffix(".conf"))}
+    return {one.lower() for one in (host.name, *host.aliases, os.path.basename(plain_name(host.file)).removesuffix(".conf"))}

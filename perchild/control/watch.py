@@ -30,6 +30,7 @@ from perchild.control.screen import (
 )
 from perchild.control.table import Command
 from perchild.status import rates, tally
+from perchild.words import count_of
 
 Tree = dict[str, Any]
 MIN_INTERVAL_S = 0.2
@@ -78,11 +79,11 @@ def head_lines(tree: Tree) -> list[tuple[str, str]]:
     listeners = " ".join(f"{name}:{one['port']}" for name, one in zip(names, server["listeners"], strict=True))
     run = (f"{server['version']} pid {server['pid']}: {server['state']}, up {spell_span(server['uptime_s'])}, generation {server['generation']}, "
            f"MPM {server['mpm']}, AcceptScope {server['accept_scope']}")
-    size = (f"listening on {listeners or 'nothing'}; {server['host_count']} hosts, {len(tree['identities'])} identities, "
-            f"{totals['children']} processes, {totals['busy_threads']} of {totals['threads']} threads busy")
-    done = (f"{totals['requests']} requests, {totals['errors']} with 5xx, {spell_bytes(totals['bytes_out'])} sent, "
+    size = (f"listening on {listeners or 'nothing'}; {count_of(server['host_count'], 'host')}, "
+            f"{count_of(len(tree['identities']), 'identity', 'identities')}, {count_of(totals['children'], 'process', 'processes')}, {totals['busy_threads']} of {totals['threads']} threads busy")
+    done = (f"{count_of(totals['requests'], 'request')}, {totals['errors']} with 5xx, {spell_bytes(totals['bytes_out'])} sent, "
             f"p50 {spell_ms(late['p50'])}, p90 {spell_ms(late['p90'])}, p99 {spell_ms(late['p99'])}")
-    handed = (f"{totals['connections']} connections, {totals['parked']} of them parked; {totals['handed_in']} handed over, "
+    handed = (f"{count_of(totals['connections'], 'connection')}, {totals['parked']} of them parked; {totals['handed_in']} handed over, "
               f"{totals['refused']} refused, {totals['unavailable']} answered 503 for a full inbox; memory {spell_bytes(totals['memory_kb'] * _KB)}")
     return [(run, "bold"), (size, ""), (done, ""), (handed, "")]
 
@@ -109,7 +110,7 @@ def _status_rows(tree: Tree) -> Iterator[list[str | Cell]]:
             yield [one["name"], one["kind"], str(child["pid"]), state, str(child["generation"]), str(child.get("connections", 0)),
                    str(child.get("parked", 0)), spell_bytes(child.get("memory_kb", 0) * _KB), slots]
         if one["programs"]:
-            yield [one["name"], "runner", str(one["programs"][0]), f"{len(one['programs']) - 1} programs", "-", "-", "-",
+            yield [one["name"], "runner", str(one["programs"][0]), count_of(len(one["programs"]) - 1, "program"), "-", "-", "-",
                    spell_bytes(one["programs_memory_kb"] * _KB), ""]
 
 

@@ -29,6 +29,7 @@ from perchild.dispatcher.state import Hooks, Server
 from perchild.dispatcher.system import Sys
 from perchild.mpm import MPMS
 from perchild.wire.plan import Plan
+from perchild.words import count_of
 
 EXHAUSTED_PAUSE_S = 0.1
 STOP_MORE_S = 10.0  # asked for each second of a graceful stop that has a limit of its own
@@ -188,7 +189,8 @@ class Dispatcher:
             drain_child(server, child)
         for member in found:
             supervise.settle(server, member)
-        text = f"{len(children)} children drained" if found else f"no identity is called {wanted}: perchildctl tenants lists them"
+        done = f"{count_of(len(children), 'child', 'children')} drained"
+        text = done if found else f"no identity is called {wanted}: perchildctl tenants lists them"
         reply({"ok": bool(found), "text": text})
 
     # ------------------------------------------------------------ reload
@@ -292,9 +294,9 @@ class Dispatcher:
 def describe(server: Server, refused: str) -> str:
     """Return the line that `systemctl status` shows. refused: why the last reload was, "" = it was not."""
     held_back = sum(1 for number in server.retries if number in server.members)
-    facts = [f"{server.plan.host_count} hosts of {len(server.members)} users", f"{len(server.children)} processes",
-             f"generation {server.generation}"]
-    facts += [f"{held_back} users held back"] if held_back else []
+    facts = [f"{count_of(server.plan.host_count, 'host')} of {count_of(len(server.members), 'user')}",
+             count_of(len(server.children), "process", "processes"), f"generation {server.generation}"]
+    facts += [f"{count_of(held_back, 'user')} held back"] if held_back else []
     facts += [f"the last reload was refused: {refused}"] if refused else []
     return "serving " + ", ".join(facts)
 

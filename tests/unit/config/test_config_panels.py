@@ -245,4 +245,4 @@ def test_a_panels_host_is_served_as_its_user(world: Any, text: str) -> None:
     """No error, no warning, and alice is alice."""
     result = world.good(text, environ={"APACHE_RUN_USER": "www-data", "APACHE_RUN_GROUP": "www-data"})
     assert result.warnings == []
-    assert [(one.name, one.uid, one.host_count) for one in result.compiled.plan.identities] == [("www-data", 33, 1), ("alice", 1001, 1)]
+    assert [(one.name, one.uid, one.host_count) for one in result.compiled.plan.identities] == [("www-data", 33, 0), ("alice", 1001, 1)]

@@ -99,7 +99,7 @@ def test_status_names_what_is_wrong_and_the_remedy() -> None:
     out = io.StringIO()
     watch.show_status(tree, Screen(out))
     text = out.getvalue()
-    assert "listening on [::1]:80; 1 hosts" in text
+    assert "listening on [::1]:80; 1 host, 1 identity" in text
     assert "/etc/perchild/sites-enabled/a.conf:3: not in force: Invalid command 'Foo'" in text
     assert "perchildctl reload" in text
     assert "alice: its processes die" in text
