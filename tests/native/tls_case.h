@@ -1,7 +1,7 @@
 /* tls_case.h - a child with TLS hosts, certificates made on the spot, and a client of which every byte can be held back.
  * Runs as:  the developer.   Sees: a directory of its own under /tmp.
  * Trusts:   the tests.   Distrusts: -
- * Before:   test_tls.c, tests/fuzz/fuzz_tls.c   After: - */
+ * Before:   tls_serve.h, test_tls_tsan.c   After: - */
 #ifndef TLS_CASE_H
 #define TLS_CASE_H
 
