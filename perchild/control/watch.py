@@ -80,7 +80,8 @@ def head_lines(tree: Tree) -> list[tuple[str, str]]:
     run = (f"{server['version']} pid {server['pid']}: {server['state']}, up {spell_span(server['uptime_s'])}, generation {server['generation']}, "
            f"MPM {server['mpm']}, AcceptScope {server['accept_scope']}")
     size = (f"listening on {listeners or 'nothing'}; {count_of(server['host_count'], 'host')}, "
-            f"{count_of(len(tree['identities']), 'identity', 'identities')}, {count_of(totals['children'], 'process', 'processes')}, {totals['busy_threads']} of {totals['threads']} threads busy")
+            f"{count_of(len(tree['identities']), 'identity', 'identities')}, {count_of(totals['children'], 'process', 'processes')}, "
+            f"{totals['busy_threads']} of {totals['threads']} threads busy")
     done = (f"{count_of(totals['requests'], 'request')}, {totals['errors']} with 5xx, {spell_bytes(totals['bytes_out'])} sent, "
             f"p50 {spell_ms(late['p50'])}, p90 {spell_ms(late['p90'])}, p99 {spell_ms(late['p99'])}")
     handed = (f"{count_of(totals['connections'], 'connection')}, {totals['parked']} of them parked; {totals['handed_in']} handed over, "
