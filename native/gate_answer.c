@@ -11,9 +11,11 @@
 #include <string.h>
 
 #include "gate.h"
+#include "h2.h"
 #include "serve.h"
 
 #define MAX_INTERIM_HEADS 64 /* a program that writes them without end would hold the thread that reads them */
+#define STATUS_EARLY_HINTS 103
 #define MAX_INTERIM_BYTES 65536 /* of those that the client has not taken yet */
 
 /* ------------------------------------------------------------------ the head */
@@ -65,14 +67,37 @@ parse_head(struct pc_gate *gate)
 }
 
 /* Whether the client hears of this interim response, as it would from httpd: not of 100, which it was told by us if it had asked; not in
- * HTTP/1.0, which has none; and not where the configuration says SetEnv proxy-interim-response Suppress. */
+ * HTTP/1.0, which has none; not of 103 in HTTP/2 unless H2EarlyHints says so; and not where the configuration says SetEnv
+ * proxy-interim-response Suppress. */
 static bool
 may_pass_interim(const struct pc_gate *gate)
 {
     const struct pc_req *req = gate->req;
     struct pc_slice policy = pc_env_get(req, PC_S("proxy-interim-response"));
     bool is_wanted = policy.base == NULL || pc_slice_ieq(policy, PC_S("RFC"));
-    return is_wanted && !gate->conn->is_stream && gate->reply->status > 101 && req->head->minor == 1 && req->error_status == 0;
+    bool is_kept_back = gate->conn->is_stream && gate->reply->status == STATUS_EARLY_HINTS && gate->child->config->h2.early_hints == 0;
+    return is_wanted && !is_kept_back && gate->reply->status > 101 && req->head->minor == 1 && req->error_status == 0;
+}
+
+/* Fields of an interim response that are the client's: neither of the back end's connection nor of framing. */
+static bool
+is_of_interim(const struct pc_reply_field *field)
+{
+    return !field->is_hop && field->id != PC_REPLY_CONTENT_LENGTH && field->id != PC_REPLY_TRANSFER_ENCODING;
+}
+
+static void
+pass_interim_on_stream(const struct pc_gate *gate)
+{
+    const struct pc_reply *reply = gate->reply;
+    struct pc_pair *pairs = pc_arena_alloc(gate->req->arena, (reply->field_count + 1) * sizeof *pairs);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < reply->field_count; i++) {
+        const struct pc_reply_field *field = &reply->fields[i];
+        if (is_of_interim(field))
+            pairs[count++] = (struct pc_pair){pc_slice_at(gate->down, field->name), pc_slice_at(gate->down, field->value)};
+    }
+    pc_h2_stream_interim(gate->conn, reply->status, pairs, count);
 }
 
 static size_t
@@ -103,8 +128,7 @@ pass_interim(struct pc_gate *gate, uint32_t head_len)
     size_t used = rest.len + put_line(text + rest.len, (struct pc_slice){status, (size_t)len}, " ", pc_slice_at(gate->down, reply->reason));
     for (uint32_t i = 0; i < reply->field_count; i++) {
         const struct pc_reply_field *field = &reply->fields[i];
-        bool is_framing = field->id == PC_REPLY_CONTENT_LENGTH || field->id == PC_REPLY_TRANSFER_ENCODING;
-        if (!field->is_hop && !is_framing)
+        if (is_of_interim(field))
             used += put_line(text + used, pc_slice_at(gate->down, field->name), ": ", pc_slice_at(gate->down, field->value));
     }
     memcpy(text + used, "\r\n", 2);
@@ -115,7 +139,10 @@ pass_interim(struct pc_gate *gate, uint32_t head_len)
 static void
 skip_interim(struct pc_gate *gate, uint32_t len)
 {
-    if (may_pass_interim(gate))
+    bool may_pass = may_pass_interim(gate);
+    if (may_pass && gate->conn->is_stream)
+        pass_interim_on_stream(gate);
+    else if (may_pass)
         pass_interim(gate, len);
     memmove(gate->down, gate->down + len, gate->down_len - len);
     gate->down_len -= len;

@@ -45,13 +45,6 @@ set_parked(struct pc_h2 *h2, bool is_parked)
         pc_uncount(h2->child->page, PC_C_PARKED, 1);
 }
 
-/* The socket did not take everything. */
-static bool
-has_rest(const struct pc_h2 *h2)
-{
-    return h2->out_len > 0 || h2->conn->has_unsent;
-}
-
 /* Whether a stream's request is over but for what the client has not taken; then it has no deadline of its own. */
 static bool
 is_left(struct pc_h2 *h2, const struct pc_h2_stream *stream)
@@ -70,7 +63,7 @@ due_of(struct pc_h2 *h2)
     uint64_t now_ns = h2->worker->now_ns, due_ns = now_ns + host->timeout_ms * MS;
     if (h2->stream_count == 0)
         due_ns = h2->idle_ns + (h2->requests > 0 ? host->keep_alive_ms : host->head_ms) * MS;
-    if (has_rest(h2) && h2->progress_ns + host->timeout_ms * MS < due_ns)
+    if (pc_h2_has_rest(h2) && h2->progress_ns + host->timeout_ms * MS < due_ns)
         due_ns = h2->progress_ns + host->timeout_ms * MS;
     if (h2->block_ns > 0 && h2->block_ns + host->head_ms * MS < due_ns)
         due_ns = h2->block_ns + host->head_ms * MS;
@@ -101,7 +94,7 @@ pc_h2_expire(struct pc_worker *worker, struct pc_conn *conn)
     struct pc_h2 *h2 = conn->h2;
     const struct pc_host *host = pc_h2_host(h2);
     h2->worker = worker;
-    bool is_stuck = has_rest(h2) && worker->now_ns >= h2->progress_ns + host->timeout_ms * MS;
+    bool is_stuck = pc_h2_has_rest(h2) && worker->now_ns >= h2->progress_ns + host->timeout_ms * MS;
     bool is_slow = h2->block_ns > 0 && worker->now_ns >= h2->block_ns + host->head_ms * MS;
     if (is_stuck || is_slow) {
         pc_conn_close(worker, conn);
@@ -168,7 +161,7 @@ await_more(struct pc_worker *worker, struct pc_conn *conn, bool is_busy)
 {
     struct pc_h2 *h2 = conn->h2;
     pc_conn_deadline(worker->child, conn, due_of(h2));
-    set_parked(h2, !is_busy && h2->stream_count == 0 && h2->requests > 0 && !has_rest(h2));
+    set_parked(h2, !is_busy && h2->stream_count == 0 && h2->requests > 0 && !pc_h2_has_rest(h2));
     int watched = is_busy ? pc_conn_requeue(worker->child, conn) : pc_conn_watch(worker->child, conn);
     return watched == 0 ? PC_WAIT : close_now(worker, conn);
 }

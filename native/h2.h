@@ -73,7 +73,9 @@ struct pc_h2_stream {
     bool in_ended, waits_in, waits_out;
     char *in;             /* the request's body */
     uint32_t in_at, in_len, in_cap, consumed;
-    struct pc_h2_fields *fields; /* of the response, until they are submitted */
+    struct pc_h2_fields *interim; /* of 1xx answers, in their order, until they are submitted */
+    uint32_t interim_bytes;
+    struct pc_h2_fields *fields; /* of the response, likewise */
     bool wants_continue, out_ended, wants_reset;
     uint32_t reset_code;
     char *out;            /* the response's body. Behind out_at + out_len it is the connection's owner's */
@@ -82,6 +84,7 @@ struct pc_h2_stream {
 
 /* Fields of a response, packed: lengths of name and value, then their bytes. */
 struct pc_h2_fields {
+    struct pc_h2_fields *next; /* of interim answers */
     uint32_t status, count, len;
     char bytes[];
 };
@@ -142,6 +145,13 @@ pc_h2_host(const struct pc_h2 *h2)
 {
     return h2->conn->host != NULL ? h2->conn->host : &h2->child->fallback_host;
 }
+/* The socket did not take everything. */
+static inline bool
+pc_h2_has_rest(const struct pc_h2 *h2)
+{
+    return h2->out_len > 0 || h2->conn->has_unsent;
+}
+void pc_h2_free_fields(struct pc_h2_fields *fields); /* and those behind them */
 struct pc_h2_stream *pc_h2_find(const struct pc_h2 *h2, int32_t id); /* NULL: none of ours, or over */
 void pc_h2_charge(struct pc_h2 *h2, int64_t cost); /* what leads to nothing; too much of it ends the session */
 void pc_h2_refuse(struct pc_h2 *h2, struct pc_h2_stream *stream, uint32_t code); /* RST_STREAM */
@@ -163,6 +173,7 @@ bool pc_h2_stream_begin(struct pc_worker *worker, struct pc_conn *session, struc
 bool pc_h2_stream_is_reset(const struct pc_conn *conn); /* nobody waits for it any more */
 void pc_h2_stream_frame(struct pc_conn *conn);          /* its head is parsed: how its body ends; the line says HTTP/2.0 */
 void pc_h2_stream_invite(struct pc_conn *conn);         /* 100 Continue */
+void pc_h2_stream_interim(struct pc_conn *conn, uint32_t status, const struct pc_pair *fields, uint32_t count); /* 103 and the like */
 void pc_h2_stream_head(struct pc_worker *worker, struct pc_conn *conn); /* the response's fields, instead of text */
 void pc_h2_stream_done(struct pc_conn *conn);           /* the response is whole */
 void pc_h2_stream_reset(struct pc_conn *conn, uint32_t code); /* no response: RST_STREAM */

@@ -100,7 +100,7 @@ on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 /* ------------------------------------------------------------------ what streams have given */
 
 struct news {
-    struct pc_h2_fields *fields;
+    struct pc_h2_fields *fields, *interim;
     uint32_t consumed, reset_code;
     bool wants_continue, wants_reset, has_more, has_ended;
 };
@@ -111,12 +111,10 @@ field_of(const char *name, size_t name_len, const char *value, size_t value_len)
     return (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value, name_len, value_len, NGHTTP2_NV_FLAG_NONE};
 }
 
-static void
-submit_response(struct pc_h2 *h2, struct pc_h2_stream *stream, const struct news *news)
+/* The status is written to `status`, and a field of its own. Returns how many there are. */
+static size_t
+unpack(const struct pc_h2_fields *from, char status[20], nghttp2_nv fields[MAX_FIELDS_OUT])
 {
-    nghttp2_nv fields[MAX_FIELDS_OUT];
-    const struct pc_h2_fields *from = news->fields;
-    char status[20];
     size_t count = 0;
     fields[count++] = field_of(":status", 7, status, pc_number(status, from->status));
     for (const char *at = from->bytes; at < from->bytes + from->len && count < MAX_FIELDS_OUT;) {
@@ -126,6 +124,30 @@ submit_response(struct pc_h2 *h2, struct pc_h2_stream *stream, const struct news
         fields[count++] = field_of(at, lengths[0], at + lengths[0], lengths[1]);
         at += lengths[0] + lengths[1];
     }
+    return count;
+}
+
+/* A client whose socket is full goes without, and one turn has no more than one write of them: they are held nowhere. */
+static void
+submit_interim(struct pc_h2 *h2, const struct pc_h2_stream *stream, const struct news *news, size_t *said)
+{
+    nghttp2_nv fields[MAX_FIELDS_OUT];
+    char status[20];
+    for (const struct pc_h2_fields *from = news->interim; from != NULL && !stream->has_submitted; from = from->next) {
+        *said += from->len;
+        if (pc_h2_has_rest(h2) || *said > PC_OUT_BYTES)
+            return;
+        size_t count = unpack(from, status, fields);
+        (void)nghttp2_submit_headers(h2->session, NGHTTP2_FLAG_NONE, stream->id, NULL, fields, count, NULL); /* a hint: as above */
+    }
+}
+
+static void
+submit_response(struct pc_h2 *h2, struct pc_h2_stream *stream, const struct news *news)
+{
+    nghttp2_nv fields[MAX_FIELDS_OUT];
+    char status[20];
+    size_t count = unpack(news->fields, status, fields);
     nghttp2_data_provider body = {.source.ptr = stream, .read_callback = read_body};
     bool has_body = news->has_more || !news->has_ended;
     stream->has_submitted = true;
@@ -134,13 +156,14 @@ submit_response(struct pc_h2 *h2, struct pc_h2_stream *stream, const struct news
 }
 
 static void
-look_at(struct pc_h2 *h2, struct pc_h2_stream *stream, const struct news *news)
+look_at(struct pc_h2 *h2, struct pc_h2_stream *stream, const struct news *news, size_t *said)
 {
     static const uint8_t status[] = ":status", go_on[] = "100";
     if (news->wants_continue && !stream->has_submitted) {
         const nghttp2_nv field = {(uint8_t *)(uintptr_t)status, (uint8_t *)(uintptr_t)go_on, 7, 3, NGHTTP2_NV_FLAG_NONE};
         (void)nghttp2_submit_headers(h2->session, NGHTTP2_FLAG_NONE, stream->id, NULL, &field, 1, NULL); /* a client goes on without */
     }
+    submit_interim(h2, stream, news, said);
     if (news->fields != NULL && !stream->has_submitted)
         submit_response(h2, stream, news);
     else if (stream->is_deferred && (news->has_more || news->has_ended))
@@ -170,6 +193,7 @@ pay(struct pc_h2 *h2)
 void
 pc_h2_take_news(struct pc_h2 *h2)
 {
+    size_t said = 0; /* bytes of interim answers */
     for (;;) {
         (void)pthread_mutex_lock(&h2->lock);
         struct pc_h2_stream *stream = h2->news;
@@ -178,16 +202,17 @@ pc_h2_take_news(struct pc_h2 *h2)
         h2->news = stream->next_news;
         stream->has_news = false;
         struct news news = {
-            .fields = stream->fields, .consumed = stream->consumed, .reset_code = stream->reset_code,
+            .fields = stream->fields, .interim = stream->interim, .consumed = stream->consumed, .reset_code = stream->reset_code,
             .wants_continue = stream->wants_continue, .wants_reset = stream->wants_reset,
             .has_more = stream->out_len > 0, .has_ended = stream->out_ended,
         };
-        stream->fields = NULL;
-        stream->consumed = 0;
+        stream->fields = stream->interim = NULL;
+        stream->consumed = stream->interim_bytes = 0;
         stream->wants_continue = stream->wants_reset = false;
         (void)pthread_mutex_unlock(&h2->lock);
-        look_at(h2, stream, &news);
-        free(news.fields);
+        look_at(h2, stream, &news, &said);
+        pc_h2_free_fields(news.fields);
+        pc_h2_free_fields(news.interim);
     }
     (void)pthread_mutex_unlock(&h2->lock);
     pay(h2);

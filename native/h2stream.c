@@ -338,6 +338,57 @@ put_all(struct packer *out, struct pc_worker *worker, const struct pc_io *io)
         put(out, PC_S("content-length"), (struct pc_slice){number, pc_number(number, resp->length)});
 }
 
+static struct pc_h2_fields *
+make_fields(uint32_t status, struct packer counted)
+{
+    struct pc_h2_fields *fields = malloc(sizeof *fields + counted.len);
+    if (fields == NULL)
+        pc_die(111, "out of memory");
+    *fields = (struct pc_h2_fields){.status = status, .count = counted.count, .len = (uint32_t)counted.len};
+    return fields;
+}
+
+void
+pc_h2_free_fields(struct pc_h2_fields *fields)
+{
+    for (struct pc_h2_fields *next; fields != NULL; fields = next) {
+        next = fields->next;
+        free(fields);
+    }
+}
+
+static void
+put_pairs(struct packer *out, const struct pc_pair *pairs, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        put(out, pairs[i].name, pairs[i].value);
+}
+
+/* They are a hint: what the client has not taken in time is left out. */
+void
+pc_h2_stream_interim(struct pc_conn *conn, uint32_t status, const struct pc_pair *fields, uint32_t count)
+{
+    struct pc_h2_stream *stream = conn->stream;
+    struct packer counting = {0};
+    put_pairs(&counting, fields, count);
+    lock(stream);
+    bool has_room = stream->interim_bytes + counting.len <= PC_H2_INTERIM_BYTES && !stream->is_reset;
+    stream->interim_bytes += has_room ? (uint32_t)counting.len : 0;
+    unlock(stream);
+    if (!has_room)
+        return;
+    struct packer out = {.fields = make_fields(status, counting)};
+    put_pairs(&out, fields, count);
+    out.fields->len = (uint32_t)out.len; /* values were trimmed */
+    lock(stream);
+    struct pc_h2_fields **at = &stream->interim;
+    while (*at != NULL)
+        at = &(*at)->next;
+    *at = out.fields;
+    note(conn);
+    unlock(stream);
+}
+
 void
 pc_h2_stream_head(struct pc_worker *worker, struct pc_conn *conn)
 {
@@ -345,13 +396,10 @@ pc_h2_stream_head(struct pc_worker *worker, struct pc_conn *conn)
     struct pc_h2_stream *stream = conn->stream;
     struct packer counting = {0};
     put_all(&counting, worker, io);
-    struct pc_h2_fields *fields = malloc(sizeof *fields + counting.len);
-    if (fields == NULL)
-        pc_die(111, "out of memory");
+    struct pc_h2_fields *fields = make_fields(io->req.resp.is_tunnel ? 200 : io->req.resp.status, counting);
     struct packer out = {.fields = fields};
     put_all(&out, worker, io);
-    bool is_tunnel = io->req.resp.is_tunnel;
-    *fields = (struct pc_h2_fields){.status = is_tunnel ? 200 : io->req.resp.status, .count = out.count, .len = (uint32_t)out.len};
+    fields->len = (uint32_t)out.len; /* values were trimmed */
     lock(stream);
     free(stream->fields); /* none: a stream has one response */
     stream->fields = fields;
@@ -376,7 +424,8 @@ pc_h2_stream_drop(struct pc_h2_stream *stream)
     if (!is_last)
         return;
     pc_h2head_free(&stream->head);
-    free(stream->fields);
+    pc_h2_free_fields(stream->fields);
+    pc_h2_free_fields(stream->interim);
     free(stream->in);
     free(stream->out);
     free(stream);

@@ -66,6 +66,7 @@
 #define PC_H2_WINDOW_BYTES 65535 /* bytes: default of H2WindowSize (httpd): the protocol's own, RFC 9113 6.9.2 */
 #define PC_H2_OUT_BYTES 32768 /* bytes: of one stream's response between its maker and the session: two full DATA frames */
 #define PC_H2_OUT_TOTAL_BYTES 524288 /* bytes: of all streams' responses of one session; above it a stream gets H2_OUT_TIGHT_BYTES */
+#define PC_H2_INTERIM_BYTES 8192 /* bytes: of one stream's interim responses that its session has not seen yet; what is above is left out */
 #define PC_H2_OUT_TIGHT_BYTES 2048 /* bytes: of one stream's response when the session holds much already: a client that takes none */
 #define PC_H2_IN_TOTAL_BYTES 524288 /* bytes: of all streams' request bodies of one session that nobody has read yet: its window */
 #define PC_H2_HEADS_BYTES 393216 /* bytes: of all streams' request heads of one session, decoded (HPACK bombs); above it REFUSED_STREAM */

@@ -190,13 +190,6 @@ _SAID: tuple[tuple[str, str, str], ...] = (
     ("H2ProxyRequests", "there is no forward proxy", "off"),
 )
 
-def _parse_hints(words: list[str], env: Env) -> dict[int, int]:
-    is_on = FLAG.parse(words[0], 0, env)
-    if is_on:
-        env.warn("H2EarlyHints On has no effect: 103 answers of programs go to clients of HTTP/1.1 alone", 0)
-    return {3: int(is_on)}
-
-
 ROWS: tuple[Row, ...] = (
     custom("SSLEngine", BOTH, "On|Off", (1, 1), _parse_engine, "host", "tls_engine",
            "Whether the host speaks TLS; all hosts of one address must agree", default="Off", is_located=True),
@@ -240,8 +233,8 @@ ROWS: tuple[Row, ...] = (
            store="update", default=str(limits.value("H2_WINDOW_BYTES")), unit="bytes", range=f"65535..{1 << 24}"),
     custom("H2MaxDataFrameLen", SERVER, "bytes", (1, 1), _h2(2, 0, 16384), "server", "h2_limits", "Longest piece of an answer; 0 = what fits",
            store="update", default="0", unit="bytes", range="0..16384"),
-    custom("H2EarlyHints", SERVER, "On|Off", (1, 1), _parse_hints, "server", "h2_limits",
-           "Accepted; 103 answers go to clients of HTTP/1.1 alone, so On is warned of", store="update", default="Off"),
+    custom("H2EarlyHints", SERVER, "On|Off", (1, 1), lambda words, env: {3: int(FLAG.parse(words[0], 0, env))}, "server", "h2_limits",
+           "Whether 103 answers of back ends go to clients of HTTP/2, too", store="update", default="Off"),
     *(_idle(name, doc, is_said=False) for name, doc in _QUIET),
     *(_idle(name, doc, is_said=True, off=off) for name, doc, off in _SAID),
 )

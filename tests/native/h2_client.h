@@ -26,6 +26,8 @@ struct h2_answer {
     bool has_head, has_ended, is_reset;
     char kept[256];           /* of the body */
     char fields[512];         /* "name: value\n" */
+    char interim_fields[512]; /* of all interim answers */
+    char trailers[512];
 };
 
 struct h2_client {
@@ -139,21 +141,22 @@ h2_data(struct h2_client *client, int32_t id, const void *bytes, size_t len, boo
 /* ------------------------------------------------------------------ hearing */
 
 static inline void
-h2_note_field(struct h2_answer *answer, const nghttp2_nv *field, uint32_t *status)
+h2_note_field(char fields[512], const nghttp2_nv *field, uint32_t *status)
 {
     if (field->namelen == 7 && memcmp(field->name, ":status", 7) == 0)
         *status = (uint32_t)strtoul((const char *)field->value, NULL, 10);
     for (size_t i = 0; i < field->namelen; i++)
         child_must(field->name[i] < 'A' || field->name[i] > 'Z', "names of fields are in lower case");
-    size_t used = strlen(answer->fields);
-    (void)snprintf(answer->fields + used, sizeof answer->fields - used, "%.*s: %.*s\n", (int)field->namelen, (const char *)field->name,
-                   (int)field->valuelen, (const char *)field->value);
+    size_t used = strlen(fields);
+    (void)snprintf(fields + used, 512 - used, "%.*s: %.*s\n", (int)field->namelen, (const char *)field->name, (int)field->valuelen,
+                   (const char *)field->value);
 }
 
 static inline void
 h2_hear_head(struct h2_client *client, struct h2_answer *answer, const uint8_t *block, size_t len, uint8_t flags)
 {
     uint32_t status = 0;
+    char fields[512] = "";
     child_must((flags & NGHTTP2_FLAG_END_HEADERS) != 0 && (flags & NGHTTP2_FLAG_PADDED) == 0, "a head in one frame");
     child_must(!answer->has_ended && !answer->is_reset, "a head of an answer that is not over");
     for (int state = 0; (state & NGHTTP2_HD_INFLATE_FINAL) == 0;) {
@@ -163,13 +166,21 @@ h2_hear_head(struct h2_client *client, struct h2_answer *answer, const uint8_t *
         block += used;
         len -= (size_t)used;
         if ((state & NGHTTP2_HD_INFLATE_EMIT) != 0)
-            h2_note_field(answer, &field, &status);
+            h2_note_field(fields, &field, &status);
     }
     (void)nghttp2_hd_inflate_end_headers(client->inflater);
-    child_must(!answer->has_head && status >= 100 && status <= 599, "one head, with a status");
+    if (answer->has_head) {
+        child_must((flags & NGHTTP2_FLAG_END_STREAM) != 0 && status == 0, "one head, and then trailers, which end it");
+        (void)snprintf(answer->trailers, sizeof answer->trailers, "%s", fields);
+        return;
+    }
+    child_must(status >= 100 && status <= 599, "a status");
+    char *to = status < 200 ? answer->interim_fields : answer->fields;
+    size_t used = strlen(to);
+    (void)snprintf(to + used, sizeof answer->fields - used, "%s", fields);
     if (status < 200) {
+        child_must((flags & NGHTTP2_FLAG_END_STREAM) == 0, "an interim answer ends nothing");
         answer->interim++;
-        answer->fields[0] = '\0';
         return;
     }
     answer->status = status;

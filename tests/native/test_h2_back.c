@@ -1,0 +1,157 @@
+/* test_h2_back.c - claims about HTTP/2 streams that a back end answers: client and back end are the test, frame by frame, and no time passes
+ * but the test's.
+ * Runs as:  the developer.   Sees: a directory of its own under /tmp, and a port of 127.0.0.1.
+ * Trusts:   check.h, h2_client.h.   Distrusts: the code under test.
+ * Before:   -   After: - */
+/* sources: accept.c access.c acme.c acceptlock.c arena.c ask.c child.c chunked.c cond.c conn.c date.c errlog.c escape.c fields.c file.c format.c */
+/* sources: h1.c hand.c host.c listing.c log.c map.c mime.c page.c peek.c record.c regex.c request.c remoteip.c respond.c route.c serve.c settings.c tlv.c */
+/* sources: transport.c uri.c util.c why.c wild.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c target.c gate_http.c h1out.c proxy.c job.c program.c reply.c cgienv.c */
+/* sources: proxyhdr.c siphash.c keys.c tickets.c spool.c phpini.c hello.c */
+/* sources: tls.c tls_ctx.c tls_hello.c tls_io.c tls_session.c tls_vars.c */
+/* sources: h2.c h2head.c h2in.c h2out.c h2peek.c h2stream.c */
+/* flags: -D_GNU_SOURCE */
+/* libs: -lnghttp2 */
+/* libs: -lpcre2-8 -lssl -lcrypto -Wl,--wrap=pc_now_ns -Wl,--wrap=pc_child_wake -Wl,--wrap=pc_env_get */
+#include "loop.c" /* for handle_event, tick */
+
+#include "http_case.h"
+#include "h2_client.h"
+
+static struct h2_client client;
+
+static void
+h2_drive(struct h2_client *of)
+{
+    drive();
+    h2_hear(of);
+}
+
+static void
+settle(void)
+{
+    for (size_t before = SIZE_MAX; before != client.body_bytes + client.raw_len;) {
+        before = client.body_bytes + client.raw_len;
+        h2_drive(&client);
+    }
+}
+
+static void
+start(int room)
+{
+    clear_log();
+    h2_begin(&client, open_client(room));
+    settle();
+    CHECK(client.has_settings && client.settings_acks == 1);
+}
+
+static void
+stop(void)
+{
+    h2_end(&client);
+    drive();
+    CHECK_EQ(atomic_load(&one.child->open_count), 0);
+    CHECK_EQ(child_counter(&one, PC_C_CONNECTIONS), 0);
+}
+
+/* ------------------------------------------------------------------ claims: interim responses */
+
+#define HINTS "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: X-Hop\r\nX-Hop:1\r\nX-End:2\r\nContent-Length: 7\r\n\r\n"
+
+static void
+early_hints_go_to_streams_if_the_configuration_says_so(void)
+{
+    static const char both[] = ":status: 103\nlink: </a.css>; rel=preload\nx-end: 2\n:status: 102\n";
+    static const struct { uint32_t is_on; const char *policy, *heard; } rows[] = {
+        {0, NULL, ":status: 102\n"}, {1, NULL, both}, {1, "RFC", both}, {1, "Suppress", ""},
+    };
+    int listener = open_listener("http.sock", 8);
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        one.child->config->h2.early_hints = rows[i].is_on;
+        interim_policy = rows[i].policy;
+        start(1 << 20);
+        int32_t id = h2_get(&client, "/http/x");
+        settle();
+        int back = take_connection(listener);
+        (void)take(back);
+        put(back, HINTS "HTTP/1.1 102 \r\n\r\n");
+        settle();
+        CHECK_FOR(rows[i].heard, strcmp(h2_answer(&client, id)->interim_fields, rows[i].heard) == 0);
+        CHECK(!h2_answer(&client, id)->has_head);
+        put(back, OK);
+        settle();
+        CHECK(h2_answer(&client, id)->status == 200 && h2_answer(&client, id)->has_ended && h2_answer(&client, id)->body_len == 2);
+        CHECK_FOR(rows[i].heard, strcmp(h2_answer(&client, id)->interim_fields, rows[i].heard) == 0);
+        stop();
+        let_go();
+        hang_up(back);
+    }
+    one.child->config->h2.early_hints = 0;
+    interim_policy = NULL;
+    close_listener(listener, "http.sock");
+}
+
+/* All of them at once, and the answer behind them: in their order, as many as a session shall hold. */
+static void
+hints_are_a_bounded_part_of_a_stream(void)
+{
+    static char large[5000], text[40000];
+    int listener = open_listener("http.sock", 8);
+    memset(large, 'x', sizeof large - 1);
+    one.child->config->h2.early_hints = 1;
+    start(1 << 20);
+    int32_t id = h2_get(&client, "/http/x"), other = h2_get(&client, "/small");
+    settle();
+    int back = take_connection(listener);
+    (void)take(back);
+    (void)snprintf(text, sizeof text, "HTTP/1.1 103 \r\nX-A: 1\r\n\r\nHTTP/1.1 103 \r\nL: %s\r\n\r\nHTTP/1.1 103 \r\nM: %s\r\n\r\nHTTP/1.1 103 \r\nX-B: 2\r\n\r\n" OK,
+                   large, large);
+    put(back, text);
+    settle();
+    const struct h2_answer *answer = h2_answer(&client, id);
+    CHECK(answer->has_ended && answer->status == 200 && answer->interim == 3);
+    CHECK(strncmp(answer->interim_fields, ":status: 103\nx-a: 1\n:status: 103\nl: xxx", 39) == 0);
+    CHECK(h2_answer(&client, other)->has_ended);
+    stop();
+    one.child->config->h2.early_hints = 0;
+    let_go();
+    hang_up(back);
+    close_listener(listener, "http.sock");
+}
+
+/* Its socket takes nothing: hints are left out, and the answer comes when it does. */
+static void
+hints_are_not_kept_for_a_client_that_takes_nothing(void)
+{
+    int listener = open_listener("http.sock", 8);
+    one.child->config->h2.early_hints = 1;
+    start(4096);
+    int32_t big = h2_get(&client, "/big"), id = h2_get(&client, "/http/x");
+    drive();
+    int back = take_connection(listener);
+    (void)take(back);
+    for (int i = 0; i < 40; i++)
+        put(back, "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
+    put(back, OK);
+    CHECK(!h2_answer(&client, big)->has_ended);
+    settle();
+    client.window += 1000;
+    (void)h2_number(&client, NGHTTP2_WINDOW_UPDATE, 0, 1000);
+    settle();
+    CHECK_EQ(h2_answer(&client, id)->interim, 0);
+    CHECK(h2_answer(&client, id)->has_ended && h2_answer(&client, id)->status == 200);
+    stop();
+    one.child->config->h2.early_hints = 0;
+    let_go();
+    hang_up(back);
+    close_listener(listener, "http.sock");
+}
+
+int
+main(void)
+{
+    http_open();
+    RUN(early_hints_go_to_streams_if_the_configuration_says_so);
+    RUN(hints_are_a_bounded_part_of_a_stream);
+    RUN(hints_are_not_kept_for_a_client_that_takes_nothing);
+    return http_close();
+}
