@@ -21,12 +21,14 @@ from pathlib import Path
 
 from perchild import limits, roles
 from perchild.wire import page as wire_page
-from tests.lab import Lab
+from tests.lab import Lab, comm_of, wait_until
 
 SYS_PIDFD_GETFD = 438
 SO_ACCEPTCONN, SO_DOMAIN, SO_PROTOCOL = 30, 39, 38
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, UDIAG_SHOW_PEER, UNIX_DIAG_PEER = 4, 20, 4, 2
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+
+_FOR_A_MOMENT = re.compile(r"/proc/\d+/smaps_rollup")  # roles.USAGE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -53,6 +55,23 @@ def descriptors(pid: int) -> dict[int, str]:
         with contextlib.suppress(FileNotFoundError):
             found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
     return found
+
+
+def lasting_descriptors(pid: int) -> dict[int, str]:
+    """Return descriptors() without what a child opens for a moment whenever it is time to, beside all that a test makes it do."""
+    return {number: target for number, target in descriptors(pid).items() if not _FOR_A_MOMENT.fullmatch(target)}
+
+
+def wait_for_descriptors(pid: int, wanted: dict[int, str], timeout_s: float = 10) -> None:
+    """Wait until a process has these lasting descriptors again; fail with those that are too many or too few."""
+    try:
+        wait_until(lambda: lasting_descriptors(pid) == wanted, f"{comm_of(pid)} has the descriptors that it had before", timeout_s)
+    except AssertionError as error:
+        found = lasting_descriptors(pid)
+        differences = [f"{number}: {wanted.get(number, 'none')} before, {found.get(number, 'none')} now"
+                       for number in sorted(wanted.keys() | found.keys()) if wanted.get(number) != found.get(number)]
+        message = f"{error}: {differences}"
+        raise AssertionError(message) from None
 
 
 def take_fd(pid: int, fd: int) -> int:
@@ -171,7 +190,7 @@ def is_write_end(sock: socket.socket) -> bool:
 def _kind_of_file(lab: Lab, number: int, target: str) -> str:
     if target.startswith(f"{lab.log}/"):
         return roles.ERROR_LOG if number == 2 and target == str(lab.log / "error.log") else roles.LOG
-    if re.fullmatch(r"/proc/\d+/smaps_rollup", target):
+    if _FOR_A_MOMENT.fullmatch(target):
         return roles.USAGE
     if target == f"{lab.run}/records":
         return roles.RECORDS

@@ -41,7 +41,7 @@ def share_of_cpu(*pids: int) -> float:
 @contextlib.contextmanager
 def few_descriptors(pid: int, more: int) -> Iterator[None]:
     """This process may open exactly `more` descriptors (the limit is on the number, and the lowest free one is taken)."""
-    used = procs.descriptors(pid)
+    used = procs.lasting_descriptors(pid)
     free = [number for number in range(len(used) + more + 1) if number not in used]
     limit = soft_limit(pid)
     set_soft_limit(pid, free[more])
@@ -98,7 +98,7 @@ def test_accepting_child_without_descriptors_pauses_and_goes_on() -> None:
         assert lab.get("main.test").status == 200
         pid, = lab.children(lab.user_uid)
         wait_until(lambda: procs.counter(lab, pid, "connections") == 0, "it holds none")
-        fds_before = procs.descriptors(pid)
+        fds_before = procs.lasting_descriptors(pid)
         with few_descriptors(pid, 5):
             held = [begin(lab, "main.test") for _ in range(5)]
             waiting = [ask(lab, "main.test") for _ in range(30)]
@@ -116,7 +116,7 @@ def test_accepting_child_without_descriptors_pauses_and_goes_on() -> None:
         assert all(finish(sock).status in {200, 503} for sock in waiting[10:])
         for sock in held:
             sock.close()
-        wait_until(lambda: procs.descriptors(pid).keys() == fds_before.keys(), "no descriptor is left open")
+        procs.wait_for_descriptors(pid, fds_before)
         assert "no room for another connection; pausing" in lab.error_log()
         lab.stop()
 
@@ -140,7 +140,7 @@ def test_full_child_closes_those_first_that_have_been_idle_for_longest(host: str
         assert lab.get(host).status == 200
         pid, = lab.children(lab.user_uid if host == "main.test" else lab.tenants["alice"].uid)
         wait_until(lambda: procs.counter(lab, pid, "connections") == 0, "it holds none")
-        fds_before = procs.descriptors(pid)
+        fds_before = procs.lasting_descriptors(pid)
         if shortage == "descriptors":
             stack.enter_context(few_descriptors(pid, 6))
             seen_s = time.monotonic() + 0.6  # it looks at its limit four times a second
@@ -155,7 +155,7 @@ def test_full_child_closes_those_first_that_have_been_idle_for_longest(host: str
         assert all(sock.recv(1) == b"" for sock, is_closed in zip(kept, closed, strict=True) if is_closed)
         assert [options(sock, host) for sock, is_closed in zip(kept, closed, strict=True) if not is_closed].count(200) >= 5
         stack.close()
-        wait_until(lambda: procs.descriptors(pid).keys() == fds_before.keys(), "no descriptor is left open")
+        procs.wait_for_descriptors(pid, fds_before)
         lab.stop()
 
 
@@ -183,7 +183,7 @@ def test_tenant_without_descriptors_loses_no_connection_in_its_inbox() -> None:
         assert lab.get("alice.test").status == 200
         pid, = lab.children(lab.tenants["alice"].uid)
         wait_until(lambda: procs.counter(lab, pid, "connections") == 0, "it holds none")
-        fds_before = procs.descriptors(pid)
+        fds_before = procs.lasting_descriptors(pid)
         with few_descriptors(pid, 2):
             slow = [begin(lab, "alice.test") for _ in range(2)]
             wait_until(lambda: procs.counter(lab, pid, "connections") == 2, "both places are taken")
@@ -199,7 +199,7 @@ def test_tenant_without_descriptors_loses_no_connection_in_its_inbox() -> None:
             sock.sendall(b"\r\n")
             assert read_response(sock).status == 200
             sock.close()
-        wait_until(lambda: procs.descriptors(pid).keys() == fds_before.keys(), "no descriptor is left open")
+        procs.wait_for_descriptors(pid, fds_before)
         lab.stop()
 
 
@@ -211,10 +211,10 @@ def test_file_that_cannot_be_opened_is_answered_503_and_leaks_nothing() -> None:
         assert lab.get("alice.test").status == 200
         pid, = lab.children(lab.tenants["alice"].uid)
         wait_until(lambda: procs.counter(lab, pid, "connections") == 0, "it holds none")
-        fds_before = procs.descriptors(pid)
+        fds_before = procs.lasting_descriptors(pid)
         sock = ask(lab, "alice.test", closes=False)
         assert read_response(sock).status == 200
-        wait_until(lambda: len(procs.descriptors(pid)) == len(fds_before) + 1, "the file is closed")
+        wait_until(lambda: len(procs.lasting_descriptors(pid)) == len(fds_before) + 1, "the file is closed")
         with few_descriptors(pid, 0):
             sock.sendall(b"GET /new.txt HTTP/1.1\r\nHost: alice.test\r\n\r\n")
             response = read_response(sock)
@@ -224,7 +224,7 @@ def test_file_that_cannot_be_opened_is_answered_503_and_leaks_nothing() -> None:
             assert read_response(sock).body == b"new\n"
         sock.close()
         assert lab.get("alice.test", "/new.txt").body == b"new\n"
-        wait_until(lambda: procs.descriptors(pid).keys() == fds_before.keys(), "no descriptor is left open", 15)
+        procs.wait_for_descriptors(pid, fds_before, 15)
         lab.stop()
 
 
