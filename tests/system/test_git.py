@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import random
 import re
@@ -65,11 +66,14 @@ $feature{{'snapshot'}}{{'default'}} = ['tgz'];
 PATHS = ("/gitweb/gitweb.cgi", "/own/gitweb.cgi")
 PAGES = 40  # of gitweb, that are looked at
 BLOB = random.Random(1).randbytes(300000)
+# Each commit is a second later than the one before: what of its own git names first when it fetches goes by these times.
+DATES = itertools.count(1_700_000_000)
 
 
 def git(tenant: Tenant, *arguments: str, directory: Path | None = None, traced: bool = False) -> str:
     """Run git as a tenant, with nobody's configuration; return what it says, and with traced the fields that it sends."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(tenant.home), "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
+    environment |= dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), f"@{next(DATES)} +0000")
     if traced:
         environment |= {"GIT_TRACE_CURL": "1", "GIT_TRACE_CURL_NO_DATA": "1"}
     identity = ("-c", "user.name=Älice", "-c", f"user.email={tenant.name}@example.org", "-c", "init.defaultBranch=main")
