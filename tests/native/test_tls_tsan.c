@@ -213,14 +213,20 @@ static ssize_t
 tls_put(const void *bytes, size_t len)
 {
     size_t count = 0;
-    return len > 0 ? result_of(SSL_write_ex(over, bytes, len, &count), count) : 0;
+    int done = len > 0 ? SSL_write_ex(over, bytes, len, &count) : 1;
+    ssize_t result = result_of(done, count);
+    if (done == 1 || result != 0)
+        return result;
+    errno = ECONNRESET; /* the server has said goodbye */
+    return -1;
 }
 
 static ssize_t
 tls_take(void *room, size_t len)
 {
     size_t count = 0;
-    return result_of(SSL_read_ex(over, room, len, &count), count);
+    int done = SSL_read_ex(over, room, len, &count);
+    return result_of(done, count);
 }
 
 static void
