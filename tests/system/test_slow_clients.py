@@ -18,6 +18,7 @@ import pytest
 
 from perchild.control.client import ask_pages
 from perchild.limits import value
+from tests.boundary import procs
 from tests.lab import Lab, wait_until
 from tests.system.wire import Client, client, get
 
@@ -61,9 +62,10 @@ def slowest(lab: Lab, host: str, count: int) -> float:
     return longest
 
 
-def drip(conn: Client, piece: bytes, pause_s: float, most_s: float) -> float:
-    """Send `piece` after each pause until the server answers or ends; return how long that took."""
+def drip(conn: Client, first: bytes, piece: bytes, pause_s: float, most_s: float) -> float:
+    """Send `first`, and `piece` after each pause until the server answers or ends; return how long that took."""
     began = time.monotonic()
+    conn.send(first)
     while time.monotonic() - began < most_s:
         if select.select([conn.sock], [], [], pause_s)[0]:
             return time.monotonic() - began
@@ -90,13 +92,11 @@ def test_head_that_stops_is_answered_408(lab: Lab) -> None:
 
 
 def test_head_below_the_rate_ends_in_time_and_above_it_lives_to_the_maximum(lab: Lab) -> None:
-    """MinRate=100: 20 bytes/s ends near the first second, 200 bytes/s lives on, but not beyond the third."""
+    """MinRate=100: 20 bytes/s ends near the first second, 1000 bytes/s lives on, but not beyond the third."""
     with client(lab) as conn:
-        conn.send(PARTIAL)
-        assert 0.9 < drip(conn, b"x", 0.05, 6) < 3
+        assert 0.9 < drip(conn, PARTIAL, b"x", 0.05, 6) < 3
     with client(lab) as conn:
-        conn.send(PARTIAL)
-        assert 2.5 < drip(conn, b"x" * 40, 0.2, 8) < 5
+        assert 2.5 < drip(conn, PARTIAL, b"x" * 200, 0.2, 8) < 5
 
 
 def test_body_that_stops_is_answered_408(lab: Lab) -> None:
@@ -114,8 +114,7 @@ def test_body_that_stops_is_answered_408(lab: Lab) -> None:
 def test_body_below_the_rate_ends_in_time(lab: Lab) -> None:
     """MinRate=1000: a body of 100 bytes/s ends with 408."""
     with client(lab) as conn:
-        conn.send(get("alice.test", "/", "Content-Length: 90000", method="POST"))
-        assert 0.9 < drip(conn, b"x" * 10, 0.1, 6) < 3
+        assert 0.9 < drip(conn, get("alice.test", "/", "Content-Length: 90000", method="POST"), b"x" * 10, 0.1, 6) < 3
         answer = conn.read()
         assert answer is not None
         assert answer.status == 408
@@ -124,10 +123,9 @@ def test_body_below_the_rate_ends_in_time(lab: Lab) -> None:
 def test_connection_without_a_name_ends_in_time(lab: Lab) -> None:
     """Silent, and dripping without a Host: both are closed without a word, PEEK_TIMEOUT_MS after they came, and cost nobody anything."""
     limit_s = value("PEEK_TIMEOUT_MS") / 1000
+    began = time.monotonic()
     with Client(("127.0.0.1", lab.port), timeout_s=limit_s + 5) as silent, client(lab) as dripping:
-        began = time.monotonic()
-        dripping.send(b"GET / HTTP/1.1\r\n")
-        took = drip(dripping, b"X: y\r\n", 0.25, limit_s + 4)
+        took = drip(dripping, b"GET / HTTP/1.1\r\n", b"X: y\r\n", 0.25, limit_s + 4)
         assert limit_s - 1 < took < limit_s + 3
         assert dripping.reads_end()
         assert silent.reads_end()
@@ -228,10 +226,11 @@ def test_two_thousand_half_open_clients_hinder_nobody(lab: Lab) -> None:
     with contextlib.ExitStack() as stack:
         socks = [stack.enter_context(lab.connect()) for _ in range(HALF_OPEN)]
         child, *_ = lab.children(lab.tenants["alice"].uid)
+        before = procs.counter(lab, child, "handed_in")
         for number, sock in enumerate(socks[::2]):
             sock.sendall(PARTIAL)
             if number % 50 == 49:  # no burst beyond what its inbox holds: that would be 503 for this tenant
-                wait_until(lambda: ask_pages(str(lab.run), [child])[child].counters["connections"] > number, "they were handed over")  # noqa: B023
+                wait_until(lambda: procs.counter(lab, child, "handed_in") > before + number, "they were handed over")  # noqa: B023
         results: list[float] = []
         assert lab.get("alice.test").status == 200
         threads = [threading.Thread(target=lambda host=host: results.append(slowest(lab, host, 150))) for host in ("alice.test", "bob.test")]
