@@ -2,16 +2,19 @@
  * Runs as:  child, as the identity that owns the host.   Sees: no byte of a request.
  * Holds:    kept connections, at most PC_KEPT_PER_BACKEND of each back end and PC_MAX_KEPT in all, idle for PC_KEPT_MS at most. One by
  *           FastCGI holds a whole worker of the responder, for which others might wait: it is kept for PC_KEPT_FCGI_MS at most, and only
- *           while this child has no more connections than its share of the workers, so that each of them has one.
+ *           while this child has no more connections than its share of the workers, so that each of them has one; and a list of new
+ *           ones by FastCGI whose request has not been answered, to knock where it has not been read.
  * Distrusts: what answers: a kept connection on which anything came is not used again. The runner's answer to WAKE is one bounded line.
  * Before:   gate_http.c, gate_fcgi.c   After: job.c */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -29,6 +32,7 @@ union address { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 
 
 struct pc_backend {
     struct pc_backend *next;
+    struct pc_child *child;
     uint8_t kind, protocol;
     uint16_t port;
     uint32_t service;
@@ -42,6 +46,7 @@ struct pc_backend {
     _Atomic uint32_t share;      /* FastCGI: connections that may be open for one to be kept; 0 = none is */
     _Atomic uint32_t open_count; /* in use, being made, and kept */
     uint32_t kept_count;
+    uint64_t knocked_ns;         /* when it was last knocked at */
     uint64_t inode;              /* of a service's socket, when it was last looked at; 0 = there is none, or no service */
     struct { int fd; uint64_t since_ns, inode; } kept[PC_KEPT_PER_BACKEND]; /* the latest last */
 };
@@ -185,6 +190,7 @@ pc_backend_find(struct pc_child *child, const struct pc_target *target, enum pc_
         backend = backend->next;
     if (backend == NULL && child->backends.count < PC_MAX_BACKENDS) {
         backend = make(target, place, port, protocol, service != NULL && protocol == PC_BACKEND_FCGI ? service->connections : 0);
+        backend->child = child;
         backend->next = child->backends.first;
         child->backends.first = backend;
         child->backends.count++;
@@ -366,6 +372,89 @@ pc_dial_keep(struct pc_dial *dial, struct pc_gate *gate)
     pc_dial_end(dial);
 }
 
+/* ------------------------------------------------------------------ what nobody takes */
+
+/* The master of a php-fpm with workers on demand forks one for a connection if none is idle, and looks once for however many come at a
+ * time: of several, some are left in its queue until a further one comes, or a worker is rid of the connection that it has, which we
+ * keep. So whoever waits there knocks: a connection without a request, which ends at once, makes the master look again. */
+
+static void
+list(struct pc_dial *dial)
+{
+    struct pc_backend *backend = dial->backend;
+    struct pc_child *child = backend->child;
+    if (backend->kind == PC_TARGET_TCP || backend->share == 0)
+        return;
+    (void)pthread_mutex_lock(&child->backends.lock);
+    dial->knock_ms = PC_KNOCK_MS;
+    dial->knock_ns = pc_now_ns() + PC_KNOCK_MS * MS;
+    dial->next = child->backends.untaken;
+    dial->link = &child->backends.untaken;
+    if (dial->next != NULL)
+        dial->next->link = &dial->next;
+    child->backends.untaken = dial;
+    (void)atomic_fetch_add(&child->backends.untaken_count, 1);
+    (void)pthread_mutex_unlock(&child->backends.lock);
+    dial->is_listed = true;
+}
+
+/* It has an answer, or ends. */
+static void
+unlist(struct pc_dial *dial)
+{
+    struct pc_child *child = dial->is_listed ? dial->backend->child : NULL;
+    if (child == NULL)
+        return;
+    (void)pthread_mutex_lock(&child->backends.lock);
+    *dial->link = dial->next;
+    if (dial->next != NULL)
+        dial->next->link = dial->link;
+    if (dial->knock_ns != 0)
+        (void)atomic_fetch_sub(&child->backends.untaken_count, 1);
+    (void)pthread_mutex_unlock(&child->backends.lock);
+    dial->is_listed = false;
+}
+
+static bool
+is_unread(int fd)
+{
+    int count = 0;
+    return ioctl(fd, SIOCOUTQ, &count) == 0 && count > 0;
+}
+
+static void
+knock(struct pc_backend *backend, uint64_t now_ns)
+{
+    const union address *to = &backend->addresses[0];
+    int fd = socket(to->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    backend->knocked_ns = now_ns;
+    if (fd < 0)
+        return; /* there is a next time */
+    (void)connect(fd, &to->any, size_of(to)); /* a full queue is looked at, too */
+    (void)close(fd); /* nothing was said */
+}
+
+void
+pc_backend_knock(struct pc_child *child, uint64_t now_ns)
+{
+    (void)pthread_mutex_lock(&child->backends.lock);
+    for (struct pc_dial *dial = child->backends.untaken; dial != NULL; dial = dial->next) {
+        struct pc_backend *backend = dial->backend;
+        if (dial->knock_ns == 0 || now_ns < dial->knock_ns || backend->knocked_ns == now_ns)
+            continue;
+        if (!is_unread(dial->fd)) {
+            dial->knock_ns = 0;
+            (void)atomic_fetch_sub(&child->backends.untaken_count, 1);
+            continue;
+        }
+        if (atomic_load(&backend->open_count) <= backend->share) /* else all its workers may be at work */
+            knock(backend, now_ns);
+        dial->knock_ms *= 2;
+        dial->knock_ns = now_ns + dial->knock_ms * MS;
+    }
+    (void)pthread_mutex_unlock(&child->backends.lock);
+}
+
 /* ------------------------------------------------------------------ connecting */
 
 static void
@@ -381,6 +470,7 @@ pc_dial_end(struct pc_dial *dial)
 {
     if (dial->state == PC_DIAL_NONE && !dial->is_counted)
         return;
+    unlist(dial);
     close_one(&dial->fd);
     close_one(&dial->wake_fd);
     if (dial->is_counted)
@@ -501,8 +591,10 @@ connect_next(struct pc_dial *dial, const struct pc_gate *gate)
     dial->watches_out = result != 0; /* a Unix socket is connected at once, and mostly takes the whole request */
     if (pc_gate_watch(gate, dial->fd, EPOLLIN | EPOLLRDHUP | (dial->watches_out ? EPOLLOUT : 0)) != 0)
         return fail_by_system(dial, errno);
-    if (result == 0)
+    if (result == 0) {
+        list(dial);
         return open_now(dial);
+    }
     dial->state = PC_DIAL_CONNECTING;
     return -PC_E_AGAIN;
 }
@@ -627,7 +719,10 @@ pc_dial_send(struct pc_dial *dial, const struct pc_gate *gate, const char *buf, 
 }
 
 ssize_t
-pc_dial_recv(const struct pc_dial *dial, char *buf, size_t cap)
+pc_dial_recv(struct pc_dial *dial, char *buf, size_t cap)
 {
-    return result_of(recv(dial->fd, buf, cap, MSG_DONTWAIT));
+    ssize_t count = result_of(recv(dial->fd, buf, cap, MSG_DONTWAIT));
+    if (count > 0)
+        unlist(dial);
+    return count;
 }

@@ -34,6 +34,8 @@ bool pc_backend_is_held(struct pc_child *child, const struct pc_backend *backend
 void pc_backend_note(struct pc_child *child, struct pc_backend *backend, uint64_t now_ns, bool has_failed);
 /* Close kept connections that have been idle for too long; everything when now_ns is UINT64_MAX. */
 void pc_backend_sweep(struct pc_child *child, uint64_t now_ns);
+/* See to it that pools whose php-fpm has overlooked a connection look again: called every PC_KNOCK_MS while there may be some. */
+void pc_backend_knock(struct pc_child *child, uint64_t now_ns);
 void pc_backend_free_all(struct pc_child *child);
 
 /* ------------------------------------------------------------------ one connection, of one gate */
@@ -53,6 +55,11 @@ struct pc_dial {
     uint64_t inode;             /* of the service's socket that it is connected to; 0 = no service */
     bool is_queue_full;         /* what -PC_E_MEMORY said: the socket's queue, else the job box */
     int error;                  /* FAILED: errno, or 0 */
+    /* While nobody may have read its request: owned by the child's list, with backends.lock. */
+    bool is_listed;             /* its owner's */
+    struct pc_dial *next, **link;
+    uint64_t knock_ns;          /* when it is looked at again; 0 = its request is being read */
+    uint32_t knock_ms;          /* how long it waits from then on */
     uint32_t heard;
     char answer[256];           /* the runner's line; FAILED: why, for people */
 };
@@ -66,7 +73,7 @@ const char *pc_dial_why(const struct pc_dial *dial);
 bool pc_dial_lacks_own(const struct pc_dial *dial); /* FAILED for want of descriptors or memory: the back end has no part in that */
 /* As send and recv: bytes, 0 = end (recv), -PC_E_AGAIN, -PC_E_CLOSED. Only when OPEN. */
 ssize_t pc_dial_send(struct pc_dial *dial, const struct pc_gate *gate, const char *buf, size_t len);
-ssize_t pc_dial_recv(const struct pc_dial *dial, char *buf, size_t cap);
+ssize_t pc_dial_recv(struct pc_dial *dial, char *buf, size_t cap);
 /* Its answer is through, and the next request may use the connection; or close it. Either leaves it NONE. */
 void pc_dial_keep(struct pc_dial *dial, struct pc_gate *gate);
 void pc_dial_end(struct pc_dial *dial);

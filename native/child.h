@@ -397,6 +397,9 @@ struct pc_child {
         uint32_t count;
         _Atomic uint32_t kept; /* idle connections */
         _Atomic uint64_t next_sweep_ns;
+        struct pc_dial *untaken;        /* new connections whose request nobody may have read yet */
+        _Atomic uint32_t untaken_count; /* those of them that are still looked at */
+        _Atomic uint64_t next_knock_ns;
     } backends; /* backend.c: where this child has connected to */
 
     struct {

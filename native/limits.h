@@ -58,6 +58,7 @@
 #define PC_MAX_KEPT 64 /* count: such connections of a child, to all of them */
 #define PC_KEPT_MS 60000 /* ms: how long one is kept idle */
 #define PC_KEPT_FCGI_MS 1000 /* ms: the same for FastCGI, where it holds a whole worker of the pool */
+#define PC_KNOCK_MS 20 /* ms: until a pool that has taken no byte of a request is knocked at, and how often at most; each time a request waits twice as long for its next */
 #define PC_MAX_REPLY_HEAD_BYTES 65536 /* bytes: head of a program's or back end's answer */
 #define PC_MAX_REPLY_FIELDS 96 /* count: fields in it: what a response has room for */
 #define PC_MAX_TICKET_KEYS 4 /* count: session ticket keys that still open tickets: the newest seals, for TICKET_ROTATE_S */

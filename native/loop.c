@@ -218,6 +218,8 @@ wait_ms(struct pc_child *child)
     if (atomic_load_explicit(&child->waiting_count, memory_order_relaxed) > 0
         || atomic_load_explicit(&child->job_waiting, memory_order_relaxed) > 0)
         return PC_RETRY_MS;
+    if (atomic_load_explicit(&child->backends.untaken_count, memory_order_relaxed) > 0)
+        return PC_KNOCK_MS;
     if (child->mutex_kind != PC_LOCK_DEFAULT && !child->mutex_held && child->listener_count > 0)
         return LOCK_POLL_MS;
     if (atomic_load_explicit(&child->accept_paused, memory_order_relaxed))
@@ -257,29 +259,31 @@ sweep(struct pc_worker *worker, uint64_t now_ns)
         pc_child_notify(child, PC_EVENT_MEMORY); /* the main thread has time */
 }
 
-/* What is due by the clock. With two leaders the first to see it does it. */
+/* Whether it is time for what is done every `period_ms`, and this leader the one that does it: the first to see it. */
+static bool
+take_due(_Atomic uint64_t *due_ns, uint64_t now_ns, uint64_t period_ms)
+{
+    uint64_t due = atomic_load(due_ns);
+    return now_ns >= due && atomic_compare_exchange_strong(due_ns, &due, now_ns + period_ms * MS);
+}
+
+/* What is due by the clock. */
 static void
 tick(struct pc_worker *worker)
 {
     struct pc_child *child = worker->child;
-    uint64_t now_ns = worker->now_ns, due = atomic_load(&child->next_sweep_ns);
-    if (now_ns >= due && atomic_compare_exchange_strong(&child->next_sweep_ns, &due, now_ns + PC_SWEEP_MS * MS))
+    uint64_t now_ns = worker->now_ns;
+    if (take_due(&child->next_sweep_ns, now_ns, PC_SWEEP_MS))
         sweep(worker, now_ns);
-    due = atomic_load(&child->next_retry_ns);
-    if (atomic_load(&child->waiting_count) > 0 && now_ns >= due
-        && atomic_compare_exchange_strong(&child->next_retry_ns, &due, now_ns + PC_RETRY_MS * MS))
+    if (atomic_load(&child->waiting_count) > 0 && take_due(&child->next_retry_ns, now_ns, PC_RETRY_MS))
         pc_hand_retry(worker);
-    due = atomic_load(&child->next_job_ns);
-    if (atomic_load(&child->job_waiting) > 0 && now_ns >= due
-        && atomic_compare_exchange_strong(&child->next_job_ns, &due, now_ns + PC_RETRY_MS * MS))
+    if (atomic_load(&child->job_waiting) > 0 && take_due(&child->next_job_ns, now_ns, PC_RETRY_MS))
         pc_job_retry(worker);
-    due = atomic_load(&child->backends.next_sweep_ns);
-    if (atomic_load(&child->backends.kept) > 0 && now_ns >= due
-        && atomic_compare_exchange_strong(&child->backends.next_sweep_ns, &due, now_ns + KEPT_LOOK_MS * MS))
+    if (atomic_load(&child->backends.kept) > 0 && take_due(&child->backends.next_sweep_ns, now_ns, KEPT_LOOK_MS))
         pc_backend_sweep(child, now_ns);
-    due = atomic_load(&child->next_flush_ns);
-    if (atomic_load(&child->has_lines) && now_ns >= due
-        && atomic_compare_exchange_strong(&child->next_flush_ns, &due, now_ns + PC_LOG_FLUSH_MS * MS)) {
+    if (atomic_load(&child->backends.untaken_count) > 0 && take_due(&child->backends.next_knock_ns, now_ns, PC_KNOCK_MS))
+        pc_backend_knock(child, now_ns);
+    if (atomic_load(&child->has_lines) && take_due(&child->next_flush_ns, now_ns, PC_LOG_FLUSH_MS)) {
         atomic_store(&child->has_lines, false);
         pc_log_flush(child->config);
         atomic_store_explicit(&child->page->counters[PC_C_LOG_LOST], child->page_base.log_lost + pc_log_lost(child->config),

@@ -79,6 +79,8 @@ LIMITS: tuple[Limit, ...] = (
     Limit("MAX_KEPT", 64, "count", "such connections of a child, to all of them"),
     Limit("KEPT_MS", 60000, "ms", "how long one is kept idle"),
     Limit("KEPT_FCGI_MS", 1000, "ms", "the same for FastCGI, where it holds a whole worker of the pool"),
+    Limit("KNOCK_MS", 20, "ms", "until a pool that has taken no byte of a request is knocked at, and how often at most; each time a request waits "
+          "twice as long for its next"),
     Limit("MAX_REPLY_HEAD_BYTES", 65536, "bytes", "head of a program's or back end's answer"),
     Limit("MAX_REPLY_FIELDS", 96, "count", "fields in it: what a response has room for"),
     Limit("MAX_TICKET_KEYS", 4, "count", "session ticket keys that still open tickets: the newest seals, for TICKET_ROTATE_S"),

@@ -65,6 +65,73 @@ an_answer_in_single_bytes_comes_whole(void)
     close_listener(listener, "app.sock");
 }
 
+/* Say how many workers the responder of app.sock has. */
+static void
+share_app(uint32_t workers)
+{
+    char text[160];
+    struct pc_target target;
+    struct pc_backend *backend = NULL;
+    int len = snprintf(text, sizeof text, "unix:%s/app.sock|fcgi://localhost/srv/", one.directory);
+    child_must(pc_target_parse((struct pc_slice){text, (size_t)len}, &target) == 0, "pc_target_parse");
+    child_must(pc_backend_find(one.child, &target, PC_BACKEND_FCGI, 0, false, &backend) == 0, "pc_backend_find");
+    pc_backend_share(backend, workers);
+}
+
+/* Whether, `ms` later, a connection comes that ends without a word. */
+static bool
+is_knocked_at(int listener, uint64_t *now_ns, uint64_t ms)
+{
+    char byte;
+    *now_ns += ms * MS;
+    pc_backend_knock(one.child, *now_ns);
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    bool is_ended = fd >= 0 && recv(fd, &byte, 1, 0) == 0;
+    child_must(fd < 0 || close(fd) == 0, "close");
+    return is_ended;
+}
+
+static void
+who_takes_no_byte_of_a_request_is_knocked_at(void)
+{
+    char request[4096];
+    share_app(2);
+    int listener = open_listener("app.sock", 8), fd = ask("/app/x.php"), back = take_connection(listener);
+    uint64_t now_ns = pc_now_ns();
+    CHECK_EQ(atomic_load(&one.child->backends.untaken_count), 1);
+    CHECK(is_knocked_at(listener, &now_ns, PC_KNOCK_MS));
+    CHECK(!is_knocked_at(listener, &now_ns, PC_KNOCK_MS) && is_knocked_at(listener, &now_ns, PC_KNOCK_MS));
+    CHECK(recv(back, request, sizeof request, 0) > 0);
+    CHECK(!is_knocked_at(listener, &now_ns, 1000));
+    CHECK_EQ(atomic_load(&one.child->backends.untaken_count), 0);
+    answer(back, ANSWER, sizeof request);
+    CHECK(heard(fd, "answer"));
+    close_client(fd);
+    close_listener(listener, "app.sock");
+    share_app(0);
+}
+
+static void
+requests_beyond_the_workers_wait_without_knocking(void)
+{
+    share_app(1);
+    int listener = open_listener("app.sock", 8), fds[2] = {ask("/app/x.php"), ask("/app/x.php")};
+    int backs[2] = {take_connection(listener), take_connection(listener)};
+    uint64_t now_ns = pc_now_ns();
+    CHECK_EQ(atomic_load(&one.child->backends.untaken_count), 2);
+    CHECK(backs[0] >= 0 && backs[1] >= 0 && !is_knocked_at(listener, &now_ns, PC_KNOCK_MS));
+    answer(backs[0], ANSWER, 4096);
+    CHECK_EQ(atomic_load(&one.child->backends.untaken_count), 1);
+    CHECK(is_knocked_at(listener, &now_ns, 10 * PC_KNOCK_MS));
+    answer(backs[1], ANSWER, 4096);
+    CHECK_EQ(atomic_load(&one.child->backends.untaken_count), 0);
+    CHECK(one.child->backends.untaken == NULL && heard(fds[0], "answer") && heard(fds[1], "answer"));
+    child_must(close(fds[0]) == 0, "close");
+    close_client(fds[1]);
+    close_listener(listener, "app.sock");
+    share_app(0);
+}
+
 static void
 a_sleeping_service_is_woken_and_then_asked(void)
 {
@@ -311,6 +378,8 @@ main(void)
 {
     set_up();
     RUN(an_answer_in_single_bytes_comes_whole);
+    RUN(who_takes_no_byte_of_a_request_is_knocked_at);
+    RUN(requests_beyond_the_workers_wait_without_knocking);
     RUN(a_sleeping_service_is_woken_and_then_asked);
     RUN(a_service_that_does_not_start_is_503_and_the_runners_word);
     RUN(a_runner_that_says_nothing_is_waited_for_30_seconds);

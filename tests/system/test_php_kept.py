@@ -33,10 +33,28 @@ SCRIPTS = {
 
 
 class Site:
-    """One tenant with a pool of `workers`."""
+    """One tenant with a pool of `most` workers."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab, self.alice = lab, lab.tenants["alice"]
+    def __init__(self, lab: Lab, most: int = 0) -> None:
+        self.lab, self.alice, self.most = lab, lab.tenants["alice"], most
+
+    def ask_slow(self, count: int) -> tuple[list[threading.Thread], dict[int, bytes]]:
+        """Ask for slow.php so many times at once; return the threads, and where they put the answers."""
+        answers: dict[int, bytes] = {}
+        threads = [threading.Thread(target=lambda n=n: answers.update({n: self.get(f"/slow.php?n={n}").body})) for n in range(count)]
+        for thread in threads:
+            thread.start()
+        return threads, answers
+
+    def began(self) -> int:
+        """Return how many slow.php have begun."""
+        return len(list(self.alice.docroot.glob("began*")))
+
+    def end_slow(self, threads: list[threading.Thread]) -> None:
+        """Let them end, and wait for that."""
+        self.alice.write("go", "")
+        for thread in threads:
+            thread.join()
 
     def get(self, path: str, method: str = "GET", body: bytes = b"") -> Response:
         """Return the answer, of a connection that ends with it."""
@@ -78,7 +96,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
             lab.tenants["alice"].write(name, text)
         lab.tenants["alice"].docroot.chmod(0o700)
         lab.start()
-        one = Site(lab)
+        one = Site(lab, request.param)
         assert one.get("/").status == 200
         yield one
         lab.stop()
@@ -108,15 +126,19 @@ def test_a_body_goes_by_a_connection_of_its_own_and_waits_for_no_kept_one(site: 
 def test_more_requests_than_workers_are_all_answered(site: Site) -> None:
     """The surplus waits for workers, none of which stays with a connection that nobody uses."""
     site.get("/pid.php")
-    answers: dict[int, bytes] = {}
-    threads = [threading.Thread(target=lambda n=n: answers.update({n: site.get(f"/slow.php?n={n}").body})) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    wait_until(lambda: list(site.alice.docroot.glob("began*")), "the first is in work")
-    site.alice.write("go", "")
-    for thread in threads:
-        thread.join()
+    threads, answers = site.ask_slow(8)
+    wait_until(site.began, "the first is in work")
+    site.end_slow(threads)
     assert answers == {n: str(n).encode() for n in range(8)}
+
+
+def test_requests_that_come_at_once_are_all_begun_at_once(site: Site) -> None:
+    """As far as there may be workers. php-fpm looks once for however many come at a time, and would begin some when others have ended."""
+    site.get("/pid.php")
+    threads, answers = site.ask_slow(site.most)
+    wait_until(lambda: site.began() == site.most, "each has a worker while none has ended")
+    site.end_slow(threads)
+    assert answers == {n: str(n).encode() for n in range(site.most)}
 
 
 def test_a_worker_that_ends_while_its_connection_is_kept_harms_nobody(site: Site) -> None:
