@@ -70,14 +70,17 @@ def _run(options: argparse.Namespace) -> int:
 def make_report(source: sources.Source, result: translation.Translation, sites: Iterable[Site], directory: str) -> dict[str, Any]:
     """Return everything that --json prints; lines in the order in which the source's files were read."""
     order = {path: number for number, (_, _, path) in enumerate(source.tree.includes)}
+    base = os.path.abspath(source.base)
     findings = sorted(result.findings.values(), key=lambda one: (order.get(one.file, -1), one.line))
     counts = Counter(one.state for one in findings)
     kept = counts[translation.UNDERSTOOD] + counts[translation.WITHOUT_EFFECT]
     known = make_env(Options()).users
     return {
-        "ok": True, "source": source.main, "files": len(order), "directory": directory,
+        "ok": True, "source": source.main, "files": len(order), "directory": directory, "server_root": source.tree.server_root,
+        "elsewhere": [path for path in order if not os.path.abspath(path).startswith(f"{base}/")],
         "counts": {state: counts[state] for state in (translation.UNDERSTOOD, translation.WITHOUT_EFFECT, translation.MISSING)},
         "percent": 100 * kept // max(1, len(findings)), "hosts": len(result.hosts),
+        "unassigned": [host.name or "_default_" for host in result.hosts if not host.user],
         "sites": [{"file": site.file, "names": sorted({host.name for host in site.hosts if host.name}),
                    "users": sorted({host.user for host in site.hosts if host.user}), "is_enabled": not site.reason, "reason": site.reason,
                    "sources": [f"{host.source.file}:{host.source.line}" for host in site.hosts]} for site in sites],
@@ -96,6 +99,11 @@ def render_report(report: dict[str, Any]) -> str:
     parts = [f"{size} of {count_of(len(users), 'user')}" if report["sites"] else size,
              *(f"{counts[state]:>6} lines {state}" for state in counts),
              f"{report['percent']:>5} % of the lines keep their meaning"]
+    parts += _warn_of_places(report)
+    if report["unassigned"]:
+        more = len(report["unassigned"]) - _MANY
+        shown = ", ".join(report["unassigned"][:_MANY]) + (f" and {more} more" if more > 0 else "")
+        parts.append(f"\nServed by User, all together, as long as no AssignUserID names one of their own: {shown}")
     missing = [one for one in lines if one["state"] == translation.MISSING]
     parts += _list("Weaker now: these lines kept somebody out, or made something safer, and nothing does so here",
                    [one for one in missing if one["is_weaker"]])
@@ -108,6 +116,19 @@ def render_report(report: dict[str, Any]) -> str:
     if report["directory"]:
         parts.append(f"\n{count_of(len(report['sites']), 'site')} written to {report['directory']}. Next: perchildd -t -d {report['directory']}")
     return make_printable_lines(parts)
+
+
+def _warn_of_places(report: dict[str, Any]) -> list[str]:
+    """Return what to say where other files may have been read than was meant: a copy of a tree whose lines name the original's places."""
+    parts = []
+    if report["elsewhere"]:
+        shown = ", ".join(report["elsewhere"][:_MANY]) + (", ..." if len(report["elsewhere"]) > _MANY else "")
+        parts.append(f"\nRead from elsewhere, as ServerRoot ({report['server_root']}) and Include say: {shown}. "
+                     "If this is a copy of another machine's, change these lines in the copy")
+    if not report["hosts"]:
+        parts.append("\nThere is no <VirtualHost> in these files. Relative names of Include were looked for below ServerRoot, "
+                     f"{report['server_root']}")
+    return parts
 
 
 def make_printable_lines(parts: Iterable[str]) -> str:

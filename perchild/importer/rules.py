@@ -8,6 +8,7 @@ from __future__ import annotations
 # Directive -> where the two words of its identity stand. In a <VirtualHost>, the strongest first: mpm-itk's word is httpd's own.
 IDENTITIES = ("assignuserid", "ruidgid", "suexecusergroup", "suphp_usergroup")
 
+NO_MODES = "a host's processes are its user's from the first byte; nothing changes its uid"
 # Dropped: what they are about is not here, or is as they wish.
 WITHOUT_EFFECT: dict[str, str] = {
     **dict.fromkeys(("loadmodule", "loadfile", "clearmodulelist", "addmodule"), "nothing is loaded here: what is there is built in"),
@@ -22,9 +23,8 @@ WITHOUT_EFFECT: dict[str, str] = {
                     "it is about httpd's own processes and files"),
     **dict.fromkeys(("enablesendfile", "enablemmap", "acceptfilter", "bufferedlogs", "extendedstatus", "seerequesttail",
                      "contentdigest", "mergetrailers", "flushmaxthreshold", "flushmaxpipelined"), "files are sent and counted in one way here"),
-    **dict.fromkeys(("rmode", "rminuidgid", "rdefaultuidgid", "enablecapabilities", "suphp_engine", "suphp_configpath", "suphp_addhandler",
-                     "suphp_removehandler", "suexec", "privilegesmode", "multiplexerchroot"),
-                    "a host's processes are its user's from the first byte; nothing changes its uid"),
+    **dict.fromkeys(("rminuidgid", "rdefaultuidgid", "enablecapabilities", "suphp_engine", "suphp_configpath", "suphp_addhandler",
+                     "suphp_removehandler", "suexec", "privilegesmode", "multiplexerchroot"), NO_MODES),
     **dict.fromkeys(("sslmutex", "sslrandomseed", "sslpassphrasedialog", "sslcryptodevice", "sslsessioncache",
                      "sslstaplingcache", "sslusestapling", "sslstaplingrespondertimeout", "sslstaplingreturnrespondererrors",
                      "sslcompression", "sslinsecurerenegotiation", "sslstaplingstandardcachetimeout"),
@@ -50,6 +50,7 @@ MISSING: dict[str, str] = {
     "macro": "macros are not expanded: write the hosts out (httpd -t -D DUMP_CONFIG shows them)",
     "use": "macros are not expanded: write the hosts out (httpd -t -D DUMP_CONFIG shows them)",
     "rdocumentchroot": "no chroot: the kernel keeps the host's user from others' files",
+    "rgroups": "the host's processes have the groups that their user has in the group database, and no others",
     "maxclientsvhost": "connections of one host are not limited; its processes and memory can be (docs/limits.md)",
     "chroot": "no chroot: the kernel keeps the host's user from others' files",
 }

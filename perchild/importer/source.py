@@ -33,9 +33,10 @@ class SourceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What was read. main: its main file; has_modules: whether it says which modules it loads."""
+    """What was read. main: its main file; base: the directory that is its tree; has_modules: whether it says which modules it loads."""
 
     main: str
+    base: str
     tree: Tree
     has_modules: bool
 
@@ -110,7 +111,7 @@ def read_source(path: str) -> Source:
     builder = _read(main, root, environ, knows_modules=True)
     if not builder.has_modules:
         builder = _read(main, builder.tree.server_root, environ, knows_modules=False)
-    return Source(main, builder.tree, builder.has_modules)
+    return Source(main, root, builder.tree, builder.has_modules)
 
 
 def _read(main: str, root: str, environ: dict[str, str], *, knows_modules: bool) -> SourceBuilder:

@@ -138,7 +138,7 @@ class _Translator:
             "<limit": self._take_limit, "<limitexcept": self._take_limit, "<processor": self._take_processor}
         self._special: dict[str, Callable[[Node, str], list[Out]]] = {
             **dict.fromkeys((*rules.IDENTITIES, "serverenvironment"), self._take_identity_elsewhere),
-            **dict.fromkeys(("multiplexer", "processor"), self._take_peruser), "listen": self._take_listen}
+            **dict.fromkeys(("multiplexer", "processor"), self._take_peruser), "listen": self._take_listen, "rmode": self._take_mode}
 
     def run(self) -> Translation:
         """Return the translation."""
@@ -331,6 +331,12 @@ class _Translator:
         self._say(node, UNDERSTOOD, "User and Group of those that accept")
         return [_added("User", words[0], node), _added("Group", words[1], node)]
 
+    def _take_mode(self, node: Node, _context: str) -> list[Out]:
+        if words_of(node)[:1] == ["config"]:
+            self._say(node, WITHOUT_EFFECT, rules.NO_MODES)
+            return []
+        return self._miss(node, "mod_ruid2 served each file as its owner; here a host has one user: see that AssignUserID names him", is_weaker=True)
+
     def _take_identity_elsewhere(self, node: Node, context: str) -> list[Out]:
         if context == "":
             self._say(node, UNDERSTOOD, "hosts without an identity of their own get it")
@@ -351,6 +357,8 @@ class _Translator:
         for child in found:
             if child is chosen:
                 self._say(child, UNDERSTOOD, "" if child.name == "assignuserid" else "AssignUserID")
+                if len(words_of(child)) > len(self._identity_of(child)) > 1:  # peruser: ServerEnvironment USER GROUP CHROOT
+                    self._say(child, MISSING, f"AssignUserID, and {rules.MISSING['chroot']}", is_weaker=True)
             elif chosen is None:
                 self._miss(child, "who this is cannot be told")
             else:

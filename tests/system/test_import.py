@@ -180,6 +180,22 @@ def test_source_that_is_none_is_said(lab: Imported, text: str, words: str) -> No
     assert words in said.stderr
 
 
+def test_copy_that_leads_to_the_original_is_said(lab: Imported) -> None:
+    """ServerRoot and Include of a copied tree name places of the machine it came from: no host, or another machine's."""
+    elsewhere = lab.base / "elsewhere"
+    elsewhere.mkdir()
+    lab.write_source({"httpd.conf": f"ServerRoot {elsewhere}\nListen 127.0.0.1:1\nIncludeOptional sites/*.conf\n", "sites/a.conf": PLAIN_HOST})
+    said = lab.control("import", str(lab.source), "-n").stdout
+    assert f"There is no <VirtualHost> in these files. Relative names of Include were looked for below ServerRoot, {elsewhere}" in said
+    (elsewhere / "sites").mkdir()
+    (elsewhere / "sites/other.conf").write_text(PLAIN_HOST)
+    said = lab.control("import", str(lab.source), "-n").stdout
+    assert f"Read from elsewhere, as ServerRoot ({elsewhere}) and Include say: {elsewhere}/sites/other.conf" in said
+    assert "Served by User, all together, as long as no AssignUserID names one of their own: plain.test" in said
+    assert lab.do_import()["elsewhere"] == [f"{elsewhere}/sites/other.conf"]
+
+
+PLAIN_HOST = "<VirtualHost *:1>\nServerName plain.test\n</VirtualHost>\n"
 TLS_SITE = """<VirtualHost *:{port}>
     ServerName {host}
     DocumentRoot {root}

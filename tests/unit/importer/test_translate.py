@@ -230,3 +230,21 @@ def test_tables_do_not_contradict_each_other() -> None:
     """A line is without effect or missing, never both; what closes is no guard that is only told."""
     assert not set(rules.WITHOUT_EFFECT) & set(rules.MISSING)
     assert not rules.CLOSING & rules.GUARDS
+
+
+def test_what_depended_on_files_owners_is_said(tmp_path: Path) -> None:
+    """RMode stat served each file as its owner; without another line the host is served by User now."""
+    _, result = host(tmp_path, "RMode stat\n")
+    found = next(one for one in result.findings.values() if one.text == "RMode stat")
+    assert (found.state, found.is_weaker) == (MISSING, True)
+    _, result = host(tmp_path, "RMode config\nRUidGid #1001 #1002\nRGroups mail\n")
+    assert (state(result, "RMode config"), state(result, "RGroups mail")) == (WITHOUT_EFFECT, MISSING)
+
+
+def test_lost_chroot_is_said(tmp_path: Path) -> None:
+    """The user of ServerEnvironment is kept, its jail is not."""
+    _, result = host(tmp_path, "ServerEnvironment #1001 #1002 /jail\n")
+    found = next(one for one in result.findings.values() if one.text.startswith("ServerEnvironment"))
+    assert (found.state, found.is_weaker) == (MISSING, True)
+    assert "no chroot" in found.note
+    assert state(host(tmp_path, "ServerEnvironment #1001 #1002\n")[1], "ServerEnvironment #1001 #1002") == UNDERSTOOD
