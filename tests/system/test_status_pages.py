@@ -251,6 +251,9 @@ def test_a_browser_sees_slots_change(lab: Lab, tmp_path: Path) -> None:
         assert (width, height >= 860) == (1280, True)
         browser.resize(390, 844, is_phone=True, is_dark=True)
         browser.wait("document.documentElement.clientWidth === 390 && document.documentElement.scrollWidth <= 390")
+        browser.wait("document.querySelectorAll('#flow text').length >= 4")
+        browser.wait("((frame) => [...document.querySelectorAll('#flow text')].map((one) => one.getBoundingClientRect()).every("
+                     "(one) => one.left >= frame.left && one.right <= frame.right))(document.querySelector('#flow').getBoundingClientRect())")
         assert browser.complaints() == []
 
 

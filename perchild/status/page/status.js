@@ -95,17 +95,18 @@ function gather(rows, key) {
 function drawFlow(rows, total) {
   const senders = gather(rows, "out"), receivers = gather(rows, "into"), svg = $("flow");
   $("flow-card").hidden = !now_has_hand_offs();
-  const lines = Math.max(senders.length, receivers.length, 1), height = Math.max(60, lines * 26 + 8);
-  const width = Math.max(280, svg.clientWidth || 1180), half = width / 2, edge = Math.max(110, Math.min(230, width * 0.3));
+  const width = Math.max(280, svg.clientWidth || 1180), narrow = width < 520; // a telephone: the figure stands below the name
+  const lines = Math.max(senders.length, receivers.length, 1), height = Math.max(60, lines * (narrow ? 36 : 26) + 8);
+  const half = width / 2, edge = Math.max(110, Math.min(230, width * 0.3));
   svg.setAttribute("viewBox", "0 0 " + width + " " + height); svg.replaceChildren();
   svg.append(shape("rect", { class: "hub", x: half - 4, y: 6, width: 8, height: height - 12, rx: 4 }));
-  side(svg, senders, height, "out", edge, half - 4, -1); side(svg, receivers, height, "into", width - edge, half + 4, 1);
+  side(svg, senders, height, "out", edge, half - 4, -1, narrow); side(svg, receivers, height, "into", width - edge, half + 4, 1, narrow);
   svg.append(shape("text", { x: half, y: height / 2 + 4, "text-anchor": "middle", class: "over" }, "inboxes"));
 }
 
 function now_has_hand_offs() { return last && last.totals.handed_in + last.totals.handed_out > 0; }
 
-function side(svg, list, height, kind, x, hub, way) {
+function side(svg, list, height, kind, x, hub, way, narrow) {
   const sum = list.reduce((a, one) => a + one.value, 0) || 1, step = height / Math.max(1, list.length);
   let at = (height - Math.min(height - 16, 60)) / 2;
   list.forEach((one, index) => {
@@ -113,8 +114,12 @@ function side(svg, list, height, kind, x, hub, way) {
     at += width;
     svg.append(shape("path", { class: kind, d: `M${x},${y}C${middle},${y} ${middle},${to} ${hub},${to}`, "stroke-width": width.toFixed(1) }));
     svg.append(shape("rect", { class: kind, x: way < 0 ? x - 6 : x, y: y - 9, width: 6, height: 18, rx: 3 }));
-    const label = shape("text", { x: x + way * 14, y: y + 4.5, "text-anchor": way < 0 ? "end" : "start" }, one.name + "  ");
-    label.append(shape("tspan", { class: "number" }, number(one.value) + "/s")); svg.append(label);
+    const label = shape("text", { x: x + way * 14, y: narrow ? y - 2 : y + 4.5, "text-anchor": way < 0 ? "end" : "start" });
+    const name = shape("tspan", {}, one.name), rate = shape("tspan", { class: "number" }, (narrow ? "" : "  ") + number(one.value) + "/s");
+    if (narrow) { rate.setAttribute("x", x + way * 14); rate.setAttribute("dy", 15); }
+    label.append(name, rate, shape("title", {}, one.name)); svg.append(label);
+    const room = (way < 0 ? x : svg.viewBox.baseVal.width - x) - 16 - (narrow ? 0 : rate.getComputedTextLength());
+    for (let left = one.name.length - 1; left > 2 && name.getComputedTextLength() > room; left--) name.textContent = one.name.slice(0, left) + "\u2026";
   });
 }
 
