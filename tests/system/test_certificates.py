@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import ssl
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.boundary import procs
 from tests.certs import Certificate, make_certificate
 from tests.lab import Lab, free_port, wait_until
 
@@ -85,8 +85,8 @@ def lab(made: dict[str, Certificate]) -> Iterator[TlsLab]:
 def test_a_changed_certificate_is_taken_up_without_being_told(lab: TlsLab, made: dict[str, Certificate]) -> None:
     """Alice gets a new child, and only alice."""
     alice, bob = lab.child_of("alice"), lab.child_of("bob")
-    lab.put("alice", made["second"])
     assert lab.shown("alice") == der_of(made["first"])
+    lab.put("alice", made["second"])
     wait_until(lambda: lab.shown("alice") == der_of(made["second"]), "alice's certificate to be taken up")
     assert lab.child_of("alice") != alice
     assert lab.child_of("bob") == bob
@@ -160,5 +160,4 @@ def test_the_dispatcher_holds_no_key(lab: TlsLab) -> None:
     """Nor does a child that is ready."""
     lab.child_of("alice")
     for pid in (lab.pid, lab.nursery, *lab.children()):
-        held = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
-        assert not [path for path in held if path.startswith(str(lab.certs))]
+        assert not [path for path in procs.descriptors(pid).values() if path.startswith(str(lab.certs))]

@@ -13,6 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from dispatcher_lab import BASE_UID, Lab, default_config, forge_load, read_answer, run_lab, tenant
 
+from tests.boundary.procs import descriptors
+
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
 
@@ -164,18 +166,14 @@ def test_child_has_no_descriptor_but_those_of_its_spec(tmp_path: Path) -> None:
     with run_lab(tmp_path) as lab:
         answer = lab.get("alice")
         pid = answer["pid"]
-        lab.wait(lambda: not any(_is_tcp(pid, link) for link in links_of(pid)))  # it has let go of the connection
-        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        lab.wait(lambda: not any(_is_tcp(pid, link) for link in descriptors(pid).values()))  # it has let go of the connection
+        links = list(descriptors(pid).values())
         memfds = sorted(link.partition("memfd:")[2].split()[0] for link in links if "memfd:" in link)
         assert memfds == ["perchild-page", "perchild-types"]
         assert len([link for link in links if "/run/" in link]) == 1  # its record
         sockets = [link for link in links if link.startswith("socket:")]
         assert not any(_is_tcp(pid, link) for link in sockets)
         assert len(sockets) == 3
-
-
-def links_of(pid: int) -> list[str]:
-    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
 
 
 def _is_tcp(pid: int, link: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.boundary import procs
 from tests.certs import make_certificate
 from tests.lab import Lab, Tenant, free_port, parse_response, read_all, wait_until
 
@@ -185,7 +186,7 @@ def test_keys_that_only_root_can_read_are_used_and_closed(lab: SniLab) -> None:
     assert (key.st_uid, key.st_mode & 0o777) == (0, 0o600)
     assert lab.fetch("alice.test")[1] == 200
     for pid in lab.children():
-        assert not [one for one in os.listdir(f"/proc/{pid}/fd") if os.readlink(f"/proc/{pid}/fd/{one}").endswith(".key")]
+        assert not [path for path in procs.descriptors(pid).values() if path.endswith(".key")]
 
 
 def test_a_key_in_a_tenants_home_is_opened_by_the_tenant() -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from tests.boundary import procs
 from tests.chromium import PROGRAM, Chromium
 from tests.lab import PYTHON, ROOT, Lab, free_port, wait_until
 
@@ -221,8 +222,7 @@ def test_many_who_look_cost_the_dispatcher_little(lab: Lab) -> None:
         worker.join()
 
     def held() -> int:
-        links = [os.readlink(f"/proc/{lab.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{lab.pid}/fd")]
-        return sum("perchild-board" in link for link in links)
+        return sum("perchild-board" in link for link in procs.descriptors(lab.pid).values())
 
     assert held() <= 1
     wait_until(lambda: held() == 0, "boards are closed")
