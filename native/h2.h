@@ -77,6 +77,7 @@ struct pc_h2_stream {
     uint32_t interim_bytes;
     struct pc_h2_fields *fields; /* of the response, likewise */
     bool wants_continue, out_ended, wants_reset;
+    bool is_broken;       /* no more of the response comes, and it is not whole: a reset follows what there is */
     uint32_t reset_code;
     char *out;            /* the response's body. Behind out_at + out_len it is the connection's owner's */
     uint32_t out_at, out_len, out_cap;

@@ -24,8 +24,10 @@ read_body(nghttp2_session *session, int32_t id, uint8_t *buf, size_t len, uint32
     (void)session, (void)id, (void)buf;
     (void)pthread_mutex_lock(&h2->lock);
     size_t count = stream->out_len < len ? stream->out_len : len;
-    bool is_last = stream->out_ended && count == stream->out_len;
+    bool is_last = stream->out_ended && count == stream->out_len, is_broken = stream->is_broken;
     (void)pthread_mutex_unlock(&h2->lock);
+    if (count == 0 && is_broken)
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* RST_STREAM with INTERNAL_ERROR */
     stream->is_deferred = count == 0 && !is_last;
     if (stream->is_deferred)
         return NGHTTP2_ERR_DEFERRED;
@@ -102,7 +104,7 @@ on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 struct news {
     struct pc_h2_fields *fields, *interim;
     uint32_t consumed, reset_code;
-    bool wants_continue, wants_reset, has_more, has_ended;
+    bool wants_continue, wants_reset, has_more, has_ended, is_broken;
 };
 
 static nghttp2_nv
@@ -159,6 +161,7 @@ static void
 look_at(struct pc_h2 *h2, struct pc_h2_stream *stream, const struct news *news, size_t *said)
 {
     static const uint8_t status[] = ":status", go_on[] = "100";
+    bool goes_on = news->has_more || news->has_ended || news->is_broken;
     if (news->wants_continue && !stream->has_submitted) {
         const nghttp2_nv field = {(uint8_t *)(uintptr_t)status, (uint8_t *)(uintptr_t)go_on, 7, 3, NGHTTP2_NV_FLAG_NONE};
         (void)nghttp2_submit_headers(h2->session, NGHTTP2_FLAG_NONE, stream->id, NULL, &field, 1, NULL); /* a client goes on without */
@@ -166,9 +169,9 @@ look_at(struct pc_h2 *h2, struct pc_h2_stream *stream, const struct news *news, 
     submit_interim(h2, stream, news, said);
     if (news->fields != NULL && !stream->has_submitted)
         submit_response(h2, stream, news);
-    else if (stream->is_deferred && (news->has_more || news->has_ended))
+    else if (stream->is_deferred && goes_on)
         (void)nghttp2_session_resume_data(h2->session, stream->id); /* fails if it is not deferred: then it goes anyway */
-    stream->is_deferred = stream->is_deferred && !news->has_more && !news->has_ended;
+    stream->is_deferred = stream->is_deferred && !goes_on;
     if (news->wants_reset)
         pc_h2_refuse(h2, stream, news->reset_code);
     if (news->consumed > 0)
@@ -204,7 +207,7 @@ pc_h2_take_news(struct pc_h2 *h2)
         struct news news = {
             .fields = stream->fields, .interim = stream->interim, .consumed = stream->consumed, .reset_code = stream->reset_code,
             .wants_continue = stream->wants_continue, .wants_reset = stream->wants_reset,
-            .has_more = stream->out_len > 0, .has_ended = stream->out_ended,
+            .has_more = stream->out_len > 0, .has_ended = stream->out_ended, .is_broken = stream->is_broken,
         };
         stream->fields = stream->interim = NULL;
         stream->consumed = stream->interim_bytes = 0;

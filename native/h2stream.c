@@ -449,7 +449,10 @@ pc_h2_stream_end(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_h2_stream *stream = conn->stream;
     lock(stream);
-    if (!stream->out_ended && !stream->wants_reset) { /* cut off */
+    bool is_cut = !stream->out_ended && !stream->wants_reset;
+    /* What there is goes first, as with HTTP/1.1, unless its maker waited for a client that takes nothing. */
+    stream->is_broken = is_cut && !stream->waits_out && (stream->fields != NULL || stream->out_len > 0);
+    if (is_cut && !stream->is_broken) {
         stream->wants_reset = true;
         stream->reset_code = NGHTTP2_INTERNAL_ERROR;
     }

@@ -166,7 +166,8 @@ attach_body(struct pc_io *io, size_t room)
     if (resp->body == PC_BODY_FILE && resp->length <= PC_SMALL_FILE_BYTES && resp->length <= room) {
         size_t have = read_small(resp, io->out + io->out_len);
         io->out_len += have;
-        io->keep = io->keep && have == resp->length;
+        io->file_offset = resp->offset + have; /* what is missing is asked for once more: a file that was cut ends as a large one does */
+        io->file_left = resp->length - have;
     } else if (resp->body == PC_BODY_FILE) {
         io->file_offset = resp->offset;
         io->file_left = resp->length;
