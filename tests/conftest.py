@@ -1,5 +1,7 @@
 """What all tests start from: the limit of descriptors as high as it may be, as a service manager sets it for a server."""
 
+from __future__ import annotations
+
 import os
 import resource
 
@@ -7,22 +9,28 @@ import pytest
 
 _, _HARD = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(_HARD, 20_000), _HARD))
+SPOKEN = {"tls": ("PERCHILD_TEST_TLS", "plain"), "h2": ("PERCHILD_TEST_H2", "http1")}  # option: what tells the labs, what is left out
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests of whole servers be run over TLS."""
+    """Let the tests of whole servers be run over TLS, over HTTP/2, or both."""
     parser.addoption("--tls", action="store_true", help="labs speak TLS, unless they say themselves whether they do")
+    parser.addoption("--h2", action="store_true", help="labs speak HTTP/2, unless they say themselves what they speak")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the labs, those in processes of pytest-xdist as well."""
-    if config.getoption("--tls"):
-        os.environ["PERCHILD_TEST_TLS"] = "1"
+    for option, (name, _) in SPOKEN.items():
+        if config.getoption(option):
+            os.environ[name] = "1"
+    if config.getoption("--h2"):
+        config.pluginmanager.import_plugin("tests.h2report")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is about plain connections."""
-    if config.getoption("--tls"):
-        plain = [item for item in items if item.get_closest_marker("plain")]
-        config.hook.pytest_deselected(items=plain)
-        items[:] = [item for item in items if item not in plain]
+    """Leave out what has no meaning in what is spoken."""
+    marks = [mark for option, (_, mark) in SPOKEN.items() if config.getoption(option)]
+    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in marks)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

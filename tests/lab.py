@@ -70,18 +70,20 @@ class Lab:
     """A server, its tenants and its configuration."""
 
     def __init__(self, config: str = "", *, names: tuple[str, ...] = ("alice", "bob", "carol"), host_config: str = "",
-                 accept_scope: str = "unassigned", vhosts: bool = True, tls: bool | None = None) -> None:
+                 accept_scope: str = "unassigned", vhosts: bool = True, tls: bool | None = None, h2: bool | None = None) -> None:
         """Make directories and tenants.
 
         config: directives before the hosts; host_config: directives inside each host; vhosts: write a VirtualHost for each.
         tls: hosts speak TLS, and so do this lab's clients, with the name they ask for as SNI; None: as pytest's --tls says.
+        h2: hosts speak HTTP/2 besides HTTP/1.1, and this lab's clients ask by it; None: as pytest's --h2 says, on labs with its say on TLS.
         """
+        self.h2 = h2 if h2 is not None else tls is None and bool(os.environ.get("PERCHILD_TEST_H2"))
         self.tls = tls if tls is not None else vhosts and bool(os.environ.get("PERCHILD_TEST_TLS"))
         self.base = Path(tempfile.mkdtemp(prefix="perchild-lab.", dir=SAFE_DIR))
         self.base.chmod(0o711)
         self.port = free_port()
         self.certificates: dict[str, Certificate] = {}  # by tenant's name
-        self.client = client_context()
+        self.client = client_context(alpn=("h2",) if self.h2 else ())
         self.tls_directory = self.base / "tls"
         self.tls_directory.mkdir(mode=0o700)
         self.tenants = {name: self._make_tenant(name, BASE_UID + 1 + index) for index, name in enumerate(names)}
@@ -139,10 +141,11 @@ class Lab:
     def config_text(self) -> str:
         """Return the whole configuration."""
         hosts = "".join(self.host_block(tenant) for tenant in self.tenants.values()) if self.has_vhosts else ""
+        protocols = f"Protocols {'h2' if self.tls else 'h2c'} http/1.1\n" if self.h2 else ""
         return (f"ServerRoot {self.base}\nDefaultRuntimeDir {self.run}\nErrorLog {self.log}/error.log\n"
                 f"CustomLog {self.log}/access.log combined\nListen 127.0.0.1:{self.port}\nServerName main.test\n"
                 f"User #{self.user_uid}\nGroup #{self.user_uid}\nDocumentRoot {self.main_root}\n"
-                f"AcceptScope {self.accept_scope}\n{self.config}\n{hosts}{self.config_tail}")
+                f"{protocols}AcceptScope {self.accept_scope}\n{self.config}\n{hosts}{self.config_tail}")
 
     def write_config(self, text: str | None = None) -> Path:
         """Write the configuration file; `text` instead of config_text()."""
@@ -252,7 +255,16 @@ class Lab:
 
     def speak(self, sock: socket.socket) -> socket.socket:
         """Return what speaks as this lab's clients do on a connected socket."""
-        return cast("socket.socket", TlsSocket(sock, self.client, next(iter(self.tenants.values())).host)) if self.tls else sock
+        spoken: Any = TlsSocket(sock, self.client, next(iter(self.tenants.values())).host) if self.tls else sock
+        if self.h2:
+            from tests.h2socket import H2Socket  # noqa: PLC0415 - it wants a library that other runs can do without
+            spoken = H2Socket(spoken)
+        return cast("socket.socket", spoken)
+
+    @property
+    def version(self) -> str:
+        """What this lab's clients speak, as the server calls it."""
+        return "HTTP/2.0" if self.h2 else "HTTP/1.1"
 
     def connect_tls(self, name: str | None, *, context: ssl.SSLContext | None = None, timeout_s: float = 10) -> ssl.SSLSocket:
         """Return a new connection behind its handshake for the server name `name`."""

@@ -41,21 +41,22 @@ class TlsSocket:
         self._is_open = True
         return self._sock
 
-    def _open_for(self, data: bytes) -> None:
+    def open_for(self, data: bytes) -> None:
+        """Make the handshake with the name that `data`, which begins a request, asks for; once."""
         if not self._is_open:
             found = _HOST.match(bytes(data))
             name = (found.group(1) or found.group(2)).decode("latin-1").strip().lower().rstrip(".") if found else ""
-            is_name = re.fullmatch(r"(?=.*[a-z])[a-z0-9_.-]{1,250}", name) is not None
+            is_name = re.fullmatch(r"(?=.*[a-z])(?=.{1,250}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", name) is not None
             self.open(name if is_name else self._default_name)
 
     def sendall(self, data: bytes, flags: int = 0) -> None:
         """Send; the first call makes the handshake."""
-        self._open_for(data)
+        self.open_for(data)
         self._sock.sendall(data, flags)
 
     def send(self, data: bytes, flags: int = 0) -> int:
         """Send; the first call makes the handshake."""
-        self._open_for(data)
+        self.open_for(data)
         return self._sock.send(data, flags)
 
     def recv(self, size: int, flags: int = 0) -> bytes:

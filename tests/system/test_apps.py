@@ -171,7 +171,7 @@ def test_an_asgi_application_and_its_websockets(lab: Lab) -> None:
         one.send(frame(struct.pack(">H", 1000), CLOSE))
         assert read_frame(one)[0] == CLOSE
         assert one.reads_end()
-    wait_until(lambda: '"GET /asgi/ws HTTP/1.1" 101 ' in (lab.log / "access.log").read_text(), "the log line")
+    wait_until(lambda: f'"GET /asgi/ws {lab.version}" 101 ' in (lab.log / "access.log").read_text(), "the log line")
 
 
 def test_an_application_that_does_not_start_is_503_and_says_why(lab: Lab) -> None:

@@ -106,6 +106,7 @@ def test_exact_name_comes_before_another_hosts_wildcard(lab: Lab) -> None:
     assert body_of("127.0.0.1", lab.port, "") == "0 first.test"
 
 
+@pytest.mark.http1("a connection that goes to another tenant; a stream's request for one is 421")
 def test_every_host_answers_on_one_kept_connection(lab: Lab) -> None:
     """Hosts of three tenants and of nobody in turn, and back: each answered, by name, on the connection's own address."""
     wanted = {"exact.example.org": "1", "star.test": "2", "plain.test": "3", "late.test": "4", "first.test": "0", "b.example.org": "2",

@@ -76,6 +76,7 @@ def drip(conn: Client, first: bytes, piece: bytes, pause_s: float, most_s: float
 # ---------------------------------------------------------------- heads and bodies
 
 
+@pytest.mark.http1("half a head; half a field block is in tests/native/test_h2.c")
 def test_head_that_stops_is_answered_408(lab: Lab) -> None:
     """RequestReadTimeout header=1: half a head gets 408 after about a second, and the end; so on a kept connection."""
     for is_kept in (False, True):
@@ -91,6 +92,7 @@ def test_head_that_stops_is_answered_408(lab: Lab) -> None:
             assert conn.reads_end()
 
 
+@pytest.mark.http1("half a head")
 def test_head_below_the_rate_ends_in_time_and_above_it_lives_to_the_maximum(lab: Lab) -> None:
     """MinRate=100: 20 bytes/s ends near the first second, 1000 bytes/s lives on, but not beyond the third."""
     with client(lab) as conn:
@@ -111,6 +113,7 @@ def test_body_that_stops_is_answered_408(lab: Lab) -> None:
         assert conn.reads_end()
 
 
+@pytest.mark.http1("the client looks for an answer at its socket, where frames come meanwhile")
 def test_body_below_the_rate_ends_in_time(lab: Lab) -> None:
     """MinRate=1000: a body of 100 bytes/s ends with 408."""
     with client(lab) as conn:
@@ -183,6 +186,7 @@ def test_reader_that_is_slow_but_steady_gets_all(lab: Lab) -> None:
     (get("alice.test", "/", "Transfer-Encoding: chunked", method="POST") + b"5b8d80\r\n", 413),
     (b"NONSENSE\r\n\r\n", 400),
 ])
+@pytest.mark.http1("bytes behind an answer; a stream is reset by a frame")
 def test_client_that_sends_on_still_reads_the_answer(lab: Lab, raw: bytes, status: int) -> None:
     """6 MB behind a request that is refused at its head: the client that writes all before it reads gets the whole answer."""
     with client(lab) as conn:
@@ -193,6 +197,7 @@ def test_client_that_sends_on_still_reads_the_answer(lab: Lab, raw: bytes, statu
         assert (answer.status, answer.fields["connection"], answer.body[:9]) == (status, "close", b"<!DOCTYPE")
 
 
+@pytest.mark.http1("a half-closed connection")
 def test_half_closed_client_gets_its_answers(lab: Lab) -> None:
     """A client that shuts its sending side down behind its requests gets all of them answered, then the end."""
     for raw, count in ((get("alice.test"), 1), (get("alice.test") * 3, 3), (get("alice.test") + get("bob.test"), 2),
@@ -219,6 +224,7 @@ def test_client_that_goes_away_leaves_nothing(lab: Lab) -> None:
     assert lab.children() == pids
 
 
+@pytest.mark.http1("half a head")
 def test_two_thousand_half_open_clients_hinder_nobody(lab: Lab) -> None:
     """1000 clients that said nothing and 1000 with half a head: requests of others take less than half a second, and the tenant's
     end by its deadline; when all are gone nothing is left."""

@@ -381,6 +381,7 @@ def limited(config: str) -> Lab:
     return Lab(config, names=("alice",)).start()
 
 
+@pytest.mark.http1("a stream has no Connection field, and its connection no number of requests")
 def test_connection_ends_after_the_configured_number_of_requests() -> None:
     """MaxKeepAliveRequests 3: the third answer says close, a fourth pipelined request gets none."""
     with limited("MaxKeepAliveRequests 3\n") as lab, client(lab) as conn:
@@ -389,6 +390,7 @@ def test_connection_ends_after_the_configured_number_of_requests() -> None:
     assert [answer.fields.get("connection") for answer in answers] == [None, None, "close"]
 
 
+@pytest.mark.http1("a stream has no Connection field")
 def test_keepalive_off_closes_after_each_answer() -> None:
     """KeepAlive Off: HTTP/1.1 says close; HTTP/1.0 that asks for keep-alive too."""
     with limited("KeepAlive Off\n") as lab:
@@ -398,6 +400,7 @@ def test_keepalive_off_closes_after_each_answer() -> None:
                 assert conn.reads_end()
 
 
+@pytest.mark.http1("the end of a connection")
 @pytest.mark.plain
 def test_last_answer_and_the_end_come_in_one_packet(lab: Lab) -> None:
     """A client that asks for the end hears three times: its handshake, the answer with the FIN, the last acknowledgement."""
@@ -413,6 +416,7 @@ def test_last_answer_and_the_end_come_in_one_packet(lab: Lab) -> None:
     assert segments_in == 2  # the last acknowledgement comes after the client's own end
 
 
+@pytest.mark.http1("HTTP/1.0")
 def test_http_10_keeps_a_connection_when_asked(lab: Lab) -> None:
     """Connection: keep-alive in HTTP/1.0: answered with Keep-Alive, and a second request served; without it the end."""
     ten = b"GET /file.txt HTTP/1.0\r\nHost: alice.test\r\n"
