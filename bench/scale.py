@@ -5,8 +5,6 @@ Runs as: root.
 
 from __future__ import annotations
 
-import os
-import signal
 import statistics
 import subprocess
 import time
@@ -14,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import load, procfs
-from bench.servers import PORTS, PROJECT, Running, host_section, perchildd_head, spec_of
+from bench.servers import PORTS, PROJECT, Running, environ_as_installed, host_section, perchildd_head, spec_of
 from bench.tenants import Tenant, make_tenants
 from bench.works import Sample
 from perchild.control.client import ask_server
@@ -55,9 +53,11 @@ class Sites:
         self.path(tenant).write_text(text)
 
     def wait(self, what: str, is_in_force: Callable[[], bool]) -> float:
-        """Ask for a graceful restart; return the seconds until the change is in force."""
+        """Reload, as `systemctl reload` does; return the seconds until the change is in force."""
         start = time.monotonic()
-        os.kill(self.server.pid, signal.SIGUSR1)
+        answer = ask_server(str(self.run / "run"), {"op": "graceful"})
+        if not answer["ok"]:
+            raise RuntimeError(f"scale: {what} was refused: {answer['text']}")
         while not is_in_force():
             if time.monotonic() - start > _LIVE_TIMEOUT_S:
                 raise RuntimeError(f"scale: {what} was not in force within {_LIVE_TIMEOUT_S:.0f} s:\n{self.server.said()}")
@@ -106,7 +106,8 @@ def _test_seconds(server: Running) -> float:
     times = []
     for _ in range(_TESTS):
         start = time.monotonic()
-        tested = subprocess.run([*spec_of("perchildd").command(server.conf)[:-2], "-t"], cwd=PROJECT, capture_output=True, text=True, check=False)
+        tested = subprocess.run([*spec_of("perchildd").command(server.conf)[:-2], "-t"], cwd=PROJECT, capture_output=True, text=True, check=False,
+                                env=environ_as_installed())
         times.append(time.monotonic() - start)
         if tested.returncode:
             raise RuntimeError(f"scale: the configuration test failed:\n{tested.stdout}{tested.stderr}")

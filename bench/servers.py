@@ -57,6 +57,19 @@ class Beside:
     is_part: bool
 
 
+def environ_as_installed() -> dict[str, str]:
+    """Return the environment in which Python finds our modules compiled, as Debian's packages leave them behind; they are, if need be."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environ["PYTHONPYCACHEPREFIX"] = str(PROJECT / "build" / "pycache")
+    if not _is_compiled:
+        subprocess.run([PYTHON, "-m", "compileall", "-q", "perchild"], cwd=PROJECT, env=environ, check=True)
+        _is_compiled.append(True)
+    return environ
+
+
+_is_compiled: list[bool] = []
+
+
 def perchildd_head(run: Path, port: int) -> str:
     """Return what every perchildd configuration here begins with; run is its private directory."""
     return f"""\
@@ -255,7 +268,7 @@ class _Started:
         self.name, self.command = name, command
         self._said = said.open("wb")
         self._process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said,
-                                         start_new_session=True)
+                                         start_new_session=True, env=environ_as_installed())
 
     @property
     def pid(self) -> int:
@@ -304,6 +317,7 @@ class Running:
         try:
             for one in beside:
                 self._start(one.name, one.command, partial(_do_listen, one.sockets), is_part=one.is_part)
+            environ_as_installed()
             start = time.monotonic()
             self.pid = self._start(spec.label, spec.command(self.conf), partial(load.is_right, self.port, tenants[0].host, "/1k.html"))
         except BaseException:

@@ -49,6 +49,7 @@ SIGNALS = "signal queue"
 CONTROL_SOCKET = "control.sock"
 RECORDS = "records directory"
 PLAN = "plan memfd"
+NOTES = "compile's notes"  # of unchanged sites, for the next compile; the dispatcher holds and never reads them
 DOCUMENT = "document root or file"
 SERVICE = "service's socket"  # listening, a path of the tenant's
 PIPE = "service's output"
@@ -143,6 +144,7 @@ ROLES: tuple[Role, ...] = (
              Fds(TYPES, 1, 1, "for new children"),
              Fds(TICKETS, 0, None, "one for each identity with TLS: they outlive its children; never read"),
              Fds(PLAN, 0, 2, "plan and text of a compile in progress"),
+             Fds(NOTES, 0, 2, "for the next compile; what one in progress writes"),
              Fds(RECORDS, 1, 1, "records are opened at the fork"),
              Fds(MUTEX, 0, 1, "AcceptMutex pthread"),
              Fds(EPOLL, 1, 1, "what it waits for"),
@@ -160,7 +162,8 @@ ROLES: tuple[Role, ...] = (
          )),
     Role(COMPILE, ROOT, frozenset({"CAP_DAC_READ_SEARCH"}), no_new_privs=True, seccomp=0, is_dumpable=True, limits=_NO_LIMITS,
          lives="at a start, a reload, and -k; at most 60 s",
-         fds=(*_STANDARD, Fds(PLAN, 2, 2, "plan and text"), Fds(ROUTE, 1, 1, "writes it"), Fds(TYPES, 1, 1, "writes it"))),
+         fds=(*_STANDARD, Fds(PLAN, 2, 2, "plan and text"), Fds(ROUTE, 1, 1, "writes it"), Fds(TYPES, 1, 1, "writes it"),
+              Fds(NOTES, 1, 2, "reads those of the compile before, writes its own"))),
     Role(RUNNER, IDENTITY, frozenset(), no_new_privs=True, seccomp=2, is_dumpable=False, limits=_CHILD_LIMITS,
          lives="from the first program of its identity until it is idle; without no_new_privs where NoNewPrivileges is Off",
          fds=(

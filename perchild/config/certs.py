@@ -150,10 +150,12 @@ class Materials:
 
 @dataclass(slots=True)
 class Store:
-    """Of one identity: its keys in the order of KEY_NUMBER, and every file that was read for it, with its stamp."""
+    """Of one identity: its keys in the order of KEY_NUMBER, every file that was read for it, with its stamp, and what was found."""
 
     keys: dict[str, int] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    has_remarks: bool = False  # there is something that the operator should know
+    until_s: int = 0  # when there will be, seconds since 1970; 0 = never
 
     def note(self, path: str, world: World) -> None:
         """Remember a file, before it is read."""
@@ -185,6 +187,7 @@ def read_materials(sources: Sources, world: World, store: Store) -> Materials:
     if authorities:
         items.append(record.text("TLS_CA", authorities))
     found.items = b"".join(items)
+    store.has_remarks = store.has_remarks or bool(found.remarks)
     return found
 
 
@@ -209,6 +212,8 @@ def _add_certificate(index: int, pair: tuple[str, str], chain: list[str], found:
         found.remarks.append(Remark("certs", index, f"{path}: there is a certificate with this kind of key before it, which is used"))
         return
     found.remarks += [Remark("certs", index, text) for text in _look_at_times(path, facts, world.now_s())]
+    ahead = [at_s for at_s in (store.until_s, facts.not_before_s, facts.not_after_s - SOON_S, facts.not_after_s) if at_s > world.now_s()]
+    store.until_s = min(ahead, default=0)
     certs[facts.kind] = record.item("TLS_CERT", record.text("CERT_PEM", pem) + record.u32s("KEY_NUMBER", store.keys[key_path])
                                     + record.text("KEY_PATH", key_path))
 

@@ -8,9 +8,12 @@ Before: tree.py   After: compile.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from perchild.config import access, known, proxies
 from perchild.config.directives import ALL_NAMES, SECTION_CONTEXTS, TABLE
@@ -19,7 +22,7 @@ from perchild.config.merge import Settings, store_value
 from perchild.config.messages import BadDirectiveError, Diagnostic, locate
 from perchild.config.rows import HOST, SECTION, SERVER, Row, check_count
 from perchild.config.tokens import QuoteError, split_words, word_columns
-from perchild.config.tree import Node, section_title
+from perchild.config.tree import KNOWN, Node, section_title
 from perchild.config.values import Env, pack_ip, split_address
 from perchild.wire import record
 
@@ -46,6 +49,10 @@ class Draft:
     has_programs: bool = False  # something here is run as a program by the host's user
     wrappers: list[str] = field(default_factory=list)  # commands of FcgidWrapper
     php_names: dict[str, bool] = field(default_factory=dict)  # PHP's settings that sections change: whether one does by php_admin_value
+    source: str = ""  # hash of its nodes, if somebody wants to know (reuse.py)
+    speaks: tuple[bool, bool] | None = None  # TLS, HTTP/2 without it; None: not known yet
+    is_plain: bool = False  # nothing was wrong or odd in it, and all that it says is its own
+    expand: Callable[[], Draft] | None = None  # it is known from before, in part; this returns all of it
 
 
 class Contents(NamedTuple):
@@ -67,11 +74,23 @@ class Collected:
     hosts: list[Draft] = field(default_factory=list)
 
 
+class KnownSites(Protocol):
+    """Site files that were not parsed (reuse.py)."""
+
+    def drafts_of(self, path: str) -> list[Draft]:
+        """Return what is known of the hosts of a file."""
+
+    def expand(self, path: str) -> list[Node]:
+        """Parse the file after all; return its hosts."""
+
+
 class Collector:
     """Walks one tree. `errors` and `warnings` grow; `result` is what was understood."""
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, known_sites: KnownSites | None = None) -> None:
+        """known_sites: those that a node called tree.KNOWN stands for; with it, drafts say what they are made of."""
         self.env = env
+        self._known_sites = known_sites
         self.result = Collected()
         self.errors: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
@@ -79,6 +98,7 @@ class Collector:
         self._contents: dict[Any, Contents] = {}
         self._proxies = proxies.Reader(env, self.fail, self._take_inside)
         self._node: Node | None = None
+        self._says_of_server = False  # the host being read: a directive that is about the whole server
         env.warn = self._warn
 
     def collect(self, nodes: Sequence[Node]) -> Collected:
@@ -86,10 +106,12 @@ class Collector:
         main = self.result.main
         self._proxies.find_of_server(nodes)
         for node in nodes:
-            if node.children is None:
+            if node.name == KNOWN and self._known_sites is not None:
+                self._take_known(node.rest, self._known_sites)
+            elif node.children is None:
                 self._take(node, SERVER, main, "")
             elif node.name == _HOST_SECTION:
-                self._take_host(node)
+                self.result.hosts.append(self._take_host(node))
             elif node.name == proxies.SECTION:
                 pass  # taken before
             else:
@@ -124,6 +146,7 @@ class Collector:
         except BadDirectiveError as error:
             self.fail(node, error.reason, error.word)
             return
+        self._says_of_server = self._says_of_server or row.scope == "server"
         target = self.result.server if row.scope == "server" else draft.host
         store_value(target, row.field, row.store, (value, node) if row.is_located else value)
 
@@ -296,8 +319,20 @@ class Collector:
 
     # --- hosts -------------------------------------------------------------------------------------------------
 
-    def _take_host(self, node: Node) -> None:
+    def _take_known(self, path: str, sites: KnownSites) -> None:
+        for index, draft in enumerate(sites.drafts_of(path)):
+            draft.expand = partial(self._expand, draft, sites, path, index)
+            self.result.hosts.append(draft)
+
+    def _expand(self, known_draft: Draft, sites: KnownSites, path: str, index: int) -> Draft:
+        draft = self._take_host(sites.expand(path)[index])
+        draft.speaks = known_draft.speaks
+        return draft
+
+    def _take_host(self, node: Node) -> Draft:
         draft = Draft(node)
+        before = (len(self.errors), len(self.warnings))
+        self._says_of_server = False
         self._take_addresses(node, draft)
         has_own = self._proxies.find_of_host(node.children or ())
         if has_own:
@@ -310,7 +345,10 @@ class Collector:
                 self._take_section(child, draft, HOST, _HOST_SECTION)
         if has_own:
             self._proxies.leave_host()
-        self.result.hosts.append(draft)
+        if self._known_sites is not None:
+            draft.source = hash_nodes(node)
+            draft.is_plain = (len(self.errors), len(self.warnings)) == before and not self._says_of_server
+        return draft
 
     def _take_addresses(self, node: Node, draft: Draft) -> None:
         try:
@@ -351,6 +389,11 @@ def _add_contents(draft: Draft, contents: Contents) -> None:
     draft.wrappers += contents.wrappers
     for name, is_admin in contents.php_names.items():
         draft.php_names[name] = draft.php_names.get(name, False) or is_admin
+
+
+def hash_nodes(nodes: Node | Sequence[Node]) -> str:
+    """Return a hash of nodes and all below them."""
+    return hashlib.sha256(json.dumps(nodes).encode()).hexdigest()
 
 
 _TITLES = {"<proxy": "Proxy", "<virtualhost": "VirtualHost", "<directory": "Directory", "<directorymatch": "DirectoryMatch", "<files": "Files",

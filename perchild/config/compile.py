@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from perchild import __version__, limits
@@ -23,15 +24,17 @@ from perchild.config.identity import People, Person
 from perchild.config.isolate import Isolation, Kept, isolate
 from perchild.config.messages import BadDirectiveError, Diagnostic
 from perchild.config.model import HostInfo, Model, Options, Result
+from perchild.config.reuse import Reuse
+from perchild.config.reuse import digest as hash_value
 from perchild.config.routes import Routes
 from perchild.config.runner import Service, render
 from perchild.config.scale import Numbers, compute_numbers
 from perchild.config.targets import SOCKET_BYTES
-from perchild.config.tree import Assumptions, Builder, Loader, LoadError, Node, Tree
+from perchild.config.tree import KNOWN, Assumptions, Builder, Loader, LoadError, Node, Tree
 from perchild.config.values import Env, pack_ip
 from perchild.config.work import ConfigurationError, Work
 from perchild.wire import record
-from perchild.wire.plan import FIXED, ON_DEMAND, RUN_DIR, UNASSIGNED, Compiled, Identity, Listener, Plan
+from perchild.wire.plan import FIXED, ON_DEMAND, RUN_DIR, UNASSIGNED, Compiled, Identity, Listener, LogFile, Plan
 from perchild.wire.route import build_table
 from perchild.wire.runner import TOKEN_BYTES
 from perchild.wire.types import build_types
@@ -39,6 +42,7 @@ from perchild.wire.types import build_types
 MAX_RECORD_BYTES = limits.value("MAX_RECORD_BYTES")
 MAX_LISTENERS = limits.value("MAX_LISTENERS")
 COMMAND_LINE = "Command line"
+_HOST = "<virtualhost"
 DEFAULT_TYPES_CONFIG = "/etc/mime.types"
 BUILT_IN_TYPES = {
     "html": "text/html", "htm": "text/html", "css": "text/css", "js": "text/javascript", "txt": "text/plain", "xml": "application/xml",
@@ -55,7 +59,7 @@ _TOKENS = {
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
-def read_tree(options: Options, loader: Loader, main_text: str | None = None) -> tuple[Tree, str, Assumptions]:
+def read_tree(options: Options, loader: Loader, main_text: str | None = None, reuse: Reuse | None = None) -> tuple[Tree, str, Assumptions]:
     """Read everything; return the tree, the name of the MPM, and what was assumed.
 
     <IfModule> may depend on the MPM, and relative Includes on ServerRoot, both of which may stand below: if what was assumed turns
@@ -63,7 +67,9 @@ def read_tree(options: Options, loader: Loader, main_text: str | None = None) ->
     """
     assumed = Assumptions("perchild", options.server_root)
     while True:
-        tree = _read_once(options, loader, assumed, main_text)
+        if reuse is not None:
+            reuse.reset()
+        tree = _read_once(options, loader, assumed, main_text, reuse)
         mpm = choose_mpm(tree.nodes)
         is_wrong = (assumed.mpm_was_asked and mpm != assumed.mpm) or (assumed.root_was_used and tree.server_root != assumed.server_root)
         if not is_wrong:
@@ -73,8 +79,8 @@ def read_tree(options: Options, loader: Loader, main_text: str | None = None) ->
         assumed = Assumptions(mpm, tree.server_root)
 
 
-def _read_once(options: Options, loader: Loader, assumed: Assumptions, main_text: str | None) -> Tree:
-    builder = Builder(loader, assumed, options.environ, options.defines)
+def _read_once(options: Options, loader: Loader, assumed: Assumptions, main_text: str | None, reuse: Reuse | None) -> Tree:
+    builder = Builder(loader, assumed, options.environ, options.defines, known=reuse)
     if options.before:
         builder.feed_text("\n".join(options.before), COMMAND_LINE)
     path = options.config_file
@@ -111,7 +117,7 @@ _H2_LIMITS = {0: limits.value("H2_STREAMS"), 1: limits.value("H2_WINDOW_BYTES"),
 
 
 def compile_tree(options: Options, env: Env, loader: Loader, known_numbers: Mapping[str, int], main_text: str | None = None,
-                 open_kept: Callable[[str], Kept] | None = None) -> Result:
+                 open_kept: Callable[[str], Kept] | None = None, reuse: Reuse | None = None) -> Result:
     """Compile one configuration.
 
     Args:
@@ -120,39 +126,55 @@ def compile_tree(options: Options, env: Env, loader: Loader, known_numbers: Mapp
         known_numbers: identity key (Person.key) -> its number so far; new identities get the next free one.
         main_text: the main file's text; None: read options.config_file.
         open_kept: DefaultStateDir -> last good versions; with it, a broken site is replaced and does not fail the whole.
+        reuse: what an earlier compilation knows; it learns what this one does.
     Returns:
         Result; `compiled` and `model` are None if there are errors.
     Runs as: compile.
     """
     try:
-        tree, mpm, assumed = read_tree(options, loader, main_text)
+        tree, mpm, assumed = read_tree(options, loader, main_text, reuse)
+        if reuse is not None and reuse.server != hash_server(options, tree, mpm):
+            reuse.forget()  # what stands outside of sites is another: all of them may mean something else
+            tree, mpm, assumed = read_tree(options, loader, main_text, reuse)
     except ConfigurationError as error:
         return Result(errors=[Diagnostic("", 0, str(error), code=error.code)])
     env.server_root = tree.server_root
 
     def again(one: Tree) -> Result:
-        return compile_nodes(options, env, loader, known_numbers, one, mpm)
+        return compile_nodes(options, env, loader, known_numbers, one, mpm, reuse)
 
     result = again(tree)
     if open_kept is None:
         return result
-    isolation = Isolation(tree, assumed, loader, options.environ, open_kept(result.state_dir))
+    isolation = Isolation(tree, assumed, loader, options.environ, open_kept(result.state_dir), reuse.expand if reuse else None)
     return isolate(isolation, result, again, is_start=options.generation <= 1)
 
 
-def compile_nodes(options: Options, env: Env, loader: Loader, known_numbers: Mapping[str, int], tree: Tree, mpm: str) -> Result:
+def hash_server(options: Options, tree: Tree, mpm: str) -> str:
+    """Return a hash of everything outside of hosts that the meaning of a host may depend on."""
+    outside = [node for node in tree.nodes if node.name not in {_HOST, KNOWN}]
+    return hash_value([options.config_file, options.server_root, options.caller_uid, options.caller_gid, options.caller_groups,
+                       sorted(options.environ.items()), tree.server_root, mpm, outside])
+
+
+def compile_nodes(options: Options, env: Env, loader: Loader, known_numbers: Mapping[str, int], tree: Tree, mpm: str,
+                  reuse: Reuse | None = None) -> Result:
     """Compile what has been read; see compile_tree."""
     result = Result(tree=tree)
-    collector = Collector(env)
+    collector = Collector(env, reuse)
     collected = collector.collect(tree.nodes)
     result.errors = [*tree.errors, *collector.errors]
     result.warnings = [*loader.warnings, *tree.warnings, *collector.warnings]
     work = Work(options, env, known_numbers, result, People(env.users), {**directives_server.DEFAULTS, **collected.server}, collected)
     result.state_dir = _state_dir(work, tree)
-    compiled, model = _compile(work, tree, mpm, loader)
-    result.errors = _in_order(result.errors, tree)
+    counts = len(collector.errors), len(collector.warnings)
+    compiled, model = _compile(work, tree, mpm, loader, reuse)
+    result.errors = _in_order([*result.errors, *collector.errors[counts[0] :]], tree)  # of sites that were read after all
+    result.warnings += collector.warnings[counts[1] :]
     if not result.errors:
         result.compiled, result.model = compiled, model
+        if reuse is not None:
+            reuse.note(tree, collected.hosts, hash_server(options, tree, mpm))
     return result
 
 
@@ -162,7 +184,7 @@ def _in_order(errors: list[Diagnostic], tree: Tree) -> list[Diagnostic]:
     return sorted(dict.fromkeys(errors), key=lambda error: (order.get(error.file, -1), error.line))
 
 
-def _compile(work: Work, tree: Tree, mpm: str, loader: Loader) -> tuple[Compiled | None, Model | None]:
+def _compile(work: Work, tree: Tree, mpm: str, loader: Loader, reuse: Reuse | None) -> tuple[Compiled | None, Model | None]:
     unassigned = Group(find_unassigned(work), UNASSIGNED, 0)
     work.unassigned = unassigned
     work.groups[unassigned.person.key] = unassigned
@@ -174,25 +196,70 @@ def _compile(work: Work, tree: Tree, mpm: str, loader: Loader) -> tuple[Compiled
     routes = Routes(work)
     main_file = work.options.config_file
     infos = [_describe(work.collected.main, unassigned.person, packer, main_file)]
-    unassigned.hosts.append(packer.pack(work.collected.main, unassigned, main_file))
+    unassigned.drafts.append((work.collected.main, main_file))
     for draft, group in owned:
         infos.append(_describe(draft, group.person, packer, main_file))
-        routes.add(draft, group, len(group.hosts), is_tls=packer.tls.speaks_tls(draft.host),
-                   is_h2c=packer.tls.speaks_h2c(draft.host))
-        group.hosts.append(packer.pack(draft, group, f"{infos[-1].file}:{infos[-1].line}"))
+        draft.speaks = draft.speaks or (packer.tls.speaks_tls(draft.host), packer.tls.speaks_h2c(draft.host))
+        routes.add(draft, group, len(group.drafts), is_tls=draft.speaks[0], is_h2c=draft.speaks[1])
+        group.drafts.append((draft, f"{infos[-1].file}:{infos[-1].line}"))
     main = work.collected.main.host
     routes.finish(unassigned, work.groups.values(), is_main_tls=packer.tls.speaks_tls(main), is_main_h2c=packer.tls.speaks_h2c(main))
     _check_roots(work, packer)
     listeners = _make_listeners(work)
     numbers = _make_numbers(work, mpm, fixed_count)
     types = _make_types(work, loader)
+    unchanged = _find_unchanged(work, reuse, hash_value([hash_server(work.options, tree, mpm), repr(numbers), packer.daemons])) if reuse else {}
+    for key, group in work.groups.items():
+        if key not in unchanged:
+            _pack_hosts(work, packer, group)
     if numbers is None or work.result.errors:
         return None, None
     _warn_scope(work)
-    plan, records = _make_plan(work, tree, mpm, packer, listeners, numbers, hashlib.sha256(types).hexdigest())
+    plan, records = _make_plan(work, tree, mpm, packer, listeners, numbers, hashlib.sha256(types).hexdigest(), unchanged)
+    if reuse is not None:
+        reuse.packed = len(plan.identities) - len(unchanged)
+        plan = replace(plan, sites_read=len(reuse.parsed), sites=sum(1 for unit in tree.units if not unit.line), records_made=reuse.packed)
     table = build_table(list(routes.addresses.values()), work.options.generation, secrets.token_bytes(16))
     model = _make_model(work, tree, mpm, plan, infos)
     return Compiled(plan, table, types, records), model
+
+
+def _find_unchanged(work: Work, reuse: Reuse, context: str) -> dict[str, Identity]:
+    """Return, by key, the identities of the plan in force whose records need not be made again; the others learn what they are made of."""
+    unchanged: dict[str, Identity] = {}
+    for key, group in work.groups.items():
+        person = group.person
+        addresses = [[family, packed.hex(), port, one.default, one.is_tls, one.is_front, one.is_h2c, list(one.names.items()), one.wildcards]
+                     for (family, packed, port), one in group.addresses.items()]
+        group.source = hash_value([context, group.number, group.kind, group.children, _count_hosts(work, group), person.name, key, work.env.users.home(person.uid),
+                                   [draft.source for draft, _ in group.drafts], addresses])
+        known = reuse.base.identities.get(group.number)
+        if (known is not None and known.source and known.source == _hash_source(work, group.source, known.logs) and reuse.is_current(known)
+                and all(work.env.tls.stamp(path) == stamp for path, stamp in known.tls_files)):
+            unchanged[key] = known
+    return unchanged
+
+
+def _hash_source(work: Work, source: str, logs: Sequence[LogFile]) -> str:
+    """Return Identity.source: what an identity's record is made of, and who opens its logs."""
+    gids = find_gids(work)
+    return hash_value([source, [not work.options.caller_uid and work.env.may_root_open(log.path, gids) for log in logs]]) if source else ""
+
+
+def find_gids(work: Work) -> frozenset[int]:
+    """Return every group that a child may be in."""
+    if work.gids is None:
+        work.gids = frozenset(gid for group in work.groups.values() for gid in (group.person.gid, *group.person.groups))
+    return work.gids
+
+
+def _pack_hosts(work: Work, packer: HostPacker, group: Group) -> None:
+    """Pack the hosts of an identity; those that are known in part are read before."""
+    before = len(work.result.warnings)
+    for draft, source in group.drafts:
+        group.hosts.append(packer.pack(draft.expand() if draft.expand else draft, group, source))
+    if len(work.result.warnings) != before or group.tls.has_remarks:
+        group.source = ""  # what is odd about it is said each time
 
 
 def _own_hosts(work: Work, unassigned: Group) -> Iterator[tuple[Draft, Group]]:
@@ -285,14 +352,13 @@ def _warn_scope(work: Work) -> None:
 
 
 def _make_plan(work: Work, tree: Tree, mpm: str, packer: HostPacker, listeners: tuple[Listener, ...], numbers: Numbers,
-               types_digest: str) -> tuple[Plan, dict[str, bytes]]:
+               types_digest: str, unchanged: Mapping[str, Identity]) -> tuple[Plan, dict[str, bytes]]:
     server = work.server
     run_dir = _run_dir(work, tree)
     error_log, level = packer.error_log
     records: dict[str, bytes] = {}
     shared = _shared_items(server, listeners)
-    gids = frozenset(gid for group in work.groups.values() for gid in (group.person.gid, *group.person.groups))
-    identities = tuple(_make_identity(work, group, numbers, shared, gids, records) for group in work.groups.values())
+    identities = tuple(unchanged.get(key) or _make_identity(work, group, numbers, shared, records) for key, group in work.groups.items())
     person = work.groups[next(iter(work.groups))].person
     plan = Plan(
         mpm=mpm, server_root=tree.server_root, pid_file=server.get("pid_file", f"{run_dir}/perchildd.pid"), run_dir=run_dir,
@@ -333,7 +399,7 @@ def _shared_items(server: dict[str, Any], listeners: tuple[Listener, ...]) -> by
     return b"".join(items)
 
 
-def _make_identity(work: Work, group: Group, numbers: Numbers, shared: bytes, gids: frozenset[int], records: dict[str, bytes]) -> Identity:
+def _make_identity(work: Work, group: Group, numbers: Numbers, shared: bytes, records: dict[str, bytes]) -> Identity:
     person, server = group.person, work.server
     is_unassigned = group is work.unassigned
     threads = numbers.unassigned if is_unassigned else numbers.assigned
@@ -343,24 +409,27 @@ def _make_identity(work: Work, group: Group, numbers: Numbers, shared: bytes, gi
         record.u32s("IDENTITY", group.number, person.uid, person.gid),
         record.item("ROUTE", build_table(list(group.addresses.values()))),  # no generation: an unchanged record stays the same
         record.u32s("SCALE", threads.start, threads.min_spare, threads.max_spare, threads.most, server["max_connections"], idle_s),
-        *(_pack_log_file(work, log.path, gids) for log in group.logs),
+        *(_pack_log_file(work, log.path, find_gids(work)) for log in group.logs),
         *(_pack_service(work, group, service) for service in group.programs.services),
         *(group.hosts),
     ))
     if len(raw) > MAX_RECORD_BYTES:
-        work.fail(None, f"the configuration of {person.name} is {len(raw)} bytes long, more than {MAX_RECORD_BYTES}")
+        largest = max(range(len(group.hosts)), key=lambda index: len(group.hosts[index]))
+        work.fail(group.drafts[largest][0].node, f"all that is said of the hosts of {person.name} takes {len(raw)} bytes, more than "
+                  f"{MAX_RECORD_BYTES}; this one, the longest, takes {len(group.hosts[largest])}: shorten it, or give it a user of its own")
     digest = hashlib.sha256(raw).hexdigest()
     name = f"{group.number}-{digest[:16]}"
     records[name] = raw
     return Identity(group.number, person.name, person.uid, person.gid, person.groups, group.kind, group.children, name, digest,
                     _count_hosts(work, group), threads.start, threads.min_spare, threads.max_spare, threads.most, server["max_connections"],
                     idle_s, tuple(group.logs), _make_runner(work, group, records),
-                    keys=tuple(group.tls.keys), tls_files=tuple(group.tls.files.items()), new_privs=group.programs.may_gain)
+                    keys=tuple(group.tls.keys), tls_files=tuple(group.tls.files.items()), new_privs=group.programs.may_gain,
+                    source=_hash_source(work, group.source, group.logs), source_until_s=group.tls.until_s)
 
 
 def _count_hosts(work: Work, group: Group) -> int:
     """Return how many hosts an identity has. The main server is one only where there is no <VirtualHost>: nobody takes it for another site."""
-    return len(group.hosts) - (group is work.unassigned and bool(work.collected.hosts))
+    return len(group.drafts) - (group is work.unassigned and bool(work.collected.hosts))
 
 
 def _make_runner(work: Work, group: Group, records: dict[str, bytes]) -> str:

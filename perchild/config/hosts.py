@@ -58,6 +58,8 @@ class Group:
     programs: Programs = field(default_factory=Programs)
     addresses: dict[tuple[int, bytes, int], Address] = field(default_factory=dict)
     tls: Store = field(default_factory=Store)
+    drafts: list[tuple[Draft, str]] = field(default_factory=list)  # its hosts, each with FILE:LINE, before they are packed
+    source: str = ""  # hash of what its record is made of; "" = it is made each time
 
     def find_log(self, path: str, source: str) -> int:
         """Return the index of the log file `path`, a new one if it is new."""
@@ -85,6 +87,7 @@ class HostPacker:
         self._daemons: dict[str, Daemon] = {}
         for draft in drafts:  # one host may define what another one uses: the same site under two ports
             self._daemons.update(draft.host.get("wsgi_daemons", {}))
+        self.daemons = sorted((name, repr(daemon)) for name, daemon in self._daemons.items())
         self._main = {**directives_host.DEFAULTS, "error_log": (f"{server_root}/logs/error_log"),
                       "document_root": (f"{server_root}/htdocs", None), **main.host}
         self._main["read_timeouts"] = {**directives_host.DEFAULTS["read_timeouts"], **main.host.get("read_timeouts", {})}

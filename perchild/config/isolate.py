@@ -95,8 +95,11 @@ def version_of(tree: Tree, unit: Unit) -> Version | None:
 class Isolation:
     """Puts the errors of one reading on its parts, and gives the nodes that stand in for those that are broken."""
 
-    def __init__(self, tree: Tree, assumed: Assumptions, loader: Loader, environ: Mapping[str, str], kept: Kept) -> None:
+    def __init__(self, tree: Tree, assumed: Assumptions, loader: Loader, environ: Mapping[str, str], kept: Kept,
+                 expand: Callable[[str], list[Node]] | None = None) -> None:
+        """expand: returns the nodes of a file that was not parsed (reuse.py)."""
         self._tree = tree
+        self._expand = expand
         self._assumed = assumed
         self._loader = loader
         self._environ = environ
@@ -138,8 +141,12 @@ class Isolation:
 
     def good_versions(self) -> dict[str, Version]:
         """Return what the parts that were taken are made of."""
-        found = {key: version_of(self._tree, unit) for key, unit in self._keys.items() if key not in self.broken}
+        found = {key: version_of(self._tree, unit) for key, unit in self._keys.items() if key not in self.broken and not unit.is_ready}
         return {key: version for key, version in found.items() if version is not None}
+
+    def unchanged(self) -> list[str]:
+        """Return the parts that are made of what they were made of before."""
+        return [key for key, unit in self._keys.items() if unit.is_ready and key not in self.broken]
 
     def _find_keys(self, error: Diagnostic) -> list[str]:
         """Return the parts that an error is put on; of two that do not go together the one that is new or was changed."""
@@ -151,6 +158,8 @@ class Isolation:
         return others if others and not any(self._is_as_kept(key) for key in others) else own
 
     def _is_as_kept(self, key: str) -> bool:
+        if self._keys[key].is_ready:
+            return True
         kept, now = self._kept.find(key), version_of(self._tree, self._keys[key])
         return kept is not None and now is not None and (kept.text, dict(kept.files)) == (now.text, dict(now.files))
 
@@ -169,7 +178,8 @@ class Isolation:
         return readers if all(self._is_site(key, self._keys[key]) for key in readers) else []
 
     def _is_site(self, key: str, unit: Unit) -> bool:
-        return bool(unit.line or _HOST.search(unit.files.get(unit.file, "")) or posixpath.basename(posixpath.dirname(unit.file)) == _SITES
+        return bool(unit.line or unit.is_ready or _HOST.search(unit.files.get(unit.file, ""))
+                    or posixpath.basename(posixpath.dirname(unit.file)) == _SITES
                     or self._kept.find(key) is not None)
 
     # --- stand-ins ---------------------------------------------------------------------------------------------
@@ -202,7 +212,10 @@ class Isolation:
 
     def _make_unavailable(self, one: _Broken, label: str) -> list[Node]:
         """Return hosts with the names of the broken ones that answer 503."""
-        found = [node for node in self._tree.nodes[one.unit.start : one.unit.end] if node.name == "<virtualhost" and node.rest]
+        nodes = self._tree.nodes[one.unit.start : one.unit.end]
+        if one.unit.is_ready and self._expand is not None:
+            nodes = self._expand(one.unit.file)
+        found = [node for node in nodes if node.name == "<virtualhost" and node.rest]
         return [_unavailable(node, one.unit.file + label, is_bare=one.step == _BARE) for node in found]
 
 
@@ -269,7 +282,7 @@ def isolate(isolation: Isolation, first: Result, again: Callable[[Tree], Result]
     latest.broken = [_describe(one) for one in isolation.broken.values()]
     latest.report = "".join(_report(one) for one in isolation.broken.values())
     latest.good = isolation.good_versions()
-    latest.refused = tuple(isolation.broken)
+    latest.held = (*isolation.broken, *isolation.unchanged())
     if latest.compiled is not None and latest.broken:
         latest.compiled.plan = replace(latest.compiled.plan, broken_sites=tuple(latest.broken))
     return latest

@@ -10,9 +10,7 @@ import ctypes
 import ctypes.util
 import fnmatch
 import gc
-import grp
 import os
-import pwd
 import re
 import socket
 import stat
@@ -25,9 +23,12 @@ from perchild.config.compile import compile_tree
 from perchild.config.kept import LastGood
 from perchild.config.messages import Diagnostic, format_errors
 from perchild.config.model import Options, Result
+from perchild.config.reuse import Base, Reuse
 from perchild.config.tls import renew_record
 from perchild.config.tree import LoadError
+from perchild.config.users import SystemUsers
 from perchild.config.values import Env
+from perchild.wire.plan import Plan
 from perchild.wire.stamp import stamp_file
 
 __all__ = ["LastGood", "Options", "Result", "compile_config", "compile_text", "format_errors"]
@@ -35,6 +36,7 @@ __all__ = ["LastGood", "Options", "Result", "compile_config", "compile_text", "f
 MAX_FILE_BYTES = 16 << 20  # a configuration file; no hand and no panel writes a longer one
 MAX_CERTIFICATE_BYTES = 4 << 20  # of authorities; a certificate with its chain has 10 KB
 MAX_DIR_DEPTH = 20  # AP_MAX_INCLUDE_DIR_DEPTH
+SETTLED_NS = 2_000_000_000  # age of a change after which another one shows: clocks of file systems go by 4 ms, of some by 2 s
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -44,6 +46,9 @@ class Files:
     def __init__(self, caller_uid: int) -> None:
         self._is_root = caller_uid == 0
         self._texts: dict[str, str] = {}
+        self._stamps: dict[str, str] = {}
+        self._matches: dict[str, list[str]] = {}
+        self._start_ns = time.time_ns()
         self.warnings: list[Diagnostic] = []
 
     def read(self, path: str) -> str:
@@ -52,6 +57,29 @@ class Files:
         if text is None:
             text = self._texts[path] = self._read(path)
         return text
+
+    def stamp(self, path: str) -> str:
+        """Return what is another when the file, its owner or its mode is: as it was when it was read, else as it is now.
+
+        "" if it is not there, or was changed so lately that it could be changed once more without a sign of it.
+        """
+        known = self._stamps.get(path)
+        if known is None:
+            try:
+                known = self._stamps[path] = self._make_stamp(os.stat(path))
+            except (OSError, ValueError):
+                return ""
+        return known
+
+    def _make_stamp(self, status: os.stat_result) -> str:
+        if max(status.st_ctime_ns, status.st_mtime_ns) > self._start_ns - SETTLED_NS:
+            return ""
+        return (f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_mode}:{status.st_uid}:"
+                f"{status.st_gid}")
+
+    def has_warned(self, path: str) -> bool:
+        """Tell whether there is something odd about the file."""
+        return any(warning.file == path for warning in self.warnings)
 
     def _read(self, path: str) -> str:
         try:
@@ -62,7 +90,9 @@ class Files:
             message = f"Could not open configuration file {path}: {reason}"
             raise LoadError(message) from None
         try:
-            self._check(path, os.fstat(fd))
+            status = os.fstat(fd)
+            self._check(path, status)
+            self._stamps[path] = self._make_stamp(status)
             raw = _read_all(fd)
         except OSError as error:
             message = f"Could not read configuration file {path}: {error.strerror}"
@@ -96,14 +126,31 @@ class Files:
 
     def match(self, pattern: str) -> list[str]:
         """Return the files that `pattern` stands for, sorted: one file, all files below a directory, or a wildcard's."""
+        found = self._matches.get(pattern)
+        if found is None:
+            found = self._matches[pattern] = self._match(pattern)
+        return found
+
+    def _match(self, pattern: str) -> list[str]:
         paths = _expand(pattern) if _WILD.search(pattern) else ([pattern] if os.path.lexists(pattern) else [])
         found: list[str] = []
         for path in paths:
-            if os.path.isdir(path):
+            if self._is_directory(path):
                 _walk(path, found, 0)
             else:
                 found.append(path)
         return found
+
+    def _is_directory(self, path: str) -> bool:
+        """Tell whether a path leads to a directory; the stamp is taken with the same look."""
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return False
+        if stat.S_ISDIR(status.st_mode):
+            return True
+        self._stamps.setdefault(path, self._make_stamp(status))
+        return False
 
     def exists(self, path: str) -> bool:
         """Tell whether `path` exists."""
@@ -130,9 +177,10 @@ def _read_all(fd: int) -> bytes:
 
 def _expand(pattern: str) -> list[str]:
     """Return the paths that match a wildcard, component by component, sorted (httpd: names that begin with a dot too)."""
-    paths = ["/"]
+    paths, is_listed = ["/"], False  # is_listed: they come from directories, and so are there
     for part in pattern.strip("/").split("/"):
-        if not _WILD.search(part):
+        is_listed = bool(_WILD.search(part))
+        if not is_listed:
             paths = [os.path.join(path, part) for path in paths]
             continue
         following: list[str] = []
@@ -144,7 +192,7 @@ def _expand(pattern: str) -> list[str]:
             is_match = re.compile(fnmatch.translate(part)).match
             following += [os.path.join(path, name) for name in names if is_match(name) and (name[0] != "." or part[0] == ".")]
         paths = following
-    return [path for path in paths if os.path.lexists(path)]
+    return paths if is_listed else [path for path in paths if os.path.lexists(path)]
 
 
 def _walk(path: str, found: list[str], depth: int) -> None:
@@ -162,108 +210,6 @@ def _walk(path: str, found: list[str], depth: int) -> None:
             _walk(full, found, depth + 1)
         else:
             found.append(full)
-
-
-# --- users -------------------------------------------------------------------------------------------------------
-
-
-class SystemUsers:
-    """The system's users and groups. The files are read once as a whole; other sources are asked for what is not in them."""
-
-    def __init__(self) -> None:
-        self._users: dict[str, tuple[int, int]] = {}
-        self._names: dict[int, str] = {}
-        self._homes: dict[int, str] = {}
-        self._groups: dict[str, int] = {}
-        self._group_names: dict[int, str] = {}
-        self._members: dict[str, set[int]] = {}
-        self._is_files_only = _is_files_only()
-        for user in pwd.getpwall():
-            self._users.setdefault(user.pw_name, (user.pw_uid, user.pw_gid))
-            self._names.setdefault(user.pw_uid, user.pw_name)
-            self._homes.setdefault(user.pw_uid, user.pw_dir)
-        for group in grp.getgrall():
-            self._groups.setdefault(group.gr_name, group.gr_gid)
-            self._group_names.setdefault(group.gr_gid, group.gr_name)
-            for member in group.gr_mem:
-                self._members.setdefault(member, set()).add(group.gr_gid)
-
-    def user(self, name: str) -> tuple[int, int] | None:
-        """Return (uid, primary gid) of a user name."""
-        found = self._users.get(name)
-        if found is None and not self._is_files_only:
-            try:
-                entry = pwd.getpwnam(name)
-            except (KeyError, ValueError):
-                return None
-            return entry.pw_uid, entry.pw_gid
-        return found
-
-    def user_name(self, uid: int) -> str | None:
-        """Return the name of a uid."""
-        name = self._names.get(uid)
-        if name is None and not self._is_files_only:
-            try:
-                return pwd.getpwuid(uid).pw_name
-            except (KeyError, OverflowError):
-                return None
-        return name
-
-    def home(self, uid: int) -> str | None:
-        """Return the home directory of a uid."""
-        home = self._homes.get(uid)
-        if home is None and not self._is_files_only:
-            try:
-                return pwd.getpwuid(uid).pw_dir
-            except (KeyError, OverflowError):
-                return None
-        return home
-
-    def group(self, name: str) -> int | None:
-        """Return the gid of a group name."""
-        gid = self._groups.get(name)
-        if gid is None and not self._is_files_only:
-            try:
-                return grp.getgrnam(name).gr_gid
-            except (KeyError, ValueError):
-                return None
-        return gid
-
-    def group_name(self, gid: int) -> str | None:
-        """Return the name of a gid."""
-        name = self._group_names.get(gid)
-        if name is None and not self._is_files_only:
-            try:
-                return grp.getgrgid(gid).gr_name
-            except (KeyError, OverflowError):
-                return None
-        return name
-
-    def groups(self, name: str, gid: int) -> tuple[int, ...]:
-        """Return the supplementary groups of a user whose primary group is gid, sorted, without gid."""
-        if self._is_files_only:
-            return tuple(sorted(self._members.get(name, set()) - {gid}))
-        try:
-            return tuple(sorted(set(os.getgrouplist(name, gid)) - {gid}))
-        except OSError:
-            return ()
-
-
-def _is_files_only() -> bool:
-    """Tell whether users and groups can only come from files, so that a full reading of them is all there is."""
-    try:
-        with open("/etc/nsswitch.conf", encoding="utf-8", errors="replace") as file:
-            text = file.read()
-    except OSError:
-        return False
-    sources: set[str] = set()
-    for key, value in re.findall(r"^\s*(passwd|group|initgroups)\s*:([^#\n]*)", text, re.MULTILINE):
-        del key
-        sources |= {word for word in value.split() if not word.startswith("[")}
-    if not sources <= {"files", "compat", "systemd"} or not sources:
-        return False
-    return "systemd" not in sources or not any(
-        os.path.isdir(path) and os.listdir(path) for path in ("/etc/userdb", "/run/userdb", "/run/host/userdb", "/usr/lib/userdb"))
 
 
 # --- patterns, names, log directories ----------------------------------------------------------------------------
@@ -442,13 +388,28 @@ def make_env(options: Options) -> Env:
                has_ipv6=os.path.exists("/proc/net/if_inet6"), tls=CertificateFiles())
 
 
-def compile_config(options: Options, known_numbers: Mapping[str, int], *, is_isolating: bool = False) -> Result:
+def make_reuse(options: Options, notes: bytes, base: Plan | None) -> tuple[Reuse, Files]:
+    """Return what an earlier compilation knows, and the files for this one. base: the plan in force, which notes are older than."""
+    files = Files(options.caller_uid)
+    known = Base()
+    if base is not None:
+        try:
+            present = frozenset(os.listdir(f"{base.run_dir}/records"))
+        except OSError:
+            present = frozenset()
+        known = Base({identity.number: identity for identity in base.identities}, present)
+    return Reuse(files, notes, known, time.time()), files
+
+
+def compile_config(options: Options, known_numbers: Mapping[str, int], *, is_isolating: bool = False,
+                   reuse: tuple[Reuse, Files] | None = None) -> Result:
     """Compile the configuration that `options` names, with the system's files and users.
 
     Args:
         options: what the command line says.
         known_numbers: identity key -> its stable number; new identities get the next free one.
         is_isolating: a broken site is replaced by its last good version (isolate.py) and does not fail the whole.
+        reuse: of make_reuse; it knows more afterwards.
     Returns:
         Result; errors end up in format_errors, in order.
     Runs as: compile.
@@ -456,8 +417,8 @@ def compile_config(options: Options, known_numbers: Mapping[str, int], *, is_iso
     was_enabled = gc.isenabled()
     gc.disable()  # nothing here is cyclic; the collector would only go through the growing tree, again and again
     try:
-        return compile_tree(options, make_env(options), Files(options.caller_uid), known_numbers, None,
-                            LastGood if is_isolating else None)
+        known, files = reuse or (None, Files(options.caller_uid))
+        return compile_tree(options, make_env(options), files, known_numbers, None, LastGood if is_isolating else None, known)
     finally:
         if was_enabled:
             gc.enable()

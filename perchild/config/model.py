@@ -91,4 +91,4 @@ class Result:
     broken: list[BrokenSite] = field(default_factory=list)  # parts that were refused without the rest (isolate.py)
     report: str = ""  # the same for people, with every error in them
     good: dict[str, Version] = field(default_factory=dict)  # parts that were taken, by key: what they are made of now
-    refused: tuple[str, ...] = ()  # keys of the others
+    held: tuple[str, ...] = ()  # keys of the others, of which the versions that are kept stay: they are refused, or have not changed

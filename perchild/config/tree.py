@@ -10,94 +10,24 @@ Before: load.py   After: collect.py
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from perchild.config import modules
 from perchild.config.messages import BadDirectiveError, Diagnostic, locate
+from perchild.config.nodes import Assumptions, Known, Loader, LoadError, Node, Tree, Unit
 from perchild.config.tokens import QuoteError, split_lines, split_words
+
+__all__ = ["KNOWN", "Assumptions", "Builder", "LoadError", "Loader", "Node", "Tree", "Unit", "section_title"]
 
 MAX_INCLUDE_DEPTH = 20  # AP_MAX_INCLUDE_DEPTH is 128 in httpd 2.4, its directory depth 20; no sane tree is deeper than this
 MAX_INCLUDES = 200_000  # files in all: two that include each other under many names would never end
 MAX_SECTION_DEPTH = 32  # nested sections; httpd has no bound, a parser should
+KNOWN = "<known"  # name of the node that stands for a file which is not parsed
 _TYPO = 0.7  # how alike two names are that are taken for the same, mistyped
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
-
-
-class LoadError(Exception):
-    """A file that cannot be had; the text says why."""
-
-
-class Loader(Protocol):
-    """Where included files come from; warnings: what was odd about them."""
-
-    warnings: list[Diagnostic]
-
-    def read(self, path: str) -> str:
-        """Return the text of `path`; LoadError."""
-
-    def match(self, pattern: str) -> list[str]:
-        """Return the paths that a file name, directory or wildcard stands for, sorted; empty if there is none; LoadError."""
-
-    def exists(self, path: str) -> bool:
-        """Tell whether `path` exists."""
-
-
-class Node(NamedTuple):
-    """A directive (children is None) or a section (its name begins with '<'); name in lower case, rest resolved, text as written."""
-
-    name: str
-    rest: str
-    text: str
-    file: str
-    line: int
-    children: list[Node] | None
-
-
-@dataclass(slots=True)
-class Assumptions:
-    """What the reading of a configuration depends on and only the whole of it tells; see compile.read_tree."""
-
-    mpm: str
-    server_root: str
-    mpm_was_asked: bool = False
-    root_was_used: bool = False
-
-
-@dataclass(slots=True)
-class Unit:
-    """A part of the configuration that can be refused without the rest (isolate.py).
-
-    It is one of the files that a wildcard or a directory stands for, or a <VirtualHost> of another file.
-
-    line, last: of the <VirtualHost> and its end, 0 for a file; start, end: its nodes in Tree.nodes; files: path -> text of what it was
-    made of; matches: what its Includes with wildcards stood for; errors: what was wrong with its file as such.
-    """
-
-    file: str
-    line: int = 0
-    last: int = 0
-    start: int = 0
-    end: int = 0
-    files: dict[str, str] = field(default_factory=dict)
-    matches: dict[str, list[str]] = field(default_factory=dict)
-    errors: list[Diagnostic] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Tree:
-    """What was read. includes: (depth, line of the Include, path), depth 0 for the main file."""
-
-    nodes: list[Node] = field(default_factory=list)
-    units: list[Unit] = field(default_factory=list)
-    shared: dict[str, str] = field(default_factory=dict)  # path -> text of the files that were read outside of any unit
-    defines: dict[str, str] = field(default_factory=dict)
-    includes: list[tuple[int, int, str]] = field(default_factory=list)
-    errors: list[Diagnostic] = field(default_factory=list)
-    warnings: list[Diagnostic] = field(default_factory=list)
-    server_root: str = ""
 
 
 class _Frame(NamedTuple):
@@ -110,9 +40,12 @@ class Builder:
     """Reads one configuration. Feed it texts in their order, then take `tree`."""
 
     def __init__(self, loader: Loader, assumed: Assumptions, environ: Mapping[str, str], defines: Sequence[str] = (),
-                 label: str = "") -> None:
-        """label: what is put behind the names of files, for those who read messages."""
+                 label: str = "", known: Known | None = None) -> None:
+        """label: what is put behind the names of files, for those who read messages; known: files that need not be parsed."""
         self.tree = Tree(server_root=assumed.server_root)
+        self._known = known
+        self._context: tuple[str, dict[str, str]] | None = None
+        self.has_looked = False  # whether a file exists, which is another matter than what is in it
         self._label = label
         self.eager = _EAGER
         self._unit: Unit | None = None  # the part that is being read
@@ -338,8 +271,13 @@ class Builder:
                 message = f"Could not open configuration file {pattern}: No such file or directory"
             raise BadDirectiveError(message, 0)
         is_set = paths != [pattern] and self._current is self.tree.nodes
+        may_be_known = is_set and self._known is not None and self._unit is None and len(self._open) < MAX_INCLUDE_DEPTH
         for path in paths:
-            if is_set:
+            if may_be_known and len(self.tree.includes) < MAX_INCLUDES and self._known is not None and self._known.find(path, self):
+                self._add_known(path, self._known.files_of(path), node)
+            elif may_be_known:
+                self._feed_noting(path, node)
+            elif is_set:
                 self._feed_unit(path, node)
             else:
                 self.feed_file(path, node)
@@ -358,6 +296,60 @@ class Builder:
         self._close_unit(0)
         self._unit = outer
 
+    # --- for reuse.py ------------------------------------------------------------------------------------------------
+
+    @property
+    def depth(self) -> int:
+        """Return how many files are being read."""
+        return len(self._open)
+
+    def context(self) -> tuple[str, dict[str, str]]:
+        """Return a hash of what the next file's reading depends on beside its text, and the variables that are defined now."""
+        if self._context is None:
+            defines = dict(self.tree.defines)
+            raw = repr((sorted(defines.items()), self.tree.server_root, self.assumed.mpm, self.assumed.server_root))
+            self._context = hashlib.sha256(raw.encode("utf-8", "surrogateescape")).hexdigest(), defines
+        return self._context
+
+    def forget_context(self) -> None:
+        """Note that a variable or ServerRoot was changed."""
+        self._context = None
+
+    def later(self, path: str) -> Callable[[], list[Node]]:
+        """Return what reads a file as it would be read now."""
+        defines, root = self.context()[1], self.tree.server_root
+
+        def read() -> list[Node]:
+            builder = Builder(self._loader, self.assumed, self._environ)
+            builder.tree.defines, builder.tree.server_root = dict(defines), root
+            builder.feed_file(path)
+            return builder.tree.nodes
+
+        return read
+
+    def _add_known(self, path: str, files: dict[str, str], node: Node) -> None:
+        """Put one node in the place of a file that is not parsed."""
+        at = len(self.tree.nodes)
+        self.tree.nodes.append(Node(KNOWN, path, "", path, node.line, None))
+        self.tree.units.append(Unit(path, start=at, end=at + 1, files=files, is_ready=True))
+
+    def _feed_noting(self, path: str, node: Node) -> None:
+        """Read one file of several, and note what that depended on."""
+        tree, assumed = self.tree, self.assumed
+        context, before = self.context()[0], (len(tree.errors), len(tree.warnings), len(tree.includes))
+        asked, used, looked = assumed.mpm_was_asked, assumed.root_was_used, self.has_looked
+        assumed.mpm_was_asked = assumed.root_was_used = self.has_looked = False
+        count = len(tree.units)
+        self._feed_unit(path, node)
+        unit = tree.units[count]
+        unit.context, unit.nodes = context, tree.nodes[unit.start : unit.end]
+        unit.includes = [(level - self.depth, line, one) for level, line, one in tree.includes[before[2] :]]
+        unit.mpm_was_asked, unit.root_was_used = assumed.mpm_was_asked, assumed.root_was_used
+        unit.is_plain = (not self.has_looked and (len(tree.errors), len(tree.warnings)) == before[:2] and self.context()[0] == context
+                         and all(one.name == "<virtualhost" for one in unit.nodes))
+        assumed.mpm_was_asked, assumed.root_was_used = asked or unit.mpm_was_asked, used or unit.root_was_used
+        self.has_looked = looked or self.has_looked
+
     def take_root(self, node: Node, words: list[str]) -> None:
         """Note ServerRoot: later relative Includes start there."""
         _need(words, 1, 1, node)
@@ -365,6 +357,7 @@ class Builder:
             message = f"ServerRoot must be an absolute path, not '{words[0]}'"
             raise BadDirectiveError(message, 0)
         self.tree.server_root = words[0].rstrip("/") or "/"
+        self.forget_context()
         self._current.append(node)
 
 
@@ -392,11 +385,13 @@ def _define(builder: Builder, node: Node, words: list[str]) -> None:
         message = f"'{words[0]}' is no name for a variable: it may not contain ':', '$', '{{' or '}}'"
         raise BadDirectiveError(message, 0)
     builder.tree.defines[words[0]] = words[1] if len(words) > 1 else ""
+    builder.forget_context()
 
 
 def _undefine(builder: Builder, node: Node, words: list[str]) -> None:
     _need(words, 1, 1, node)
     builder.tree.defines.pop(words[0], None)
+    builder.forget_context()
 
 
 def _if_define(builder: Builder, words: list[str]) -> bool:
@@ -422,6 +417,7 @@ def _if_file(builder: Builder, words: list[str]) -> bool:
     if not name.startswith("/"):
         builder.assumed.root_was_used = True
         name = f"{builder.tree.server_root}/{name}"
+    builder.has_looked = True
     return builder._loader.exists(name) is not words[0].startswith("!")  # noqa: SLF001 (same file)
 
 

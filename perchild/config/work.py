@@ -39,6 +39,7 @@ class Work:
     collected: Collected = field(default_factory=Collected)
     groups: dict[str, Group] = field(default_factory=dict)  # by Person.key; the unassigned first
     unassigned: Group | None = None
+    gids: frozenset[int] | None = None  # of all identities, once they are known
     foreign: list[Node] = field(default_factory=list)  # asked for another identity than a caller who is not root can give
 
     def fail(self, node: Node | None, reason: str, word: int = -1, other: str = "") -> None:

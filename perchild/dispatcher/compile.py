@@ -1,8 +1,8 @@
 """compile: the throw-away process that turns configuration text into a plan.
 
 It keeps CAP_DAC_READ_SEARCH alone and no network, imports the configuration's code, writes records that are not there
-yet, and puts the route table, the types table, the plan (JSON) and what it has to say into four memfds that the
-dispatcher made. A crash, a hang or an error there changes nothing: the dispatcher takes the memfds only from a process
+yet, and puts the route table, the types table, the plan (JSON), what it has to say and notes for the next compile into five memfds
+that the dispatcher made. A crash, a hang or an error there changes nothing: the dispatcher takes the memfds only from a process
 that exited with 0, and seals them first.
 Runs as: dispatcher (start_job, finish_job), compile (everything below _be_compile).
 """
@@ -42,6 +42,8 @@ class Request:
     defines: tuple[str, ...] = ()
     generation: int = 1
     is_test: bool = False  # no record is written
+    notes_fd: int = -1  # what the compilation before has noted of unchanged sites (config/reuse.py); only compile reads it
+    base: Plan | None = None  # the plan in force, whose records may be used again
 
 
 # Compiles: (what to compile, identity key -> known number) -> (compiled or None if there are errors, text for people: what is wrong,
@@ -62,13 +64,17 @@ def compile_by_config(request: Request, known: Mapping[str, int]) -> tuple[Compi
         config_file=request.config_file, server_root=request.server_root, before=request.lines_before,
         after=request.lines_after, defines=request.defines, caller_uid=os.geteuid(), caller_gid=os.getegid(),
         caller_groups=tuple(os.getgroups()), generation=request.generation, environ=dict(environment.read_starters()))
-    result = load.compile_config(options, known, is_isolating=True)
+    raw = _read_all(request.notes_fd, os.fstat(request.notes_fd).st_size) if request.notes_fd >= 0 else b""
+    reuse = load.make_reuse(options, raw, request.base)
+    result = load.compile_config(options, known, is_isolating=True, reuse=reuse)
     if result.errors:
         return None, load.format_errors(result.errors)
     report = result.report
     if not request.is_test:
         try:
-            load.LastGood(result.state_dir).save(result.good, result.refused)
+            load.LastGood(result.state_dir).save(result.good, result.held)
+            if result.compiled is not None:
+                result.compiled.notes = reuse[0].dump()
         except OSError as error:
             report += f"what is good of the sites now cannot be kept for later: {error}\n"
     return result.compiled, report
@@ -114,11 +120,13 @@ class Job:
     route_fd: int
     types_fd: int
     text_fd: int
+    notes_fd: int
+    base: Plan | None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a job came to. The caller owns route_fd and types_fd (-1 if refused).
+    """What a job came to. The caller owns route_fd, types_fd and notes_fd (-1 if refused).
 
     plan None: refused, and text says why. Else text says which sites were refused without the rest, "" if none.
     """
@@ -127,6 +135,13 @@ class Outcome:
     text: str
     route_fd: int = -1
     types_fd: int = -1
+    notes_fd: int = -1
+
+    def close(self) -> None:
+        """Close what nobody has taken."""
+        for fd in (self.route_fd, self.types_fd, self.notes_fd):
+            if fd >= 0:
+                os.close(fd)
 
 
 def start_job(sys: Sys, request: Request, known: Mapping[str, int], compiler: Compiler,
@@ -136,17 +151,17 @@ def start_job(sys: Sys, request: Request, known: Mapping[str, int], compiler: Co
     Raises:
         OSError: there is no descriptor, memory or process left for it.
     """
-    names = ("plan", "routes", "types", "text")
+    names = ("plan", "routes", "types", "text", "notes")
     with contextlib.ExitStack() as made:
-        plan_fd, route_fd, types_fd, text_fd = (_make_memfd(name, made) for name in names)
+        plan_fd, route_fd, types_fd, text_fd, notes_fd = fds = tuple(_make_memfd(name, made) for name in names)
         mask = signals.block_all()
         try:
             pid = sys.fork()
             if pid == 0:
-                _be_compile(request, known, compiler, restrict, (plan_fd, route_fd, types_fd, text_fd))
+                _be_compile(request, known, compiler, restrict, fds)
         finally:
             signals.restore_mask(mask)
-        job = Job(pid, sys.open_pidfd(pid), sys.now_s() + LIMIT_S, plan_fd, route_fd, types_fd, text_fd)
+        job = Job(pid, sys.open_pidfd(pid), sys.now_s() + LIMIT_S, plan_fd, route_fd, types_fd, text_fd, notes_fd, request.base)
         made.pop_all()
     return job
 
@@ -169,8 +184,8 @@ def finish_job(sys: Sys, job: Job) -> Outcome | None:
         os.close(job.plan_fd)
         os.close(job.text_fd)
     if outcome.plan is None:
-        os.close(job.route_fd)
-        os.close(job.types_fd)
+        for fd in (job.route_fd, job.types_fd, job.notes_fd):
+            os.close(fd)
     return outcome
 
 
@@ -180,7 +195,7 @@ def kill_job(sys: Sys, job: Job) -> None:
 
 
 def _take(job: Job, status: int) -> Outcome:
-    for fd in (job.plan_fd, job.route_fd, job.types_fd, job.text_fd):
+    for fd in (job.plan_fd, job.route_fd, job.types_fd, job.text_fd, job.notes_fd):
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
     text = _read_all(job.text_fd, MAX_TEXT_BYTES).decode("utf-8", "backslashreplace")
     if status == EXIT_ERRORS and text:
@@ -189,10 +204,10 @@ def _take(job: Job, status: int) -> Outcome:
         how = f"was ended by signal {-status}" if status < 0 else f"failed with status {status}"
         return Outcome(None, f"{text}compiling the configuration {how}; nothing was changed\n")
     try:
-        plan = decode_plan(_read_all(job.plan_fd, os.fstat(job.plan_fd).st_size))
+        plan = decode_plan(_read_all(job.plan_fd, os.fstat(job.plan_fd).st_size), job.base)
     except (ValueError, KeyError, TypeError) as error:
         return Outcome(None, f"{text}compiling the configuration gave no plan ({error}); nothing was changed\n")
-    return Outcome(plan, text, job.route_fd, job.types_fd)
+    return Outcome(plan, text, job.route_fd, job.types_fd, job.notes_fd)
 
 
 def _read_all(fd: int, limit_bytes: int) -> bytes:
@@ -203,13 +218,13 @@ def _read_all(fd: int, limit_bytes: int) -> bytes:
 
 
 def _be_compile(request: Request, known: Mapping[str, int], compiler: Compiler, restrict: Callable[[], None],
-                fds: tuple[int, int, int, int]) -> NoReturn:
-    plan_fd, route_fd, types_fd, text_fd = fds
+                fds: tuple[int, ...]) -> NoReturn:
+    plan_fd, route_fd, types_fd, text_fd, notes_fd = fds
     status = EXIT_ERRORS
     try:
         signals.reset_in_child()
         environment.read_starters()  # its descriptor is closed with the others
-        _close_others(fds)
+        _close_others((*fds, request.notes_fd) if request.notes_fd >= 0 else fds)
         restrict()
         compiled, text = compiler(request, known)
         _write_all(text_fd, text.encode("utf-8", "backslashreplace")[:MAX_TEXT_BYTES])
@@ -218,7 +233,8 @@ def _be_compile(request: Request, known: Mapping[str, int], compiler: Compiler, 
                 write_records(compiled.plan.run_dir, compiled.records)
             _write_all(route_fd, compiled.route_table)
             _write_all(types_fd, compiled.types_table)
-            _write_all(plan_fd, encode_plan(compiled.plan))
+            _write_all(notes_fd, compiled.notes)
+            _write_all(plan_fd, encode_plan(compiled.plan, request.base))
             status = 0
     except BaseException:  # noqa: BLE001 - whatever it is, it ends here and is told
         _write_all(text_fd, traceback.format_exc().encode())

@@ -52,6 +52,11 @@ def sign_identity(plan: Plan, identity: Identity) -> tuple[object, ...]:
             plan.listeners if accepting else None)
 
 
+def _sign_plan(plan: Plan) -> tuple[object, ...]:
+    """Return everything of a plan that sign_identity looks at beside the identity."""
+    return plan.accept_scope, plan.types_digest, plan.thread_stack_bytes, plan.accept_mutex, plan.lock_file, plan.listeners
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """Numbers of identities, by what a new plan does to them."""
@@ -62,9 +67,17 @@ class Changes:
     removed: tuple[int, ...]
 
 
-def compare_plans(signatures: Mapping[int, tuple[object, ...]], plan: Plan) -> Changes:
-    """Compare the signatures in force (identity number -> signature) with a new plan. Pure."""
-    wanted = {identity.number: sign_identity(plan, identity) for identity in plan.identities}
+def compare_plans(signatures: Mapping[int, tuple[object, ...]], plan: Plan, old: Plan | None = None) -> Changes:
+    """Compare the signatures in force (identity number -> signature) with a new plan. Pure.
+
+    old: the plan that the signatures were made of: an identity that is the very same object in both needs none.
+    """
+    same: frozenset[int] = frozenset()
+    if old is not None and _sign_plan(old) == _sign_plan(plan):
+        known = {id(identity) for identity in old.identities}
+        same = frozenset(identity.number for identity in plan.identities if id(identity) in known)
+    wanted = {identity.number: signatures[identity.number] if identity.number in same and identity.number in signatures
+              else sign_identity(plan, identity) for identity in plan.identities}
     both = [number for number in wanted if number in signatures]
     return Changes(
         added=tuple(number for number in wanted if number not in signatures),
@@ -107,7 +120,9 @@ def check_room(server: Server, plan: Plan) -> None:
     wanted = INBOX_FDS * len(fresh) + (INBOX_FDS + 1) * len(fresh_boxes)
     wanted += sum(1 for one in plan.identities if one.keys and (one.number not in server.members or server.members[one.number].ticket_fd < 0))
     wanted += CHILD_FDS * sum(one.children for one in plan.identities if one.kind == FIXED)
-    used = len(os.listdir("/proc/self/fd"))
+    if not wanted:
+        return
+    used = os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))  # since Linux 6.2 its size is their number
     if used + wanted + SPARE_FDS > server.nofile:
         raise DispatcherError("", f"{len(plan.identities)} identities need {used + wanted + SPARE_FDS} descriptors, the limit is "
                               f"{server.nofile}: raise LimitNOFILE= of the service (ulimit -Hn)")
@@ -126,20 +141,21 @@ def apply_outcome(server: Server, outcome: Outcome, kind: str, done: Callable[[b
         check_room(server, plan)
         ready = server.listeners.prepare(plan.listeners)
     except DispatcherError as error:
-        for fd in (outcome.route_fd, outcome.types_fd):
-            if fd >= 0:
-                os.close(fd)
+        outcome.close()
+        if outcome.plan is not None:
+            _take_notes(server, -1)  # versions that were kept belong to the plan that is refused
         _refuse(server, error)
         done(False, str(error))
         return
     server.listeners.adopt(ready)
     _take_tables(server, outcome)
     signatures = {number: member.signature for number, member in server.members.items()}
-    changes = compare_plans(signatures, plan)
+    changes = compare_plans(signatures, plan, server.plan)
+    is_as_before = _sign_plan(plan) == _sign_plan(server.plan)
     server.plan = plan
     server.generation += 1
     server.rate = hold_off(server.rate)
-    old_pids = _change_members(server, changes, kind)
+    old_pids = _change_members(server, changes, kind, is_as_before=is_as_before)
     server.transition = Transition(_pending(server, old_pids), old_pids, server.sys.now_s() + READY_LIMIT_S,
                                    lambda is_done, _text: done(is_done, outcome.text.rstrip()))
     if kind == RESTART:
@@ -157,6 +173,7 @@ def _check_outcome(server: Server, outcome: Outcome) -> Plan:
     for warning in (*warnings, *plan.warnings):
         server.events.say("warn", "", warning)
     tell_broken(server, outcome)
+    server.events.say("debug", "", f"compiled {plan.sites_read} of {plan.sites} files of sites, {plan.records_made} of {len(plan.identities)} users")
     return plan
 
 
@@ -177,6 +194,14 @@ def _take_tables(server: Server, outcome: Outcome) -> None:
     os.close(server.route_fd)
     os.close(server.types_fd)
     server.route_fd, server.types_fd = outcome.route_fd, outcome.types_fd
+    if outcome.notes_fd >= 0:
+        _take_notes(server, outcome.notes_fd)
+
+
+def _take_notes(server: Server, fd: int) -> None:
+    if server.notes_fd >= 0:
+        os.close(server.notes_fd)
+    server.notes_fd = fd
 
 
 # ---------------------------------------------------------------- members
@@ -195,8 +220,8 @@ def make_member(server: Server, identity: Identity) -> Member:
     return member
 
 
-def _change_members(server: Server, changes: Changes, kind: str) -> set[int]:
-    """Make the members what the plan says and start new children.
+def _change_members(server: Server, changes: Changes, kind: str, *, is_as_before: bool) -> set[int]:
+    """Make the members what the plan says and start new children. Whose part of the plan is the same object is not touched at all.
 
     Returns:
         Pids of the children to be replaced.
@@ -207,8 +232,12 @@ def _change_members(server: Server, changes: Changes, kind: str) -> set[int]:
     for number in changes.removed:
         if server.members[number].removed_s is None:
             server.members[number].removed_s = server.sys.now_s()
+    kept = changes.kept
+    if kind != RESTART and is_as_before:
+        kept = tuple(number for number in kept if server.members[number].identity is not by_number[number]
+                     or server.members[number].removed_s is not None)
     renewed = (*changes.changed, *(changes.kept if kind == RESTART else ()))
-    for number in (*changes.changed, *changes.kept):
+    for number in (*changes.changed, *kept):
         member = server.members[number]
         was_removed = member.removed_s is not None
         member.identity, member.removed_s = by_number[number], None
@@ -219,9 +248,9 @@ def _change_members(server: Server, changes: Changes, kind: str) -> set[int]:
     old_pids = {pid for number in renewed for pid in server.members[number].children}
     for number in renewed:
         _renew(server, server.members[number])
-    for number in (*changes.added, *changes.kept, *changes.removed):
+    for number in (*changes.added, *kept, *changes.removed):
         settle(server, server.members[number])
-    for number in changes.kept:
+    for number in kept:
         _trim(server, server.members[number])
     return old_pids
 

@@ -204,7 +204,7 @@ class Dispatcher:
         if self._job is not None or server.transition is not None:
             self._queued.append((kind, done))
             return
-        request = replace(self.start.request, generation=server.generation + 1)
+        request = replace(self.start.request, generation=server.generation + 1, notes_fd=server.notes_fd, base=server.plan)
         try:
             self._job = start_job(server.sys, request, _tenants(server), self.start.compiler, server.hooks.restrict_compile)
         except OSError as error:
@@ -224,7 +224,7 @@ class Dispatcher:
         if not numbers:
             return
         names = renew.name_identities(server, numbers)
-        request = replace(self.start.request, generation=server.generation + 1)
+        request = replace(self.start.request, generation=server.generation + 1, base=server.plan)
         try:
             self._job = start_job(server.sys, request, {}, make_renewer(server.plan, numbers), server.hooks.restrict_compile)
         except OSError as error:
@@ -247,11 +247,11 @@ class Dispatcher:
             return
         is_renewal, self._is_renewal = self._is_renewal, False
         if is_renewal:
-            _discard(outcome)
+            outcome.close()
             kept = renew.keep_tables(server) if outcome.plan is not None else (-1, -1)
-            outcome = replace(outcome, route_fd=kept[0], types_fd=kept[1])
+            outcome = replace(outcome, route_fd=kept[0], types_fd=kept[1], notes_fd=-1)
         if server.stopping:
-            _discard(outcome)
+            outcome.close()
             self._finish_reload(False, "the server is stopping")
             return
         if outcome.plan is not None and not is_renewal:
@@ -313,12 +313,6 @@ def _reply_text(reply: answer.Reply) -> Done:
 
 def _tenants(server: Server) -> dict[str, int]:
     return {key: number for key, number in server.numbers.items() if number}
-
-
-def _discard(outcome: Outcome) -> None:
-    for fd in (outcome.route_fd, outcome.types_fd):
-        if fd >= 0:
-            os.close(fd)
 
 
 def _configured(start: Start) -> str:
@@ -392,6 +386,7 @@ def _make_server(sys: Sys, start: Start, outcome: Outcome) -> Server:
     records_fd = os.open(f"{plan.run_dir}/records", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     return Server(plan=plan, mpm=MPMS[plan.mpm], sys=sys, events=events, loop=Loop(), hooks=start.hooks, service=start.service,
                   listeners=Listeners(start.service), route_fd=outcome.route_fd, types_fd=outcome.types_fd, records_fd=records_fd,
+                  notes_fd=outcome.notes_fd,
                   nofile=sys.raise_nofile(), is_privileged=sys.is_root(), has_one_worker=start.has_one_worker,
                   started_s=sys.now_s())
 

@@ -184,7 +184,7 @@ class Transition:
 
 @dataclass(slots=True)
 class Server:
-    """All of it. Descriptors route_fd, types_fd and records_fd are ours."""
+    """All of it. Descriptors route_fd, types_fd, records_fd and notes_fd are ours."""
 
     plan: Plan
     mpm: Mpm
@@ -198,6 +198,7 @@ class Server:
     records_fd: int
     nofile: int
     is_privileged: bool
+    notes_fd: int = -1  # what the last compile has noted for the next one; never read here
     service: Service = field(default_factory=Service)
     has_one_worker: bool = False
     generation: int = 1

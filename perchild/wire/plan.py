@@ -70,6 +70,8 @@ class Identity:
     keys: tuple[str, ...] = ()  # absolute paths of its hosts' TLS keys, by KEY_NUMBER; not empty: it has session tickets
     tls_files: tuple[tuple[str, str], ...] = ()  # every file that its hosts' TLS is made of: path, stamp (config/certs.py) when it was read
     new_privs: bool = False  # its programs go without no_new_privs (NoNewPrivileges Off); the runner's file says the same
+    source: str = ""  # compile's: hash of all that the record is made of; the same at a later compilation: it is not made again
+    source_until_s: int = 0  # until then, seconds since 1970; 0 = for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,9 @@ class Plan:
     server_name: str
     warnings: tuple[str, ...] = ()
     broken_sites: tuple[BrokenSite, ...] = ()
+    sites: int = 0  # files of sites
+    sites_read: int = 0  # of these, read and parsed this time
+    records_made: int = 0  # identities whose records were made this time; those of the others are as they were
     version: int = VERSION
 
 
@@ -142,6 +147,7 @@ class Compiled:
     route_table: bytes
     types_table: bytes
     records: dict[str, bytes] = field(default_factory=dict)  # also the runners' files: they lie in the same directory
+    notes: bytes = b""  # for the next compile: config/reuse.py
 
 
 RUN_DIR, TENANTS_DIR = "/run/perchildd", "/var/lib/perchild-tenants"  # of a server that root starts, if DefaultRuntimeDir names no other
@@ -160,9 +166,12 @@ def tenant_directory(run_dir: str, uid: int, gid: int, groups: Sequence[int]) ->
     return f"{TENANTS_DIR if run_dir == RUN_DIR else f'{run_dir}/tenants'}/{uid}:{gid}:{names}"
 
 
-def encode_plan(plan: Plan) -> bytes:
-    """Return the plan as JSON."""
-    return json.dumps(plan, default=_members, separators=(",", ":")).encode()
+def encode_plan(plan: Plan, base: Plan | None = None) -> bytes:
+    """Return the plan as JSON; an identity that is in `base` as it is, as its number alone."""
+    tree = _members(plan)
+    known = {identity.number: identity for identity in base.identities} if base else {}
+    tree["identities"] = [one.number if known.get(one.number) == one else one for one in plan.identities]
+    return json.dumps(tree, default=_members, separators=(",", ":")).encode()
 
 
 def _members(one: object) -> dict[str, object]:
@@ -170,14 +179,18 @@ def _members(one: object) -> dict[str, object]:
     return {name: getattr(one, name) for name in one.__slots__}  # type: ignore[attr-defined]
 
 
-def decode_plan(raw: bytes) -> Plan:
-    """Return the plan that `raw` holds; ValueError if it is another version or shape."""
+def decode_plan(raw: bytes, base: Plan | None = None) -> Plan:
+    """Return the plan that `raw` holds; ValueError if it is another version or shape.
+
+    base: that with which it was encoded; its identities are used again.
+    """
     tree = json.loads(raw)
     if tree.get("version") != VERSION:
         message = f"plan version {tree.get('version')!r}, expected {VERSION}"
         raise ValueError(message)
     tree["listeners"] = tuple(Listener(**one) for one in tree["listeners"])
-    tree["identities"] = tuple(_decode_identity(one) for one in tree["identities"])
+    known = {identity.number: identity for identity in base.identities} if base else {}
+    tree["identities"] = tuple(known[one] if isinstance(one, int) else _decode_identity(one) for one in tree["identities"])
     tree["scale"] = Scale(**tree["scale"])
     tree["groups"] = tuple(tree["groups"])
     tree["warnings"] = tuple(tree["warnings"])

@@ -117,7 +117,7 @@ _ANONYMOUS = {
     "anon_inode:[signalfd]": roles.SIGNALFD, "anon_inode:[pidfd]": roles.PIDFD,
     "/memfd:perchild-page (deleted)": roles.PAGE, "/memfd:perchild-routes (deleted)": roles.ROUTE,
     "/memfd:perchild-types (deleted)": roles.TYPES, "/memfd:perchild-tickets (deleted)": roles.TICKETS, "/memfd:perchild-plan (deleted)": roles.PLAN,
-    "/memfd:perchild-text (deleted)": roles.PLAN, "/memfd:perchild-environ (deleted)": roles.ENVIRON,
+    "/memfd:perchild-text (deleted)": roles.PLAN, "/memfd:perchild-notes (deleted)": roles.NOTES, "/memfd:perchild-environ (deleted)": roles.ENVIRON,
     "/memfd:perchild-board (deleted)": roles.BOARD,
 }
 

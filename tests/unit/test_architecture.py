@@ -27,7 +27,7 @@ FORBIDDEN = {
     "perchild/wire": ("subprocess", "perchild.dispatcher", "perchild.child", "perchild.config", "perchild.control"),
 }
 ALLOWED = {"perchild/config/load.py": (*SYSTEM, "perchild.native"),  # certificates are looked at in C
-           "perchild/config/kept.py": SYSTEM, "perchild/config/docs.py": SYSTEM, "perchild/wire/control.py": ("socket",),
+           "perchild/config/users.py": SYSTEM, "perchild/config/kept.py": SYSTEM, "perchild/config/docs.py": SYSTEM, "perchild/wire/control.py": ("socket",),
            # inet_pton and inet_ntop are functions of bytes
            **{f"perchild/config/{name}.py": ("socket",) for name in ("directives_server", "show", "values")}}
 

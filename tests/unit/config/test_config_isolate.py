@@ -33,7 +33,7 @@ class FakeKept:
         return self.versions.get(key)
 
     def keep(self, result: Result) -> None:
-        kept = {key: self.versions[key] for key in result.refused if key in self.versions}
+        kept = {key: self.versions[key] for key in result.held if key in self.versions}
         self.versions = {**kept, **result.good}
 
 

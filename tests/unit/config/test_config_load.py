@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from perchild.config.load import Directories, Files, SystemUsers, check_pattern, compile_config, compile_text, resolve_name
+from perchild.config.load import Directories, Files, check_pattern, compile_config, compile_text, resolve_name
 from perchild.config.model import Options
 from perchild.config.tree import LoadError
+from perchild.config.users import SystemUsers
 from perchild.limits import value
 
 UID = os.getuid() or 65533  # pretend not to be root where root runs the tests: identities are then the caller's

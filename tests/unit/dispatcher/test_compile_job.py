@@ -108,7 +108,7 @@ def test_job_holds_no_descriptor_of_the_dispatcher() -> None:
 
     with open("/etc/passwd"):
         text = run_job(look).text
-    assert text == "/memfd:perchild-plan|/memfd:perchild-routes|/memfd:perchild-text|/memfd:perchild-types"
+    assert text == "/memfd:perchild-notes|/memfd:perchild-plan|/memfd:perchild-routes|/memfd:perchild-text|/memfd:perchild-types"
 
 
 def test_records_are_written_once_and_for_the_owner_alone(tmp_path: Path) -> None:
