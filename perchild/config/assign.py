@@ -61,6 +61,9 @@ def _fail_default(work: Work, node: Node | None, name: str, error: BadDirectiveE
 
 def find_group(work: Work, words: tuple[str, ...], node: Node) -> Group | None:
     """Return the group of the identity that a directive's first two words name; None after an error."""
+    known = work.of_words.get(words[:2])
+    if known is not None:
+        return known
     unassigned = work.unassigned
     if work.options.caller_uid:
         return unassigned if _is_harmless(work, words, node) else None
@@ -73,6 +76,7 @@ def find_group(work: Work, words: tuple[str, ...], node: Node) -> Group | None:
     group = work.groups.get(person.key)
     if group is None:
         group = work.groups[person.key] = Group(person, ON_DEMAND, 1)
+    work.of_words[words[:2]] = group
     return group
 
 

@@ -140,14 +140,15 @@ def compile_tree(options: Options, env: Env, loader: Loader, known_numbers: Mapp
         return Result(errors=[Diagnostic("", 0, str(error), code=error.code)])
     env.server_root = tree.server_root
 
-    def again(one: Tree) -> Result:
-        return compile_nodes(options, env, loader, known_numbers, one, mpm, reuse)
+    def again(one: Tree, *, is_hasty: bool = False) -> Result:
+        return compile_nodes(options, env, loader, known_numbers, one, mpm, reuse, is_hasty=is_hasty)
 
-    result = again(tree)
     if open_kept is None:
-        return result
+        return again(tree)
+    result = again(tree, is_hasty=True)
     isolation = Isolation(tree, assumed, loader, options.environ, open_kept(result.state_dir), reuse.expand if reuse else None)
-    return isolate(isolation, result, again, is_start=options.generation <= 1)
+    result = isolate(isolation, result, again, is_start=options.generation <= 1)
+    return again(tree) if result.errors else result  # refused as a whole: then with all that is wrong
 
 
 def hash_server(options: Options, tree: Tree, mpm: str) -> str:
@@ -158,8 +159,8 @@ def hash_server(options: Options, tree: Tree, mpm: str) -> str:
 
 
 def compile_nodes(options: Options, env: Env, loader: Loader, known_numbers: Mapping[str, int], tree: Tree, mpm: str,
-                  reuse: Reuse | None = None) -> Result:
-    """Compile what has been read; see compile_tree."""
+                  reuse: Reuse | None = None, *, is_hasty: bool = False) -> Result:
+    """Compile what has been read; see compile_tree. is_hasty: where a directive is wrong, look no further."""
     result = Result(tree=tree)
     collector = Collector(env, reuse)
     collected = collector.collect(tree.nodes)
@@ -167,6 +168,9 @@ def compile_nodes(options: Options, env: Env, loader: Loader, known_numbers: Map
     result.warnings = [*loader.warnings, *tree.warnings, *collector.warnings]
     work = Work(options, env, known_numbers, result, People(env.users), {**directives_server.DEFAULTS, **collected.server}, collected)
     result.state_dir = _state_dir(work, tree)
+    if is_hasty and result.errors:
+        result.errors = _in_order(result.errors, tree)
+        return result
     counts = len(collector.errors), len(collector.warnings)
     compiled, model = _compile(work, tree, mpm, loader, reuse)
     result.errors = _in_order([*result.errors, *collector.errors[counts[0] :]], tree)  # of sites that were read after all

@@ -38,6 +38,7 @@ class Work:
     server: dict[str, Any] = field(default_factory=dict)
     collected: Collected = field(default_factory=Collected)
     groups: dict[str, Group] = field(default_factory=dict)  # by Person.key; the unassigned first
+    of_words: dict[tuple[str, ...], Group] = field(default_factory=dict)  # words of a directive that names one -> its group
     unassigned: Group | None = None
     gids: frozenset[int] | None = None  # of all identities, once they are known
     foreign: list[Node] = field(default_factory=list)  # asked for another identity than a caller who is not root can give

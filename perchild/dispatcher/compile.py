@@ -27,6 +27,7 @@ from perchild.wire.plan import Compiled, Plan, decode_plan, encode_plan
 
 LIMIT_S = 60.0
 MAX_TEXT_BYTES = 1 << 20
+HURRY = 5  # less of the nice value: three times the share of a process that has none
 EXIT_ERRORS = 1
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -223,6 +224,7 @@ def _be_compile(request: Request, known: Mapping[str, int], compiler: Compiler, 
     status = EXIT_ERRORS
     try:
         signals.reset_in_child()
+        _hurry()
         environment.read_starters()  # its descriptor is closed with the others
         _close_others((*fds, request.notes_fd) if request.notes_fd >= 0 else fds)
         restrict()
@@ -239,6 +241,12 @@ def _be_compile(request: Request, known: Mapping[str, int], compiler: Compiler, 
     except BaseException:  # noqa: BLE001 - whatever it is, it ends here and is told
         _write_all(text_fd, traceback.format_exc().encode())
     os._exit(status)
+
+
+def _hurry() -> None:
+    """Go before the tenants' processes: a change takes a third of a second of one processor, and somebody waits for it."""
+    with contextlib.suppress(OSError):  # without CAP_SYS_NICE it takes as long as its share of a busy machine
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) - HURRY)
 
 
 def _close_others(fds: tuple[int, ...]) -> None:

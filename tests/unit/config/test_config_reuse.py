@@ -433,3 +433,18 @@ def test_files_of_the_system_are_not_read_again(tmp_path: Path) -> None:
     third = compile_config(options, {}, reuse=make_reuse(options, again[0].dump(), second.compiled.plan))
     assert third.model is not None
     assert [host.name for host in third.model.hosts] == ["c", "b"]
+
+
+# --- one that is too long ------------------------------------------------------------------------------------------------
+
+
+def test_a_record_that_is_too_long_takes_down_its_own_site(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else's; the longest of its user's sites goes on with its last good version, and its line is named."""
+    monkeypatch.setattr("perchild.config.compile.MAX_RECORD_BYTES", 8000)
+    server.put("bob", site("bob", "".join(f"Redirect /{number} http://else.test/\n" for number in range(200))))
+    server.reload()
+    assert server.plan is not None
+    broken, = server.plan.broken_sites
+    assert (broken.file, broken.line, broken.stand_in) == (f"{ENABLED}/bob.conf", 1, "last good version")
+    assert "all that is said of the hosts of bob takes " in broken.reason
+    assert {one.name for one in server.plan.identities} == {"www-data", "alice", "bob", "carol"}
