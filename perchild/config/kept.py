@@ -39,14 +39,26 @@ class LastGood:
 
     def __init__(self, state_dir: str) -> None:
         self._directory = f"{state_dir}/{_FOLDER}"
-        self._names: dict[str, str] | None = None  # key's hash -> file's name
+        self._names: dict[str, list[str]] | None = None  # key's hash -> files' names
 
     def find(self, key: str) -> Version | None:
-        """Return the last good version of the part `key`; None if there is none that can be used."""
+        """Return the last good version of the part `key`; None if there is none that can be used.
+
+        There are two where a crash came between the writing of the new one and the removal of the old one: the newer counts.
+        """
         if self._names is None:
-            self._names = {name.partition("-")[0]: name for name in self._list()}
-        name = self._names.get(_name_key(key))
-        return None if name is None else self._read(name)
+            self._names = {}
+            for name in self._list():
+                self._names.setdefault(name.partition("-")[0], []).append(name)
+        names = self._names.get(_name_key(key), [])
+        found = map(self._read, sorted(names, key=self._age, reverse=True) if len(names) > 1 else names)
+        return next((version for version in found if version is not None), None)
+
+    def _age(self, name: str) -> int:
+        try:
+            return os.lstat(f"{self._directory}/{name}").st_mtime_ns
+        except OSError:
+            return 0
 
     def _list(self) -> list[str]:
         try:

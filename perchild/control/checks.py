@@ -52,6 +52,7 @@ class Subject:
     root: str
     seen: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
     others: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)  # whose files could not be looked at, and why
 
     def hosts(self) -> Iterator[tuple[HostInfo, Identity]]:
         """Yield each host that has a document root of its own, with its identity."""
@@ -91,13 +92,13 @@ def make_subject(result: Result, root: str) -> Subject | None:
     for identity in subject.plan.identities:
         wanted = sorted(paths[identity.number])
         person = Person(identity.uid, identity.gid, identity.groups, identity.name)
-        subject.seen[identity.number] = _look(person, wanted)
+        subject.seen[identity.number] = _look(subject, person, wanted)
     every = sorted({host.document_root for host, _ in subject.hosts()})
-    subject.others = _look(Person(NOBODY, NOBODY, (), "nobody"), every)
+    subject.others = _look(subject, Person(NOBODY, NOBODY, (), "nobody"), every)
     return subject
 
 
-def _look(person: Person, paths: list[str]) -> dict[str, dict[str, Any]]:
+def _look(subject: Subject, person: Person, paths: list[str]) -> dict[str, dict[str, Any]]:
     def work() -> dict[str, dict[str, Any]]:
         return {path: {**look_at(path), "real": os.path.realpath(path)} for path in paths}
 
@@ -105,7 +106,8 @@ def _look(person: Person, paths: list[str]) -> dict[str, dict[str, Any]]:
         return {}
     try:
         found: dict[str, dict[str, Any]] = run_as(person.uid, person.gid, person.groups, work)
-    except OSError:
+    except OSError as error:
+        subject.unseen.append(f"files of {person.name}: {error}")
         return {}
     return found
 
@@ -322,6 +324,9 @@ CHECKS: tuple[Check, ...] = (
     Check("key-readable", ERROR, "a private key can be read by others than its owner", "chmod 0600 PATH; and a new key, if others may have read it",
           _find_keys),
     Check("state-writable", ERROR, "others could change the last good versions of sites", "chown root:root PATH; chmod 0755 PATH", _find_states),
+    Check("not-looked-at", WARNING, "files of a user could not be looked at, as that user: what is wrong with them is not known",
+          "see whether a file system does not answer (df PATH), or the user has stopped the process (ps -u USER); then ask again",
+          lambda subject: map(Found, subject.unseen)),
     Check("docroot-unreadable", ERROR, "a host's user cannot enter its document root: every request is answered 403 or 404",
           "chown -R USER PATH, and let USER pass the directories above it (chmod +x)", _find_unreadable),
     Check("docroot-overlap", WARNING, "the document roots of two users are one, or one is within the other: each serves, and may run, what is "

@@ -21,6 +21,7 @@ class Loop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
+        self._fresh: set[int] = set()  # watched since the last events came: none of those is theirs, whatever its number
 
     def watch(self, fd: int, mask: int, callback: Callback) -> None:
         """Watch `fd` from now on; a second call for the same descriptor changes mask and callback."""
@@ -28,6 +29,7 @@ class Loop:
             self._epoll.modify(fd, mask)
         else:
             self._epoll.register(fd, mask)
+            self._fresh.add(fd)
         self._callbacks[fd] = callback
 
     def forget(self, fd: int) -> None:
@@ -41,9 +43,11 @@ class Loop:
 
     def run_once(self, timeout_s: float) -> None:
         """Wait at most `timeout_s` and call what is due."""
-        for fd, events in self._epoll.poll(timeout_s):
+        found = self._epoll.poll(timeout_s)
+        self._fresh.clear()
+        for fd, events in found:
             callback = self._callbacks.get(fd)
-            if callback is not None:  # an earlier callback of this round may have forgotten it
+            if callback is not None and fd not in self._fresh:  # an earlier callback of this round may have forgotten it, or closed it
                 callback(events)
 
     def close(self) -> None:

@@ -64,7 +64,11 @@ def kill_unknown(server: Server) -> None:
 
 
 def reap_unknown(server: Server) -> None:
-    """Reap children that nobody here knows, which kill_unknown has ended, or which have ended by themselves."""
+    """Reap children that nobody here knows, which kill_unknown has ended, or which have ended by themselves.
+
+    To reap orphans is the duty of a container's first process, and nothing to speak of.
+    """
+    level = "debug" if server.sys.is_first() else "error"
     for pid, status in server.sys.reap_unknown():
         how = f"signal {-status}" if status < 0 else f"status {status}"
-        server.events.say("error", "", f"reaped a process that this server does not know: pid {pid}, {how}")
+        server.events.say(level, "", f"reaped a process that this server does not know: pid {pid}, {how}")

@@ -34,22 +34,32 @@ def find_changed(server: Server, look: Look = stamp_file) -> list[int]:
     with_tls = [member for member in server.members.values() if member.identity.tls_files and member.removed_s is None]
     if not with_tls:
         return []
-    start, left, due = server.renew_at % len(with_tls), LOOKS_PER_S, []
+    urgent = [member for member in with_tls if _is_urgent(member)]
+    due = [member.identity.number for member in urgent if _is_due(member, now_s, look)]
+    start, left = server.renew_at % len(with_tls), LOOKS_PER_S
     for count, member in enumerate((*with_tls[start:], *with_tls[:start])):
-        if left <= 0 and not member.seen_stamps:
+        if left <= 0:
             server.renew_at = start + count
             break
         left -= len(member.identity.tls_files)
-        if _is_due(member, now_s, look):
+        if member not in urgent and _is_due(member, now_s, look):
             due.append(member.identity.number)
     return due
+
+
+def _is_urgent(member: Member) -> bool:
+    """Return whether a change was seen: at the last look, or when a child was to be started, which waits for no more than HOLD_S.
+
+    A turn of all looks takes longer than that where there are many.
+    """
+    return bool(member.seen_stamps) or member.stale_s is not None
 
 
 def _is_due(member: Member, now_s: float, look: Look) -> bool:
     """Return whether its files have changed, are as they were at the last look, and it is time."""
     stamps = tuple(look(path) for path, _ in member.identity.tls_files)
     if stamps == tuple(stamp for _, stamp in member.identity.tls_files):
-        member.seen_stamps = ()
+        member.seen_stamps, member.stale_s = (), None
         return False
     is_quiet, member.seen_stamps = stamps == member.seen_stamps, stamps
     return is_quiet and now_s - member.renewed_s >= PAUSE_S

@@ -64,16 +64,30 @@ class Sys:
             found.append((result.si_pid, _status(result)))
 
     def kill_unknown(self) -> list[int]:
-        """Kill children that were never given to open_pidfd; return their pids. Whoever is not reaped yet keeps its number."""
-        pid, known = os.getpid(), set(self._pids.values())
+        """Kill children that were never given to open_pidfd; return their pids. Whoever is not reaped yet keeps its number.
+
+        As a container's first process we inherit whatever loses its parent there: of those only what was forked from us is ended.
+        """
+        pid, known = self.own_pid(), set(self._pids.values())
         try:
             with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
                 unknown = [one for one in map(int, file.read().split()) if one not in known]
         except OSError:  # a kernel that does not tell
             return []
+        if self.is_first():
+            ours = _look_of(pid)
+            unknown = [one for one in unknown if _look_of(one) == ours]
         for one in unknown:
             os.kill(one, signal.SIGKILL)
         return unknown
+
+    def own_pid(self) -> int:
+        """Return our pid."""
+        return os.getpid()
+
+    def is_first(self) -> bool:
+        """Return whether we are the first process of a PID namespace, whose orphans become our children."""
+        return os.getpid() == 1
 
     def is_root(self) -> bool:
         """Return whether we can become other users."""
@@ -84,6 +98,15 @@ class Sys:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         return hard
+
+
+def _look_of(pid: int) -> tuple[str, bytes] | None:
+    """Return what a process executes, and with which arguments: a fork's are its parent's. None: it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return os.readlink(f"/proc/{pid}/exe"), file.read()
+    except OSError:
+        return None
 
 
 def _status(result: os.waitid_result) -> int:

@@ -170,8 +170,8 @@ CASES: dict[str, tuple[Callable[[Checked], None], str]] = {
 
 
 def test_each_check_has_its_case() -> None:
-    """No row of the table without a test."""
-    assert set(CASES) == {check.name for check in CHECKS}
+    """No row of the table without a test; what cannot be looked at is tested with what looks (tests/unit/control/test_as_tenant.py)."""
+    assert set(CASES) | {"not-looked-at"} == {check.name for check in CHECKS}
     assert all(check.what and check.remedy for check in CHECKS)
 
 

@@ -277,3 +277,26 @@ def test_a_directory_that_others_can_write_is_not_used(tmp_path: Path, mode: int
     assert LastGood(str(tmp_path)).find("a") is None
     with pytest.raises(PermissionError, match="nobody else can write"):
         LastGood(str(tmp_path)).save({}, ())
+
+
+def test_of_two_versions_the_newer_one_counts(tmp_path: Path) -> None:
+    """A crash came between the writing of one and the removal of the other; a newer one that is damaged is none."""
+    kept, folder = LastGood(str(tmp_path)), tmp_path / "sites"
+    for round_s, text in enumerate(("first", "second", "third")):
+        before = {path: path.read_bytes() for path in folder.iterdir()} if round_s else {}
+        kept.save({"a": Version(text, {}, {})}, ())
+        for path in folder.iterdir():
+            os.utime(path, (1000 + round_s, 1000 + round_s))
+        for number, (path, raw) in enumerate(before.items()):
+            path.write_bytes(raw)
+            path.chmod(0o600)
+            os.utime(path, (900 + number, 900 + number))
+        found = LastGood(str(tmp_path)).find("a")
+        assert found is not None
+        assert found.text == text
+    newest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    newest.write_bytes(b"{}")
+    os.utime(newest, (2000, 2000))
+    found = LastGood(str(tmp_path)).find("a")
+    assert found is not None
+    assert found.text in {"first", "second"}

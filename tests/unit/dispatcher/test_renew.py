@@ -102,3 +102,26 @@ def test_no_child_is_started_with_an_old_certificate_for_a_while() -> None:
     clock.stamps["cert"] = "old"
     assert not renew.must_wait(clock.server, member, clock.look)
     assert member.stale_s is None
+
+
+@pytest.mark.parametrize("is_waited_for", [False, True])
+def test_who_has_changed_is_looked_at_before_the_others(monkeypatch: pytest.MonkeyPatch, is_waited_for: bool) -> None:  # noqa: FBT001
+    """However many there are, a child that waits for a new certificate gets it at the second look, before HOLD_S is over."""
+    monkeypatch.setattr(renew, "LOOKS_PER_S", 4)
+    clock = Clock(*((f"cert{number}", f"key{number}") for number in range(100)))
+    assert clock.tick() == []
+    clock.stamps["cert70"] = "new"
+    if is_waited_for:
+        assert renew.must_wait(clock.server, clock.server.members[71], clock.look)
+    else:
+        turns = next(turn for turn in range(100) if clock.tick() == [] and clock.server.members[71].seen_stamps)
+        assert turns <= 50
+        assert clock.tick() == [71]
+        return
+    assert clock.tick() == []
+    assert clock.tick() == [71]
+    assert renew.HOLD_S > 2
+    renew.note_renewal(clock.server, [71])
+    clock.stamps["cert70"] = "old"
+    clock.tick()
+    assert clock.server.members[71].stale_s is None

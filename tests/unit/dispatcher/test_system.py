@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 
 from perchild.dispatcher.system import Sys
@@ -39,6 +40,30 @@ def test_unknown_children_are_killed_and_known_ones_are_not() -> None:
     os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
     assert sys.reap(pidfd) == -signal.SIGKILL
     os.close(pidfd)
+
+
+class First(Sys):
+    """As the first process of a container."""
+
+    def is_first(self) -> bool:
+        return True
+
+
+def test_the_first_process_ends_no_orphan_of_others() -> None:
+    """What was executed elsewhere and lost its parent is not what a nursery forked from us."""
+    sys = First()
+    orphan = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # Popen returns when it has been executed
+    forked = os.fork()
+    if forked == 0:
+        signal.pause()
+    try:
+        assert sys.kill_unknown() == [forked]
+        assert os.waitid(os.P_PID, forked, os.WEXITED | os.WNOWAIT) is not None
+        assert sys.reap_unknown() == [(forked, -signal.SIGKILL)]
+        assert orphan.communicate(b"lives", timeout=30)[0] == b"lives"
+    finally:
+        orphan.kill()
+        orphan.wait()
 
 
 def test_unknown_children_are_reaped_and_known_ones_are_not() -> None:
