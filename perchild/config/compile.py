@@ -235,7 +235,8 @@ def _find_unchanged(work: Work, reuse: Reuse, context: str) -> dict[str, Identit
         person = group.person
         addresses = [[family, packed.hex(), port, one.default, one.is_tls, one.is_front, one.is_h2c, list(one.names.items()), one.wildcards]
                      for (family, packed, port), one in group.addresses.items()]
-        group.source = hash_value([context, group.number, group.kind, group.children, _count_hosts(work, group), person.name, key, work.env.users.home(person.uid),
+        group.source = hash_value([context, group.number, group.kind, group.children, _count_hosts(work, group), person.name, key,
+                                   work.env.users.home(person.uid),
                                    [draft.source for draft, _ in group.drafts], addresses])
         known = reuse.base.identities.get(group.number)
         if (known is not None and known.source and known.source == _hash_source(work, group.source, known.logs) and reuse.is_current(known)
