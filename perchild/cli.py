@@ -307,7 +307,7 @@ def _make_start(call: Call) -> Start:
         prepare_child=lambda spec: native.prepare_child(spec, seccomp), fork_child=native.fork_child,
         fork_runner=lambda spec: native.fork_runner(spec, runner_seccomp), runner_main=runner_main,
         rotate_tickets=native.rotate_tickets)
-    request = compiling.Request(call.file, call.root, call.before, call.after, call.defines)
+    request = compiling.Request(call.file, call.root, call.before, call.after, call.defines, program=compiling.stamp_program())
     return Start(request, compiling.compile_by_config, hooks, SERVER, is_foreground=call.is_foreground,
                  has_one_worker=call.has_one_worker)
 

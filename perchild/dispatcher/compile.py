@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import stat
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from perchild import environment
+from perchild import __version__, environment
 from perchild.dispatcher import signals
 from perchild.dispatcher.system import Sys
 from perchild.wire.plan import Compiled, Plan, decode_plan, encode_plan
@@ -29,6 +30,9 @@ LIMIT_S = 60.0
 MAX_TEXT_BYTES = 1 << 20
 HURRY = 5  # less of the nice value: three times the share of a process that has none
 EXIT_ERRORS = 1
+PROGRAM = Path(__file__).resolve().parents[1]
+_VERSION = re.compile(r'^__version__ = "([^"]+)"', re.MULTILINE)
+_RESTART = "Restart the server to change anything: systemctl restart perchildd (perchildctl check says what may keep it from starting)\n"
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -45,6 +49,7 @@ class Request:
     is_test: bool = False  # no record is written
     notes_fd: int = -1  # what the compilation before has noted of unchanged sites (config/reuse.py); only compile reads it
     base: Plan | None = None  # the plan in force, whose records may be used again
+    program: str = ""  # stamp_program() when the server was started; "" = it is not compared
 
 
 # Compiles: (what to compile, identity key -> known number) -> (compiled or None if there are errors, text for people: what is wrong,
@@ -59,6 +64,9 @@ def identity_key(uid: int, gid: int, groups: Sequence[int]) -> str:
 
 def compile_by_config(request: Request, known: Mapping[str, int]) -> tuple[Compiled | None, str]:
     """Compile with perchild.config, which is imported here and so only in the process that calls this."""
+    wrong = check_program(request)
+    if wrong:
+        return None, wrong
     from perchild.config import load  # noqa: PLC0415 - never in the dispatcher
 
     options = load.Options(
@@ -81,10 +89,35 @@ def compile_by_config(request: Request, known: Mapping[str, int]) -> tuple[Compi
     return result.compiled, report
 
 
+def stamp_program(folder: Path = PROGRAM) -> str:
+    """Return what is another when the program's files are: a hash of their names, sizes and times."""
+    files = sorted((*folder.rglob("*.py"), *folder.glob("*.so")))
+    states = [(str(path.relative_to(folder)), state.st_size, state.st_mtime_ns) for path in files for state in (path.stat(),)]
+    return hashlib.sha256(repr(states).encode()).hexdigest()
+
+
+def check_program(request: Request, folder: Path = PROGRAM) -> str:
+    """Return why this server must not load code now, "" if it may: what is installed is what it was started with.
+
+    After an upgrade whose restart was refused the server of the version before goes on. New code would write records that its children,
+    and plans that it itself, cannot read.
+    """
+    try:
+        if not request.program or stamp_program(folder) == request.program:
+            return ""
+        found = _VERSION.search((folder / "__init__.py").read_text())
+    except OSError as error:
+        return f"the program's files cannot be read ({error}): are they being replaced? {_RESTART}"
+    installed = found.group(1) if found else "unknown"
+    return (f"the program's files were replaced since this server was started: it is version {__version__}, and version {installed} is "
+            f"installed. {_RESTART}")
+
+
 def make_renewer(plan: Plan, numbers: list[int]) -> Compiler:
     """Return what start_job is to call: it reads the certificates of these identities again, and no configuration."""
-    def renew(_request: Request, _known: Mapping[str, int]) -> tuple[Compiled | None, str]:
-        return renew_plan(plan, numbers)
+    def renew(request: Request, _known: Mapping[str, int]) -> tuple[Compiled | None, str]:
+        wrong = check_program(request)
+        return (None, wrong) if wrong else renew_plan(plan, numbers)
 
     return renew
 

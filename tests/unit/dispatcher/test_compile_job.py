@@ -14,18 +14,32 @@ from pathlib import Path
 import pytest
 from dispatcher_plans import make_plan
 
+from perchild import __version__
 from perchild.config.identity import Person
 from perchild.dispatcher import compile as compiling
-from perchild.dispatcher.compile import Outcome, Request, ensure_directory, finish_job, identity_key, kill_job, start_job, write_records
+from perchild.dispatcher.compile import (
+    Outcome,
+    Request,
+    check_program,
+    compile_by_config,
+    ensure_directory,
+    finish_job,
+    identity_key,
+    kill_job,
+    make_renewer,
+    stamp_program,
+    start_job,
+    write_records,
+)
 from perchild.dispatcher.system import Sys
 from perchild.wire.plan import Compiled
 
 REQUEST = Request("x.conf", "/")
 
 
-def run_job(compiler: compiling.Compiler, *, kill: bool = False) -> Outcome:
+def run_job(compiler: compiling.Compiler, *, kill: bool = False, request: Request = REQUEST) -> Outcome:
     """Run one job to its end."""
-    job = start_job(Sys(), REQUEST, {}, compiler, lambda: None)
+    job = start_job(Sys(), request, {}, compiler, lambda: None)
     if kill:
         kill_job(Sys(), job)
     poller = select.poll()
@@ -142,3 +156,37 @@ def test_run_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
 def test_identity_key_is_that_of_the_configuration() -> None:
     """The dispatcher's key equals the one that numbers are kept by (config/identity.py)."""
     assert identity_key(7, 8, (9, 10)) == Person(7, 8, (9, 10), "x").key
+
+
+# ---------------------------------------------------------------- another version's code
+
+
+def test_another_versions_code_is_not_loaded(tmp_path: Path) -> None:
+    """After an upgrade whose restart was refused: whichever file was replaced, added or removed is noticed; the words say what to do."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "__init__.py").write_text('"""The program."""\n\n__version__ = "9.9.9"\n')
+    (tmp_path / "config/load.py").write_text("old")
+    request = replace(REQUEST, program=stamp_program(tmp_path))
+    assert check_program(request, tmp_path) == ""
+    os.utime(tmp_path / "config/load.py", ns=(1, 1))
+    words = check_program(request, tmp_path)
+    assert f"it is version {__version__}, and version 9.9.9 is installed" in words
+    assert "systemctl restart perchildd" in words
+    for change in ((tmp_path / "config/new.py").touch, (tmp_path / "config/new.py").unlink,
+                   lambda: (tmp_path / "_native.so").write_bytes(b"")):
+        request = replace(REQUEST, program=stamp_program(tmp_path))
+        change()
+        assert check_program(request, tmp_path)
+    (tmp_path / "__init__.py").unlink()
+    assert "cannot be read" in check_program(request, tmp_path)
+    assert check_program(REQUEST, tmp_path) == "", "without a stamp nothing is compared"
+
+
+def test_neither_reload_nor_renewal_goes_on_with_it() -> None:
+    """The server goes on with what is in force, and says why."""
+    request = replace(REQUEST, program="what it was started with")
+    assert "files were replaced" in compile_by_config(request, {})[1]
+    for compiler in (compile_by_config, make_renewer(make_plan(), [1])):
+        outcome = run_job(compiler, request=request)
+        assert outcome.plan is None
+        assert "files were replaced" in outcome.text

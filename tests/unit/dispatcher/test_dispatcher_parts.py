@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -272,6 +274,23 @@ def test_event_in_json_has_its_facts() -> None:
         tree = json.loads(os.read(reader, 1000))
     assert (tree["level"], tree["code"], tree["event"], tree["identity"], tree["pid"]) == ("error", "AH00052", "AH00052: gone", 7, os.getpid())
     assert tree["timestamp"].endswith("Z")
+
+
+def test_every_event_in_json_is_one_object_in_one_line() -> None:
+    """Whatever is in it; without a number of httpd's the text stands alone, and its time is that of the event, UTC."""
+    texts = ("plain", "two\nlines", 'quote " and \\ and \x1b[0m', "Grüße \udcff", "")
+    with events_in_a_pipe(is_json=True) as (events, reader):
+        before = time.time()
+        for text in texts:
+            events.say("warn", "", text)
+        lines = os.read(reader, 10_000).decode().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == list(texts)
+    for tree in map(json.loads, lines):
+        assert set(tree) == {"event", "level", "timestamp", "module", "pid", "tid", "code"}
+        assert tree["level"] == "warn"
+        at = dt.datetime.fromisoformat(tree["timestamp"])
+        assert at.utcoffset() == dt.timedelta()
+        assert before - 1 <= at.timestamp() <= time.time() + 1
 
 
 def test_event_below_its_level_is_not_written() -> None:
