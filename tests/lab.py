@@ -398,11 +398,11 @@ def wait_until(condition: Any, what: str, timeout_s: float = 10) -> Any:
     raise AssertionError(f"not within {timeout_s} s: {what}")
 
 
-_NEXT_PORT = [21000 + 2000 * WORKER + os.getpid() % 1000]
+_NEXT_PORT = [12000 + 2000 * WORKER + os.getpid() % 1000]
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on; each test worker has a range of its own."""
+    """Return a port of 127.0.0.1 that nobody listens on; each test worker has a range of its own, below those that connections get."""
     while True:
         _NEXT_PORT[0] += 1
         with socket.socket() as sock:
