@@ -212,7 +212,10 @@ def _compile(work: Work, tree: Tree, mpm: str, loader: Loader, reuse: Reuse | No
     listeners = _make_listeners(work)
     numbers = _make_numbers(work, mpm, fixed_count)
     types = _make_types(work, loader)
-    unchanged = _find_unchanged(work, reuse, hash_value([hash_server(work.options, tree, mpm), repr(numbers), packer.daemons])) if reuse else {}
+    unchanged: dict[str, Identity] = {}
+    if reuse is not None:
+        context = [hash_server(work.options, tree, mpm), repr(numbers), packer.daemons, repr(listeners), _run_dir(work, tree)]
+        unchanged = _find_unchanged(work, reuse, hash_value(context))
     for key, group in work.groups.items():
         if key not in unchanged:
             _pack_hosts(work, packer, group)

@@ -313,6 +313,24 @@ def test_who_opens_a_log_is_looked_at_each_time(server: Server) -> None:
     assert server.reload() == (4, 4)
 
 
+def test_what_listen_stands_for_is_asked_each_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records hold the addresses; a name of one may mean another today."""
+    addresses = {"here.example": [(4, bytes((127, 0, 0, 2)))]}
+    known_env = server.world.env
+
+    def env(environ: dict[str, str]) -> Any:
+        one = known_env(environ)
+        one.resolve = lambda name: addresses.get(name, [])
+        return one
+
+    monkeypatch.setattr(server.world, "env", env)
+    server.text = f"Listen here.example:8081\n{MAIN}"
+    assert server.reload() == (4, 4)
+    assert server.reload() == (0, 0)
+    addresses["here.example"] = [(4, bytes((127, 0, 0, 3)))]
+    assert server.reload() == (4, 4)
+
+
 def test_a_name_that_another_host_took_changes_both(server: Server) -> None:
     """The first mention of a name wins, and records hold the names that lead to them."""
     server.put("alice", site("alice", "ServerAlias bob.test\n"))
