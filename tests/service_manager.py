@@ -111,14 +111,17 @@ class Manager:
         self.hear()
 
     def stop(self, number: int = signal.SIGWINCH) -> None:
-        """Stop the server by a signal and wait for its end."""
+        """Stop the server by a signal and wait for its end; fail if that is no clean one."""
         process = self.lab.process
         assert process is not None
+        pids = tree_of(process.pid)
         process.send_signal(number)
         deadline = time.monotonic() + 30
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            while process.poll() is None and time.monotonic() < deadline:
-                self.hear()
+        while process.poll() is None and time.monotonic() < deadline:
+            self.hear()
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.05)
         self.hear()
+        assert process.returncode == 0, f"it has not ended by itself: {process.returncode}"
+        assert not [pid for pid in pids if is_alive(pid)], "a process is left behind"
         self.lab.stop()

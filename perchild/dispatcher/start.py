@@ -287,7 +287,6 @@ class Dispatcher:
         if self._job is not None:
             kill_job(self.server.sys, self._job)
         self.control.close()
-        self.signals.close()
         self.server.listeners.close()
 
 
@@ -362,6 +361,8 @@ def run_server(start: Start, sys: Sys | None = None) -> int:
         start.hooks.finish()
         acceptlock.remove_lock(server)
         pidfile.remove_pid(server.plan.pid_file, os.getpid())
+        if dispatcher is not None:
+            dispatcher.signals.close()  # last: a second signal during the end would leave the nursery and these files behind
 
 
 def compile_now(sys: Sys, request: Request, start: Start) -> Outcome:

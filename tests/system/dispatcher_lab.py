@@ -34,6 +34,7 @@ from perchild.dispatcher.state import Hooks
 from perchild.wire import control
 from perchild.wire.child import ChildSpec
 from perchild.wire.plan import FIXED, ON_DEMAND, UNASSIGNED, Compiled, Identity, Listener, LogFile, Plan, Scale
+from tests.lab import free_port
 
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:] or 0)
 BASE_UID = 61000 + 1000 * WORKER  # each test worker has uids of its own
@@ -314,11 +315,7 @@ def read_answer(conn: socket.socket) -> dict[str, Any]:
 
 def free_ports(count: int) -> list[int]:
     """Return ports that nobody listens on now."""
-    socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in socks]
-    for sock in socks:
-        sock.close()
-    return ports
+    return [free_port() for _ in range(count)]
 
 
 def tenant(name: str, offset: int, kind: str = ON_DEMAND, **more: object) -> dict[str, Any]:

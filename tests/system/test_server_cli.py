@@ -19,13 +19,15 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from dispatcher_lab import free_ports, wait_until
+from dispatcher_lab import wait_until
+
+from tests.lab import SAFE_DIR, free_port
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"
-UID = 69000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:] or 0)
+UID = 69000 + 10 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:] or 0)
 CONFIG = """
 ServerRoot {base}
 Listen 127.0.0.1:{port}
@@ -108,18 +110,22 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def base() -> Iterator[Path]:
+    """Yield a directory that every user may pass: each session of pytest makes the one that tmp_path lies in root's alone when it starts."""
+    with tempfile.TemporaryDirectory(prefix="perchild-cli.", dir=SAFE_DIR) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def site(base: Path) -> Iterator[Site]:
     """Yield three sites, not started; whatever was started is stopped afterwards."""
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent == Path(tempfile.gettempdir()):
-            break
-        parent.chmod(0o755)
     for name in ("main", "alice", "bob"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "index.html").write_text(f"hello from {name}\n")
-    one = Site(tmp_path, free_ports(1)[0])
-    text = CONFIG.format(base=tmp_path, port=one.port, uid=UID, fixed=UID + 1, demand=UID + 2)
-    (tmp_path / "c.conf").write_text(text)
+        (base / name).mkdir()
+        (base / name / "index.html").write_text(f"hello from {name}\n")
+    one = Site(base, free_port())
+    text = CONFIG.format(base=base, port=one.port, uid=UID, fixed=UID + 1, demand=UID + 2)
+    (base / "c.conf").write_text(text)
     yield one
     with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
         pid = one.pid()
@@ -128,8 +134,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def serves_all(site: Site) -> bool:
-    """Return whether the three sites answer."""
-    return [site.get(name) for name in ("main", "alice", "bob")] == ["hello from main", "hello from alice", "hello from bob"]
+    """Check that the three sites answer."""
+    assert [site.get(name) for name in ("main", "alice", "bob")] == ["hello from main", "hello from alice", "hello from bob"], site.log()
+    return True
 
 
 def test_start_returns_when_the_server_serves_and_stop_ends_it(site: Site) -> None:
@@ -222,6 +229,19 @@ def test_graceful_stop_lets_a_request_finish_and_ends(site: Site) -> None:
         with conn.makefile() as stream:
             assert stream.read().endswith("hello from alice\n")
     wait_until(lambda: not Path(f"/proc/{pid}/exe").exists(), 20)
+
+
+def test_signals_during_the_end_leave_nothing_behind(site: Site) -> None:
+    """Who stops a server that is ending already, again and again, does not keep it from taking away its pid file, lock and socket."""
+    (site.base / "c.conf").write_text((site.base / "c.conf").read_text() + "AcceptMutex flock\n")
+    site.run("-k", "start")
+    pid = site.pid()
+    os.kill(pid, signal.SIGWINCH)
+    while Path(f"/proc/{pid}/exe").exists():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    assert not (site.base / "pid").exists()
+    assert not {"accept.lock", "control.sock"} & set(os.listdir(site.base / "run"))
 
 
 def test_start_after_a_crash_works_and_says_so(site: Site) -> None:
