@@ -72,9 +72,18 @@ def alternate(lab: Lab, nth: int) -> None:
     lab.write_config()
 
 
+def wake_all(lab: Lab) -> list[int]:
+    """Have every tenant's child started; return the unassigned children's pids when they are all there and hold no connection."""
+    for tenant in lab.tenants.values():
+        assert lab.get(tenant.host).status == 200
+    pids = wait_until(lambda: len(found := lab.children(lab.user_uid)) == 2 and found, "both unassigned children are there")
+    wait_until(lambda: not any(procs.counter(lab, pid, "connections") for pid in pids), "they hold no connection")
+    return pids
+
+
 def count_descriptors(pids: tuple[int, ...]) -> dict[int, int]:
     """Return how many descriptors each has, but for pages: an identity keeps as many as it has ever had children at a time."""
-    return {pid: sum("perchild-page" not in target for target in procs.descriptors(pid).values()) for pid in pids}
+    return {pid: sum("perchild-page" not in target for target in procs.lasting_descriptors(pid).values()) for pid in pids}
 
 
 def check_flat(values: list[int], slack: int) -> None:
@@ -90,11 +99,11 @@ def test_graceful_restarts_lose_nothing(how: Callable[[Lab], None], *, is_changi
     with Lab("NumServers 2\nKeepAliveTimeout 2\n", names=NAMES) as lab:
         lab.start()
         secrets = write_secrets(lab)
+        watched = (lab.pid, *wake_all(lab))
+        fds_before = count_descriptors(watched)
         with Load(lab.port, secrets, clients=CLIENTS, pace_s=0.1) as load:
             load.wait_answers(CLIENTS * 3)
             pids_before = set(lab.children())
-            watched = (lab.pid, *lab.children(lab.user_uid))
-            fds_before = count_descriptors(watched)
             grown = []
             for nth in range(RESTARTS // 4):
                 if is_changing:
