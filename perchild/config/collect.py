@@ -98,7 +98,8 @@ class Collector:
         self._contents: dict[Any, Contents] = {}
         self._proxies = proxies.Reader(env, self.fail, self._take_inside)
         self._node: Node | None = None
-        self._says_of_server = False  # the host being read: a directive that is about the whole server
+        self._is_odd = False  # the host being read: a directive that is about the whole server, or that was warned of elsewhere
+        self._odd: set[Any] = set()  # keys of _values and _contents that were warned of, once
         env.warn = self._warn
 
     def collect(self, nodes: Sequence[Node]) -> Collected:
@@ -146,7 +147,7 @@ class Collector:
         except BadDirectiveError as error:
             self.fail(node, error.reason, error.word)
             return
-        self._says_of_server = self._says_of_server or row.scope == "server"
+        self._is_odd = self._is_odd or row.scope == "server"
         target = self.result.server if row.scope == "server" else draft.host
         store_value(target, row.field, row.store, (value, node) if row.is_located else value)
 
@@ -154,12 +155,16 @@ class Collector:
         key = (node.name, node.rest)
         settings = draft.settings
         value = self._values.get(key)
+        self._is_odd = self._is_odd or key in self._odd
         if value is None:
+            warned = len(self.warnings)
             try:
                 value = self._parse(node, row, context)
             except BadDirectiveError as error:
                 self.fail(node, error.reason, error.word)
                 return
+            if len(self.warnings) != warned:
+                self._odd.add(key)
             if row.field not in _PLACED and not (self.env.workers and row.field in proxies.HANDLERS):
                 self._values[key] = value
         store_value(settings, row.field, row.store, (value, node) if row.is_located else value)
@@ -222,9 +227,12 @@ class Collector:
             if any(child.name.startswith("proxypass") for child in node.children or ()):
                 key = (key, pattern)
         contents = self._contents.get(key)
+        self._is_odd = self._is_odd or key in self._odd
         if contents is None:
-            before = len(self.errors)
+            before, warned = len(self.errors), len(self.warnings)
             contents = self._compile_contents(node)
+            if len(self.warnings) != warned:
+                self._odd.add(key)
             if len(self.errors) == before:
                 self._contents[key] = contents
         depth = pattern.count("/") if kind == 0 and pattern != "/" else 0
@@ -332,7 +340,7 @@ class Collector:
     def _take_host(self, node: Node) -> Draft:
         draft = Draft(node)
         before = (len(self.errors), len(self.warnings))
-        self._says_of_server = False
+        self._is_odd = False
         self._take_addresses(node, draft)
         has_own = self._proxies.find_of_host(node.children or ())
         if has_own:
@@ -347,7 +355,7 @@ class Collector:
             self._proxies.leave_host()
         if self._known_sites is not None:
             draft.source = hash_nodes(node)
-            draft.is_plain = (len(self.errors), len(self.warnings)) == before and not self._says_of_server
+            draft.is_plain = (len(self.errors), len(self.warnings)) == before and not self._is_odd
         return draft
 
     def _take_addresses(self, node: Node, draft: Draft) -> None:

@@ -45,7 +45,7 @@ class Builder:
         self.tree = Tree(server_root=assumed.server_root)
         self._known = known
         self._context: tuple[str, dict[str, str]] | None = None
-        self.has_looked = False  # whether a file exists, which is another matter than what is in it
+        self.has_looked = False  # at more than is in the files: whether one exists, or a variable that is not defined
         self._label = label
         self.eager = _EAGER
         self._unit: Unit | None = None  # the part that is being read
@@ -236,6 +236,8 @@ class Builder:
                 value = self._environ.get(name)
             if value is not None:
                 return value
+            if ":" not in name:
+                self.has_looked = True  # the first to do so is warned of, whichever that is next time
             if ":" not in name and name not in self._undefined:
                 self._undefined.add(name)
                 self.tree.warnings.append(Diagnostic(file, number, f"Config variable ${{{name}}} is not defined", code="AH00111"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -388,6 +389,56 @@ def test_notes_of_another_version_are_not_used(server: Server) -> None:
     """Nor does it matter what is in them."""
     server.notes = b'[1, "0.0.0", "x"]\nnonsense'
     assert server.reload() == (4, 0), "the records are as they were"
+
+
+# --- anything, in any order ----------------------------------------------------------------------------------------------
+
+EXTRAS = (
+    "", "Redirect /a http://a.test/\n", "ServerAlias x.test\n", "ServerAlias *.w.test\n", "SetHandler cgi-script\n", "Timeout 9\n",
+    "ErrorLog /home/x.log\n", "<Location /z>\nRequire all denied\n</Location>\n", "Define V 1\n", "SetEnv A ${V}\n", "Include /inc/a.inc\n",
+    "IncludeOptional /inc/*.inc\n", "<IfDefine V>\nRedirect /v http://v.test/\n</IfDefine>\n", "Bogus on\n", "RemoteIPHeader X-A\n", "SSLEngine On\n",
+    "PHPPool on\n", "ProxyPass /p http://127.0.0.1:9/\n", "WSGIDaemonProcess d home=/srv\n", "Header set X y\n", "AssignUserID nosuch nosuch\n",
+    "CustomLog /var/log/own.log common\n", "<IfFile /inc/b.inc>\nRedirect /f http://v.test/\n</IfFile>\n", "CustomLog /var/log/x.log nickname\n",
+    "ProxyPass /q http://127.0.0.1:9/ min=3\n", "<Location /w>\nProxyPass http://127.0.0.1:9/ min=3\n</Location>\n",
+)
+MAINS = (
+    MAIN, f"{MAIN}Define V 2\n", f"Define V 3\n{MAIN}", MAIN.replace("/srv", "/home"), f"{MAIN}Timeout 5\n", f"<Directory />\nOptions None\n</Directory>\n{MAIN}",
+    f"{MAIN}ChildPerUserID bob bob 1\nNumServers 3\n", f"{MAIN}<VirtualHost *:8080>\nServerName main.test\n</VirtualHost>\n",
+)
+
+
+def _change(server: Server, rng: random.Random) -> None:
+    """Change one thing: a site mostly, else what is included, main, or who is in a group."""
+    files = server.world.files
+    what = rng.random()
+    if what < 0.6:
+        user = rng.choice(("alice", "bob", "carol"))
+        name = user + rng.choice(("", "2", "3"))
+        server.put(name, site(name, "".join(rng.sample(EXTRAS, rng.choice((0, 1, 1, 2)))), user=user))
+    elif what < 0.7:
+        files.pop(rng.choice([path for path in files if path.startswith(ENABLED)]), None)
+    elif what < 0.8:
+        server.text = rng.choice(MAINS)
+    elif what < 0.95:
+        path = rng.choice(("/inc/a.inc", "/inc/b.inc"))
+        files[path] = f"Header set Z {rng.randrange(3)}\n"
+        if path == "/inc/b.inc" and what < 0.85:
+            del files[path]
+    else:
+        server.groups["bob"] = rng.choice(((), (2000,)))
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_whatever_changes_the_result_is_that_of_a_whole_compilation(server: Server, seed: int) -> None:
+    """Sites good and broken, odd and plain, in any order: plan, warnings, records and routes are the same (see Server.reload)."""
+    rng = random.Random(seed)
+    server.world.files["/inc/a.inc"] = "Header set Z 1\n"
+    server.put("alice0", site("alice0", user="alice"))  # one is always good: with none left the configuration as a whole is wrong
+    for _ in range(60):
+        _change(server, rng)
+        if not any(path.startswith(ENABLED) for path in server.world.files):
+            server.put("alice", site("alice"))
+        server.reload()
 
 
 # --- files of the system -------------------------------------------------------------------------------------------------
