@@ -190,3 +190,19 @@ def test_neither_reload_nor_renewal_goes_on_with_it() -> None:
         outcome = run_job(compiler, request=request)
         assert outcome.plan is None
         assert "files were replaced" in outcome.text
+
+
+@pytest.mark.parametrize("error", [None, PermissionError()])
+def test_a_job_goes_before_tenants_if_it_may(monkeypatch: pytest.MonkeyPatch, error: OSError | None) -> None:
+    """A lower nice value than the dispatcher's; where that is not allowed, it goes on as it is."""
+    asked: list[tuple[int, int, int]] = []
+
+    def note(which: int, who: int, nice: int) -> None:
+        asked.append((which, who, nice))
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(os, "setpriority", note)
+    monkeypatch.setattr(os, "getpriority", lambda _which, _who: 3)
+    assert run_job(lambda _request, _known: (None, repr(asked))).text == repr([(os.PRIO_PROCESS, 0, 3 - compiling.HURRY)])
+    assert asked == []
