@@ -63,12 +63,17 @@ class Screen:
         else:
             self.stream.write(f"{text}\n")
 
-    def table(self, columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]]) -> None:
-        """Write a table."""
-        if self.console is not None:
-            self.console.print(rich_table(columns, rows))
-        else:
+    def table(self, columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]], least: Sequence[str] = ()) -> None:
+        """Write a table. least: columns that go first where a terminal is too narrow, which is said; what is too wide even so is not cut."""
+        if self.console is None:
             self.stream.write(plain_table(columns, rows))
+            return
+        shown, kept = fit(columns, list(rows), self.console.width, least)
+        wide = type(self.console)(file=self.stream, highlight=False, width=max(self.console.width, sum(measure(shown, kept))))
+        wide.print(rich_table(shown, kept))
+        gone = [column.name for column in columns if column not in shown]
+        if gone:
+            self.line(f"no room for {' '.join(gone)}: widen the terminal, or read all of it through a pipe (| less -S)", "dim")
 
 
 def plain_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]]) -> str:
@@ -80,11 +85,16 @@ def plain_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]])
     return "".join(f"{line}\n" for line in shown)
 
 
+def measure(columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]]) -> list[int]:
+    """Return how wide each column is, with the blanks behind it."""
+    lines = [[column.name for column in columns], *([_text(cell) for cell in row] for row in rows)]
+    return [2 + max(len(line[at]) for line in lines) for at in range(len(columns))]
+
+
 def fit(wanted: Sequence[Column], rows: Sequence[Sequence[str | Cell]], width: int,
         least: Sequence[str]) -> tuple[list[Column], list[list[str | Cell]]]:
     """Return a table without as many of the columns `least`, in this order, as must go for it to fit into `width` characters."""
-    lines = [[column.name for column in wanted], *([_text(cell) for cell in row] for row in rows)]
-    widths = {column.name: 2 + max(len(line[at]) for line in lines) for at, column in enumerate(wanted)}
+    widths = dict(zip((column.name for column in wanted), measure(wanted, rows), strict=True))
     gone: set[str] = set()
     for name in least:
         if sum(size for one, size in widths.items() if one not in gone) > width:

@@ -125,7 +125,7 @@ def run_tenants(options: argparse.Namespace) -> int:
         _write_json({"schema": tree["schema"], "at": tree["at"], "tenants": tree["identities"]})
         return 0
     names = columns("USER< UID KIND< HOSTS PROCS CONN REQUESTS 4XX 5XX SENT IN OUT REFUSED P90 CPU MEMORY")
-    Screen().table(names, map(_tenant_row, tree["identities"]))
+    Screen().table(names, map(_tenant_row, tree["identities"]), ("UID", "KIND", "4XX", "OUT", "CONN", "HOSTS", "SENT", "IN", "PROCS", "REFUSED"))
     return 0
 
 
@@ -234,7 +234,8 @@ def run_sites(options: argparse.Namespace) -> int:
 
 def _show_sites(found: Tree) -> None:
     screen = Screen()
-    screen.table(columns("SITE< USER< LISTENS< STATE< REQUESTS 4XX 5XX SENT WHERE<"), map(_site_row, found["sites"]))
+    screen.table(columns("SITE< USER< LISTENS< STATE< REQUESTS 4XX 5XX SENT WHERE<"), map(_site_row, found["sites"]),
+                 ("4XX", "SENT", "LISTENS", "5XX", "REQUESTS"))
     for one in found["broken"]:
         screen.line(f"{one['file']}:{one['line']}: {one['reason']}; {one['stand_in']} is served. Mend it, then: perchildctl reload", "bold red")
     for error in found["errors"]:

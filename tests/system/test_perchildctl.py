@@ -107,6 +107,19 @@ def test_a_terminal_gets_colour_and_others_none(lab: Lab) -> None:
     assert "\x1b" not in ctl(lab, "status").stdout
 
 
+def test_narrow_terminal_shows_whole_cells(lab: Lab) -> None:
+    """Columns that have no room are left out, and named; no cell is cut."""
+    command = f"stty cols 70; {PYTHON} -m perchild.control --run-dir {lab.run} tenants"
+    text = subprocess.run(["script", "-qec", command, "/dev/null"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+                          stdin=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"}).stdout
+    assert "\u2026" not in text
+    head = next(line for line in text.splitlines() if "USER" in line and "REQUESTS" in line)
+    gone = re.search(r"no room for ([A-Z0-9 ]+): widen the terminal", text)
+    assert gone is not None
+    assert not set(gone[1].split()) & set(head.split())
+    assert max(map(len, re.sub("\x1b\\[[0-9;]*m", "", text.partition("no room")[0]).splitlines())) <= 70
+
+
 def test_sites_say_where_they_are_written_and_what_they_did(lab: Lab) -> None:
     """File and line, user, state."""
     sites = {site["name"]: site for site in ask(lab, "sites")["sites"]}
