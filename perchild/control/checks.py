@@ -20,7 +20,8 @@ from perchild.config.identity import Person
 from perchild.config.model import HostInfo, Model, Result
 from perchild.config.tree import Node, Tree
 from perchild.control.as_tenant import look_at, run_as
-from perchild.control.explain_map import words_of
+from perchild.control.explain_map import find_layers, find_place, find_settings, judge_access, words_of
+from perchild.runner.commands import CommandError, find_php
 from perchild.wire.plan import Identity, Plan
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -238,6 +239,33 @@ def _find_htaccess(subject: Subject) -> Iterator[Found]:
             yield Found(f"{host.document_root}/.htaccess of {identity.name}", host.file, host.line)
 
 
+def _find_denied(subject: Subject) -> Iterator[Found]:
+    """A first page that no line of the host itself has closed, and nobody may see."""
+    main = [node for node in subject.tree.nodes if node.name != "<virtualhost"]
+    nodes = {(node.file, node.line): node for node in subject.tree.nodes if node.name == "<virtualhost"}
+    for host, _ in subject.hosts():
+        node = nodes.get((host.file, host.line))
+        place = find_place("/", main, node, host.document_root)
+        if place.redirect is not None or place.passed_to:
+            continue
+        find_layers(place, "/", main, node)
+        verdict, lines = judge_access(find_settings(place))
+        own = {id(one) for one in _all_nodes([node] if node else [])}
+        if verdict == "denied" and not any(id(one.node) in own for one in lines):
+            said = f": {words} ({lines[-1].node.file}:{lines[-1].node.line})" if lines and (words := " ".join(lines[-1].node.text.split())) else ""
+            yield Found(f"{host.document_root} of {host.name or 'a host without a name'}{said}", host.file, host.line)
+
+
+def _find_missing_php(subject: Subject) -> Iterator[Found]:
+    for node in _all_nodes(subject.tree.nodes):
+        word = words_of(node)[0].lower() if node.name == "phppool" and words_of(node) else "off"
+        try:
+            if word != "off":
+                find_php("" if word == "on" else word)
+        except CommandError as error:
+            yield Found(str(error), node.file, node.line)
+
+
 def _find_unassigned(subject: Subject) -> Iterator[Found]:
     for host, identity in subject.hosts():
         if identity.kind == "unassigned":
@@ -335,6 +363,10 @@ CHECKS: tuple[Check, ...] = (
           lambda subject: _find_open_roots(subject, "can_write")),
     Check("docroot-readable", NOTE, "everybody on this machine can read a document root, and so the passwords in it; the server does not need that",
           "chmod 0700 PATH, or 0750", lambda subject: _find_open_roots(subject, "can_read")),
+    Check("docroot-denied", WARNING, "nobody may see a host's first page: no line of the host lets anybody in, and the server's lines let nobody",
+          "a Directory section for the document root with Require all granted, in the host", _find_denied),
+    Check("php-missing", ERROR, "a host has a PHPPool, and that php-fpm is not installed: its programs are answered 503", "apt-get install php-fpm",
+          _find_missing_php),
     Check("htaccess", WARNING, "a document root has a .htaccess file, which this version does not read: what it forbids is open",
           "put its lines into the host's <Directory>", _find_htaccess),
     Check("no-user", NOTE, "a host names no user: it is served by User, together with all others that name none",

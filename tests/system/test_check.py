@@ -114,6 +114,16 @@ def open_root(lab: Checked) -> None:
     lab.tenants["alice"].docroot.chmod(0o777)
 
 
+def deny_root(lab: Checked) -> None:
+    lab.tail = (f"<Directory {lab.base}/nobodys>\nRequire all denied\n</Directory>\n<VirtualHost *:{lab.port}>\nServerName new.test\n"
+                f"DocumentRoot {lab.base}/nobodys\nAssignUserID #{lab.tenants['bob'].uid} #{lab.tenants['bob'].uid}\n</VirtualHost>\n")
+    (lab.base / "nobodys").mkdir()
+
+
+def want_php(lab: Checked) -> None:
+    lab.extra["bob"] = "PHPPool 4.9\n"
+
+
 def put_htaccess(lab: Checked) -> None:
     lab.tenants["alice"].write(".htaccess", "Deny from all\n")
 
@@ -160,6 +170,8 @@ CASES: dict[str, tuple[Callable[[Checked], None], str]] = {
     "docroot-overlap": (share_root, "is within "),
     "docroot-writable": (open_root, "/public of "),
     "docroot-readable": (open_root, "/public of "),
+    "docroot-denied": (deny_root, "/nobodys of new.test: Require all denied ("),
+    "php-missing": (want_php, "php-fpm4.9 is not installed"),
     "htaccess": (put_htaccess, "/public/.htaccess of "),
     "no-user": (no_user, "all.test is served by "),
     "log-writable": (open_log, "the directory of "),
