@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from tests.lab import ROOT, Response, parse_response, read_all
 from tests.load import Load
+from tests.package.terminal import Terminal
 
 ROOTS = Path(os.environ.get("PERCHILD_ROOTS", ROOT / "build/package"))
 MIRROR = "http://deb.debian.org/debian"
@@ -32,7 +33,7 @@ TOOLS = ("ca-certificates", "curl", "libpam-modules", "man-db", "procps", "syste
 # Installed without a network, in the test: what our package depends on, and servers that it shall stand beside.
 NEEDED = ("bash-completion", "logrotate", "media-types", "python3-cffi", "python3-pampy", "python3-prometheus-client",
           "python3-rich", "python3-sdnotify", "python3-structlog",
-          "libnghttp2-14", "libpcre2-8-0", "libseccomp2", "openssl", "apache2")
+          "libnghttp2-14", "libpcre2-8-0", "libseccomp2", "openssl", "apache2", "nginx", "zsh", "certbot", "pebble")
 BORROWED = "/etc/apt/borrowed.conf"
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "TERM": "dumb"}
 CLONE_NEWNET = 0x40000000
@@ -95,9 +96,10 @@ def make_build_root(suite: str) -> Path:
 
 
 def copy_root(source: Path, target: Path) -> None:
-    """Copy a root as it is; what was there before is removed."""
+    """Copy a root as it is; what was there before is removed. In the copy dpkg does not wait for the disk: nothing of it outlives the tests."""
     shutil.rmtree(target, ignore_errors=True)
     run_host("cp", "-a", "--reflink=auto", str(source), str(target))
+    (target / "etc/dpkg/dpkg.cfg.d/test").write_text("force-unsafe-io\n")
 
 
 def _is_made(root: Path, stamp: str) -> bool:
@@ -233,6 +235,10 @@ class Machine:
     def shell(self, script: str) -> str:
         """Run a script of sh."""
         return self.run("sh", "-ec", script)
+
+    def open_terminal(self, shell: str) -> Terminal:
+        """Return an interactive shell in it that is not started yet."""
+        return Terminal(shell, ("nsenter", f"--target={self.leader}", "--all", "--"), ENVIRONMENT)
 
     def put(self, package: Path) -> str:
         """Copy a package into it; return its path there."""

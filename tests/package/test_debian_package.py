@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import wait_until
+from tests.lab import ROOT, wait_until
 from tests.load import Answer, Report, reconcile
 from tests.package.machine import Machine, build_package, run_host
 
@@ -66,7 +66,7 @@ def deb(machine: Machine) -> Path:
 def files_before(machine: Machine, deb: Path) -> frozenset[str]:
     """All that is on the machine when everything is installed that the package depends on, but not the package."""
     depends = run_host("dpkg-deb", "--field", str(deb), "Depends").strip()
-    machine.run("apt-get", "satisfy", "-y", "--no-download", "--no-install-recommends", f"{depends}, logrotate, bash-completion")
+    machine.run("apt-get", "satisfy", "-y", "--no-download", "--no-install-recommends", f"{depends}, logrotate, bash-completion, zsh")
     return list_files(machine)
 
 
@@ -83,6 +83,17 @@ def main_pid(machine: Machine) -> int:
 def is_active(machine: Machine) -> bool:
     """Whether the service runs and is ready."""
     return machine.try_run("systemctl", "is-active", "perchildd").stdout.strip() == "active"
+
+
+def wait_for_another(machine: Machine, before: int, timeout_s: float) -> None:
+    """Wait until systemd has put another dispatcher in the place of `before`; fail with all that there is to know if it does not."""
+    try:
+        wait_until(lambda: main_pid(machine) not in {0, before} and is_active(machine), "systemd has started another", timeout_s)
+    except AssertionError as error:
+        error.add_note(machine.run("sh", "-c", "systemctl show perchildd -p MainPID,ActiveState,SubState,Result,NRestarts,StatusText; "
+                                   "systemd-cgls --no-pager -u perchildd.service; ps -eo pid,ppid,stat,wchan:30,user,args; "
+                                   "journalctl --no-pager -n 60; tail -n 20 /var/log/perchildd/error.log"))
+        raise
 
 
 def is_refused(machine: Machine) -> bool:
@@ -126,6 +137,7 @@ def test_installed_package_serves_at_once(machine: Machine, deb: Path) -> None:
     assert re.match(r"serving \d+ hosts? of 1 user, \d+ processes, generation 1$", machine.property("StatusText"))
     assert machine.run("sh", "-c", "ps -o user= -C pc:perchild | sort -u").strip() in {"perchild", ""}
     assert machine.property("NFileDescriptorStore") == "4"  # two addresses, an inbox with two ends
+    assert machine.run("stat", "-c", "%a %U:%G", "/var/log/perchildd/access.log", "/var/log/perchildd/error.log").split("\n")[:2] == ["640 root:adm"] * 2
 
 
 def test_every_program_has_its_manual_and_completion(machine: Machine) -> None:
@@ -167,6 +179,17 @@ def test_first_sites_are_served_as_their_users(machine: Machine) -> None:
     assert machine.property("NFileDescriptorStore") == "8"
     assert "[error]" not in machine.shell("cat /var/log/perchildd/error.log")
     assert "no PID namespace" not in machine.shell("cat /var/log/perchildd/error.log; journalctl -u perchildd")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_commands_and_names(machine: Machine, shell: str) -> None:
+    """Tab at an interactive shell: commands, options, sites, users."""
+    with machine.open_terminal(shell) as terminal:
+        for begun, wanted in (("pc2ensite 000", "pc2ensite 000-default"), ("pc2dissite bo", "pc2dissite bob"), ("pc2enconf cha", "pc2enconf charset"),
+                              ("perchildctl reo", "perchildctl reopen"), ("perchildctl tenants --js", "perchildctl tenants --json"),
+                              ("perchildctl drain al", "perchildctl drain alice"), ("perchildctl ensite 000", "perchildctl ensite 000-default"),
+                              ("perchildctl reload bo", "perchildctl reload bob"), ("perchildd -k graceful-", "perchildd -k graceful-stop")):
+            assert terminal.complete(begun) == wanted
 
 
 def test_refused_reload_says_why_and_changes_nothing(machine: Machine) -> None:
@@ -263,7 +286,7 @@ def test_crash_of_the_dispatcher_refuses_no_connection(machine: Machine) -> None
         load.wait_answers(100)
         before, killed_s = main_pid(machine), time.monotonic()
         machine.run("kill", "-9", str(before))
-        wait_until(lambda: main_pid(machine) not in {0, before} and is_active(machine), "systemd has started another", 30)
+        wait_for_another(machine, before, 30)
         load.wait_answers(200)
         report = load.stop()
     bad = report.bad()
@@ -281,7 +304,7 @@ def test_hanging_dispatcher_is_found_by_the_watchdog(machine: Machine) -> None:
     machine.run("systemctl", "restart", "perchildd")
     before = main_pid(machine)
     machine.run("kill", "-STOP", str(before))
-    wait_until(lambda: main_pid(machine) not in {0, before} and is_active(machine), "systemd has started another", 60)
+    wait_for_another(machine, before, 60)
     assert any("Watchdog timeout" in line or "watchdog" in line for line in machine.journal("-u", "perchildd"))
     machine.run("rm", "-r", f"/run/systemd/system/{directory.name}")
     machine.run("systemctl", "daemon-reload")
@@ -364,19 +387,40 @@ def test_purge_leaves_nothing(machine: Machine, files_before: frozenset[str]) ->
     assert is_refused(machine)
 
 
+def test_readme_leads_to_a_first_site(machine: Machine, deb: Path) -> None:
+    """README's commands as they stand, fewer than five, on a machine that never saw us; the first has made the package."""
+    machine.shell("useradd --create-home alice; install -d -o alice -g alice -m 0700 /home/alice/public_html; "
+                  "echo 'first page' >/home/alice/public_html/index.html; chown alice: /home/alice/public_html/index.html")
+    install = re.search(r"## Install it\n.*?```sh\n(.*?)```.*?`(curl [^`]*)`", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert install is not None
+    assert len(re.findall(r"(?m)^sudo ", install[1])) < 5
+    first, _, others = install[1].partition("\n")
+    assert first.startswith("sudo packaging/build-deb ")
+    machine.run("mkdir", "-p", "/root/tree/build/deb")
+    shutil.copy(deb, machine.root / "root/tree/build/deb")
+    machine.run("bash", "-ec", f'sudo() {{ "$@"; }}; cd /root/tree; {others}', text="")
+    assert machine.run("sh", "-c", f"{install[2]} --silent --show-error") == "first page\n"
+    machine.run("apt-get", "purge", "-y", "perchildd")
+    machine.shell("userdel --remove alice; rm -r /etc/perchild /root/tree")
+
+
 @pytest.mark.usefixtures("files_before")
-def test_installation_beside_another_server_says_that_it_was_not_started(machine: Machine, deb: Path) -> None:
-    """apache2 has port 80: the installation succeeds, our unit is not failed, and on a port of its own it serves."""
-    machine.run("apt-get", "install", "-y", "--no-download", "--no-install-recommends", "apache2")
-    wait_until(lambda: not is_refused(machine), "apache2 listens")
+@pytest.mark.parametrize("other", ["nginx", "apache2"])
+def test_installation_beside_another_server_says_that_it_was_not_started(machine: Machine, deb: Path, other: str) -> None:
+    """The other one has port 80: the installation succeeds, our unit is not failed, and on a port of its own it serves."""
+    machine.run("apt-get", "install", "-y", "--no-download", "--no-install-recommends", other)
+    wait_until(lambda: not is_refused(machine), f"{other} listens")
     said = machine.install(deb)
     assert "perchildd was not started: another program listens on port 80." in said, said
     assert machine.try_run("systemctl", "is-active", "perchildd").stdout.strip() == "inactive"
-    assert machine.get("x").fields["server"].startswith("Apache")
+    assert "perchild" not in machine.run("systemctl", "list-units", "--all", "--failed")
+    assert machine.get("x").fields["server"].lower().startswith(other.rstrip("2"))
     machine.shell("sed -i 's/^Listen 80$/Listen 8080/' /etc/perchild/perchild.conf; "
                   "sed -i 's/:80>/:8080>/' /etc/perchild/sites-available/000-default.conf")
     machine.run("systemctl", "start", "perchildd")
     assert machine.get("x", port=8080).fields["server"] == "perchildd"
+    machine.run("apt-get", "purge", "-y", "perchildd")
+    machine.run("systemctl", "disable", "--now", other)
 
 
 # Not among them: a2dissite on a file that is no link, which says both an error and that it was disabled; ours says the error.
@@ -384,8 +428,9 @@ STEPS = (("en", "one"), ("en", "one"), ("en", "one.conf"), ("en", "none"), ("en"
          ("en", "-q", "one"), ("en", "-q", "one"), ("en", "-m", "two"), ("en", "real"), ("en", "-z"), ("dis", "[ot]*"))
 
 
-def test_pc2ensite_says_what_a2ensite_says(machine: Machine) -> None:
+def test_pc2ensite_says_what_a2ensite_says(machine: Machine, deb: Path) -> None:
     """Debian's own program and ours, on the same files: the same words, statuses and links."""
+    machine.install(deb)
     said = []
     for program, variable, name in (("a2", "APACHE_CONFDIR", "apache2"), ("pc2", "PERCHILD_CONFDIR", "perchild")):
         top = f"/root/{name}"
@@ -400,3 +445,59 @@ def test_pc2ensite_says_what_a2ensite_says(machine: Machine) -> None:
         said.append(mine)
     for theirs, ours in zip(*said, strict=True):
         assert ours == theirs
+
+
+PEBBLE = """{"pebble": {"listenAddress": "127.0.0.1:14000", "managementListenAddress": "127.0.0.1:15000", "certificate": "/root/ca/cert.pem",
+ "privateKey": "/root/ca/key.pem", "httpPort": 80, "tlsPort": 443, "ocspResponderURL": ""}}
+"""
+SITE_OF_TLS = """<VirtualHost *:443>
+    ServerName carol.example
+    AssignUserID carol carol
+    DocumentRoot /home/carol/public_html
+    SSLEngine on
+    SSLCertificateFile /etc/letsencrypt/live/carol.example/fullchain.pem
+    SSLCertificateKeyFile /etc/letsencrypt/live/carol.example/privkey.pem
+    <Directory /home/carol>
+        Require all granted
+    </Directory>
+</VirtualHost>
+"""
+
+
+@pytest.fixture
+def authority(machine: Machine) -> Iterator[tuple[str, ...]]:
+    """An authority in the machine (Let's Encrypt's own for tests); yield what certbot is told of it."""
+    machine.run("apt-get", "install", "-y", "--no-download", "--no-install-recommends", "certbot", "pebble", "openssl")
+    machine.shell("mkdir -p /root/ca; cd /root/ca; openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=localhost "
+                  "-addext subjectAltName=DNS:localhost 2>/dev/null; echo 127.0.0.1 localhost carol.example >>/etc/hosts")
+    (machine.root / "root/ca/pebble.json").write_text(PEBBLE)
+    machine.run("systemd-run", "--unit=pebble", "--setenv=PEBBLE_VA_NOSLEEP=1", "--setenv=PEBBLE_WFE_NONCEREJECT=0", "pebble", "-config", "/root/ca/pebble.json")
+    wait_until(lambda: machine.try_run("curl", "-sko", "/dev/null", "https://localhost:14000/dir").returncode == 0, "pebble answers", 60)
+    yield ("--server", "https://localhost:14000/dir", "--no-verify-ssl", "--agree-tos", "--register-unsafely-without-email", "--non-interactive")
+    machine.run("systemctl", "stop", "pebble")
+
+
+def served_serial(machine: Machine) -> str:
+    """Return the number of the certificate that carol.example shows."""
+    return machine.shell("openssl s_client -connect 127.0.0.1:443 -servername carol.example </dev/null 2>/dev/null | openssl x509 -noout -serial")
+
+
+def test_certbot_gets_and_renews_a_certificate(machine: Machine, deb: Path, authority: tuple[str, ...]) -> None:
+    """docs/tls.md's call, from a site on port 80 that sends everything to https; a renewed certificate is taken up by itself, without a hook."""
+    machine.install(deb)
+    machine.shell("useradd --create-home carol; install -d -o carol -g carol -m 0700 /home/carol/public_html; echo safe >/home/carol/public_html/index.html; "
+                  "chown carol: /home/carol/public_html/index.html; sed -i 's/^Listen 80$/Listen 80\\nListen 443/' /etc/perchild/perchild.conf")
+    sites = machine.root / "etc/perchild/sites-available"
+    plain = SITE.format(name="carol").replace("</VirtualHost>", "    Redirect permanent / https://carol.example/\n</VirtualHost>")
+    (sites / "carol.conf").write_text(plain)
+    machine.run("perchildctl", "ensite", "carol", "--reload")
+    shown = re.search(r"certbot certonly --webroot -w /home/alice/public_html -d alice.example$", (ROOT / "docs/tls.md").read_text(), re.MULTILINE)
+    assert shown is not None
+    machine.run(*shown[0].replace("alice", "carol").split(), *authority)
+    (sites / "carol-tls.conf").write_text(SITE_OF_TLS)
+    machine.run("perchildctl", "ensite", "carol-tls", "--reload")
+    assert machine.run("curl", "-skL", "http://carol.example/") == "safe\n"
+    before = served_serial(machine)
+    machine.run("certbot", "renew", "--force-renewal", "--no-random-sleep-on-renew", "--no-verify-ssl")
+    wait_until(lambda: served_serial(machine) not in {before, ""}, "the new certificate is served", 30)
+    assert machine.run("curl", "-sk", "https://carol.example/") == "safe\n"
