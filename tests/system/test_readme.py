@@ -35,7 +35,7 @@ def test_readme_shows_a_host_that_serves_files_and_runs_php() -> None:
     """The ten lines' host, with its user, directory and port replaced."""
     with Lab("AcceptScope unassigned\n", names=("alice",)) as lab:
         alice = lab.tenants["alice"]
-        block = re.search(r"<VirtualHost.*?</VirtualHost>", README, re.DOTALL).group()
+        block = re.search(r"```apache\n.*?(<VirtualHost.*?</VirtualHost>)", README, re.DOTALL).group(1)
         lab.has_vhosts = False
         lab.config_tail = (block.replace("alice alice", f"#{alice.uid} #{alice.uid}").replace("*:80", f"*:{lab.port}")
                            .replace("/home/alice/public_html", str(alice.docroot)))
