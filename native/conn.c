@@ -256,6 +256,10 @@ static void
 expire(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_child *child = worker->child;
+    if (conn->phase == PC_PHASE_GATE && worker->now_ns < pc_gate_due(conn->gate)) {
+        pc_loop_conn(worker, conn); /* from now on its client is watched, too */
+        return;
+    }
     pc_count(child->page, PC_C_TIMEOUTS, 1);
     pc_conn_deadline(child, conn, 0);
     bool is_head = conn->phase == PC_PHASE_HEAD && conn->stash != NULL;

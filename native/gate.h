@@ -16,6 +16,7 @@ struct pc_gate;
 struct pc_gate_ops {
     const char *module; /* of lines in the error log: "cgi" */
     size_t size;        /* of the protocol's struct, whose first member is struct pc_gate; zeroed */
+    bool answers_soon;  /* mostly: it is nothing to start a process for */
     /* The program shall begin. 0 (it may still be connecting: then send, recv and send_end say -PC_E_AGAIN); -PC_E_AGAIN: not now, call
      * it again in a moment; -PC_E_SYS: call it again in a thread that may wait (worker->may_block); above 0: the status to answer with,
      * which was said in the error log. */
@@ -49,6 +50,7 @@ struct pc_gate {
     uint64_t waiting_ns;      /* since when start says -PC_E_AGAIN; 0 = it does not */
     const void *full;         /* what it waits for: NULL the job box, else the back end whose queue is full; only compared */
     bool is_started;
+    bool has_waited;          /* for an event, once at least */
     uint64_t timeout_ms;      /* of silence; 0 = the host's Timeout */
     uint64_t due_ns;          /* at which it is late in any case; 0 = never. The protocol's, as is the next one */
     uint32_t failed_status;   /* see recv */

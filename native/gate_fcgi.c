@@ -656,6 +656,7 @@ end(struct pc_gate *gate, bool is_cut)
 const struct pc_gate_ops pc_gate_fcgi = {
     .module = "proxy_fcgi",
     .size = sizeof(struct fcgi),
+    .answers_soon = true,
     .start = start,
     .send = send_input,
     .send_end = end_input,

@@ -570,6 +570,7 @@ const struct pc_gate_ops pc_gate_http = {
     .module = MODULE,
     .busy = "the job box, or the queue of the back end's socket, is full",
     .size = sizeof(struct http),
+    .answers_soon = true,
     .start = start,
     .send = send_body,
     .send_end = end_body,

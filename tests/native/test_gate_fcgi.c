@@ -132,6 +132,35 @@ requests_beyond_the_workers_wait_without_knocking(void)
     share_app(0);
 }
 
+/* Its client is watched from the first sweep on. */
+static void
+an_answer_behind_a_sweep_is_no_timeout(void)
+{
+    uint64_t before = atomic_load(&one.child->page->counters[PC_C_TIMEOUTS]);
+    int listener = open_listener("app.sock", 8), fd = ask("/app/x.php"), back = take_connection(listener);
+    for (int i = 0; i < 3; i++)
+        pass_time(PC_SWEEP_MS);
+    answer(back, ANSWER, 4096);
+    CHECK(heard(fd, "answer"));
+    CHECK_EQ(atomic_load(&one.child->page->counters[PC_C_TIMEOUTS]), before);
+    close_client(fd);
+    close_listener(listener, "app.sock");
+}
+
+static void
+who_leaves_meanwhile_is_noticed_by_the_next_sweep(void)
+{
+    char bytes[4096];
+    int listener = open_listener("app.sock", 8), fd = ask("/app/x.php"), back = take_connection(listener);
+    CHECK(recv(back, bytes, sizeof bytes, 0) > 0);
+    child_must(close(fd) == 0, "close");
+    pass_time(PC_SWEEP_MS);
+    CHECK_EQ(recv(back, bytes, sizeof bytes, 0), 0);
+    CHECK_EQ(atomic_load(&one.child->open_count), 0);
+    child_must(close(back) == 0, "close");
+    close_listener(listener, "app.sock");
+}
+
 static void
 a_sleeping_service_is_woken_and_then_asked(void)
 {
@@ -380,6 +409,8 @@ main(void)
     RUN(an_answer_in_single_bytes_comes_whole);
     RUN(who_takes_no_byte_of_a_request_is_knocked_at);
     RUN(requests_beyond_the_workers_wait_without_knocking);
+    RUN(an_answer_behind_a_sweep_is_no_timeout);
+    RUN(who_leaves_meanwhile_is_noticed_by_the_next_sweep);
     RUN(a_sleeping_service_is_woken_and_then_asked);
     RUN(a_service_that_does_not_start_is_503_and_the_runners_word);
     RUN(a_runner_that_says_nothing_is_waited_for_30_seconds);
