@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -64,6 +64,17 @@ class Tenant:
                 break
             os.chown(one, self.uid, self.uid)
         return path
+
+    def put_programs(self, programs: Mapping[str, str]) -> Path:
+        """Make cgi-bin, beside the document root, with `programs` in it; return its path."""
+        directory = self.home / "cgi-bin"
+        directory.mkdir()
+        for name, text in programs.items():
+            (directory / name).write_text(text)
+        for path in (directory, *directory.iterdir()):
+            path.chmod(0o700)
+            os.chown(path, self.uid, self.uid)
+        return directory
 
 
 class Lab:

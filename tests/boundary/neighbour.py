@@ -111,3 +111,18 @@ def nothing_left(lab: Lab, *tenants: Tenant) -> Iterator[None]:
         wait_until(lambda tenant=tenant: not programs_of(lab, tenant), f"no program of {tenant.name} is left", 30)
     for pid in pids:
         wait_until(lambda pid=pid: len(procs.descriptors(pid)) <= before[pid], f"{comm_of(pid)}'s descriptors are as before", 30)
+
+
+def set_off_bomb(lab: Lab, tenant: Tenant) -> int:
+    """Ask for a tenant's /cgi-bin/bomb and leave once it has grown; return to how many processes.
+
+    Bob is served meanwhile as before, and when its client leaves all of it goes.
+    """
+    neighbour, bomb = Neighbour(lab), Bomb(lab, tenant)
+    with nothing_left(lab, tenant):
+        one = Leaver(lab, tenant.host, "/cgi-bin/bomb")
+        neighbour.ask_until(bomb.has_grown, "the bomb has gone off")
+        neighbour.ask_enough()
+        one.leave()
+    neighbour.was_served()
+    return max(bomb.sizes)

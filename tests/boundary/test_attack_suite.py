@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from tests.boundary import procs
-from tests.boundary.neighbour import Bomb, Leaver, Neighbour, nothing_left, process_of, programs_of
+from tests.boundary.neighbour import Leaver, Neighbour, nothing_left, process_of, programs_of, set_off_bomb
 from tests.boundary.test_tenants import ON_HER_OWN
 from tests.lab import Lab, Tenant, comm_of, is_alive, tree_of, wait_until
 from tests.system.wire import client, get
@@ -75,17 +75,6 @@ PROGRAMS = {
 }
 
 
-def put_programs(tenant: Tenant) -> None:
-    """Give a tenant its cgi-bin."""
-    directory = tenant.home / "cgi-bin"
-    directory.mkdir()
-    for name, text in PROGRAMS.items():
-        (directory / name).write_text(text)
-    for path in (directory, *directory.iterdir()):
-        path.chmod(0o700)
-        os.chown(path, tenant.uid, tenant.uid)
-
-
 def put_bait(lab: Lab) -> None:
     """What lies around: a set-user-id and a set-group-id program of root's, bob's readable file, sockets of bob's, alice's trap."""
     bob = lab.tenants["bob"]
@@ -106,7 +95,7 @@ def lab() -> Iterator[Lab]:
     """A server at work: alice attacks, bob is the neighbour, carol has no limits, dave little time, erin few processes."""
     with Lab("KeepAliveTimeout 20\nMaxKeepAliveRequests 0\nAcceptMutex sysvsem\n", names=("alice", "bob", "carol", "dave", "erin")) as one:
         for tenant in one.tenants.values():
-            put_programs(tenant)
+            tenant.put_programs(PROGRAMS)
         put_bait(one)
         one.config_tail = "".join(one.host_block(tenant, HOST.format(home=tenant.home) + MORE.get(name, ""))
                                   for name, tenant in one.tenants.items())
@@ -439,15 +428,7 @@ def test_she_forges_no_line_of_the_log(lab: Lab) -> None:
 
 def test_a_fork_bomb_is_its_owners_own(lab: Lab) -> None:
     """It grows to RLimitNPROC and no further; bob is served meanwhile as before, and when its client leaves all of it goes."""
-    erin, neighbour = lab.tenants["erin"], Neighbour(lab)
-    bomb = Bomb(lab, erin)
-    with nothing_left(lab, erin):
-        client_of_it = Leaver(lab, erin.host, "/cgi-bin/bomb")
-        neighbour.ask_until(bomb.has_grown, "the bomb has gone off")
-        neighbour.ask_enough()
-        client_of_it.leave()
-    assert max(bomb.sizes) <= MAX_PROCESSES
-    neighbour.was_served()
+    assert set_off_bomb(lab, lab.tenants["erin"]) <= MAX_PROCESSES
 
 
 @pytest.mark.parametrize(("name", "body", "status"), [("hog", b"", 200), ("deaf", bytes(8 * MEGABYTE), 504), ("flood", b"", 504)])

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.boundary.neighbour import Bomb, Leaver, Neighbour, nothing_left
-from tests.lab import ROOT, Lab, Tenant
+from tests.boundary.neighbour import set_off_bomb
+from tests.lab import ROOT, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
@@ -40,23 +40,12 @@ class Shipped(Lab):
         return text + "".join(self.host_block(one, HOST.format(home=one.home)) for one in self.tenants.values())
 
 
-def put_programs(tenant: Tenant) -> None:
-    """Give a tenant its cgi-bin."""
-    directory = tenant.home / "cgi-bin"
-    directory.mkdir()
-    for name, text in PROGRAMS.items():
-        (directory / name).write_text(text)
-    for path in (directory, *directory.iterdir()):
-        path.chmod(0o700)
-        os.chown(path, tenant.uid, tenant.uid)
-
-
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Two tenants with programs."""
     with Shipped(names=("alice", "bob")) as one:
         for tenant in one.tenants.values():
-            put_programs(tenant)
+            tenant.put_programs(PROGRAMS)
         yield one.start()
 
 
@@ -74,12 +63,4 @@ def test_programs_have_the_shipped_limits(lab: Lab) -> None:
 
 def test_a_fork_bomb_is_bounded_as_the_configuration_is_shipped(lab: Lab) -> None:
     """It grows to RLimitNPROC, with what else runs as its user, and no further; bob is served as before, and it goes with its client."""
-    alice, neighbour = lab.tenants["alice"], Neighbour(lab)
-    bomb = Bomb(lab, alice)
-    with nothing_left(lab, alice):
-        one = Leaver(lab, alice.host, "/cgi-bin/bomb")
-        neighbour.ask_until(bomb.has_grown, "the bomb has gone off")
-        neighbour.ask_enough()
-        one.leave()
-    assert limit("RLimitNPROC") // 2 < max(bomb.sizes) < limit("RLimitNPROC")
-    neighbour.was_served()
+    assert limit("RLimitNPROC") // 2 < set_off_bomb(lab, lab.tenants["alice"]) < limit("RLimitNPROC")

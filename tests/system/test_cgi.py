@@ -75,13 +75,7 @@ PROGRAMS = {
 
 def put_programs(tenant: Tenant) -> None:
     """Give a tenant its cgi-bin, and scripts among its files: on/ (ExecCGI) and off/."""
-    directory = tenant.home / "cgi-bin"
-    directory.mkdir()
-    for name, text in PROGRAMS.items():
-        (directory / name).write_text(text)
-    for path in (directory, *directory.iterdir()):
-        path.chmod(0o700)
-        os.chown(path, tenant.uid, tenant.uid)
+    tenant.put_programs(PROGRAMS)
     for name in ("on/x.cgi", "on/x.cgi.txt", "off/x.cgi"):
         tenant.write(name, PROGRAMS["hello"], 0o700)
 

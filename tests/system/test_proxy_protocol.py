@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.lab import Lab, Response, Tenant, wait_until
+from tests.lab import Lab, Response, wait_until
 from tests.system.wire import Client, get
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
@@ -56,22 +56,12 @@ def v2(client: str = "192.0.2.1", port: int = 1234, more: bytes = b"", command: 
     return SIGNATURE + struct.pack(">BBH", command, 0x11 if source.version == 4 else 0x21, len(rest)) + rest
 
 
-def put_program(tenant: Tenant) -> None:
-    """Give a tenant a program that tells the client's address."""
-    path = tenant.home / "cgi-bin" / "client"
-    path.parent.mkdir()
-    path.write_text(PROGRAM)
-    for one in (path.parent, path):
-        one.chmod(0o700)
-        os.chown(one, tenant.uid, tenant.uid)
-
-
 def make_lab(config: str, hosts: str = "", **options: str) -> Lab:
     """Return a server with alice and bob, not started. config: before the hosts; hosts: inside each."""
     lab = Lab(config, names=("alice", "bob"), **options)  # type: ignore[arg-type]
     blocks = ""
     for tenant in lab.tenants.values():
-        put_program(tenant)
+        tenant.put_programs({"client": PROGRAM})
         tenant.write("office/index.html", "office\n")
         tenant.write("local/index.html", "local\n")
         blocks += lab.host_block(tenant, HOST.format(home=tenant.home, log=lab.log, name=tenant.name) + hosts)
