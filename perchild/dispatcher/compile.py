@@ -28,7 +28,7 @@ from perchild.wire.plan import Compiled, Plan, decode_plan, encode_plan
 
 LIMIT_S = 60.0
 MAX_TEXT_BYTES = 1 << 20
-HURRY = 5  # less of the nice value: three times the share of a process that has none
+HURRY = 10  # less of the nice value: nine times the share of a process that has none
 EXIT_ERRORS = 1
 PROGRAM = Path(__file__).resolve().parents[1]
 _VERSION = re.compile(r'^__version__ = "([^"]+)"', re.MULTILINE)

@@ -277,9 +277,11 @@ def test_child_of_a_nursery_that_dies_before_its_answer_is_reaped() -> None:
 @contextlib.contextmanager
 def kill_at_answer(pid: int) -> Iterator[None]:
     """Have a process killed when it next calls sendto(2), before the kernel does it."""
-    with subprocess.Popen(["strace", "-qq", "-p", str(pid), "-e", "trace=sendto", "-e", "inject=sendto:signal=SIGKILL"],
-                          stderr=subprocess.DEVNULL) as tracer:
-        wait_until(lambda: f"TracerPid:\t{tracer.pid}\n" in Path(f"/proc/{pid}/status").read_text(), "it is traced")
+    with subprocess.Popen(["strace", "-p", str(pid), "-e", "trace=sendto", "-e", "inject=sendto:signal=SIGKILL"],
+                          stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr is not None
+        said = tracer.stderr.readline()  # said when it has been stopped; TracerPid is there before, while it still runs untraced
+        assert f"Process {pid} attached" in said, said
         yield
         tracer.terminate()
 
