@@ -696,8 +696,9 @@ pc_conn_token(const struct pc_conn *conn)
 void pc_conn_close(struct pc_worker *worker, struct pc_conn *conn); /* socket, buffers, place in the table */
 void pc_conn_forget(struct pc_worker *worker, struct pc_conn *conn); /* as close, but the descriptor is somebody else's now */
 struct pc_conn *pc_conn_claim(struct pc_child *child, uint64_t token); /* by epoll token; NULL = stale or in work */
-/* A full child closes some of the kept connections that have been idle for longest (and a second at least), if source_fd (listener or inbox) has another
- * one waiting. Returns whether there is room now. */
+/* A full child closes some of the kept connections that have been idle for longest (and a second at least). Returns how many. */
+uint32_t pc_conn_shed(struct pc_worker *worker);
+/* The same, if source_fd (listener or inbox) has another one waiting. Returns whether there is room now. */
 bool pc_conn_make_room(struct pc_worker *worker, int source_fd);
 /* Before taking a connection from a listener or inbox: false = draining or full. Undone when it has a place, or did not come. */
 bool pc_conn_reserve(struct pc_child *child);

@@ -379,8 +379,8 @@ find_parked(struct pc_worker *worker, struct parked *places, uint32_t most)
     return count;
 }
 
-static uint32_t
-shed(struct pc_worker *worker)
+uint32_t
+pc_conn_shed(struct pc_worker *worker)
 {
     struct pc_child *child = worker->child;
     struct parked places[SHED_MAX];
@@ -410,7 +410,7 @@ bool
 pc_conn_make_room(struct pc_worker *worker, int source_fd)
 {
     struct pollfd source = {.fd = source_fd, .events = POLLIN};
-    return poll(&source, 1, 0) > 0 && (source.revents & POLLIN) != 0 && shed(worker) > 0;
+    return poll(&source, 1, 0) > 0 && (source.revents & POLLIN) != 0 && pc_conn_shed(worker) > 0;
 }
 
 static void

@@ -109,6 +109,7 @@ struct pc_h2 {
     uint64_t progress_ns;   /* when the socket last took bytes */
     uint64_t idle_ns;       /* since when there is no stream; 0 = there is one */
     uint64_t block_ns;      /* since when a field block is open; 0 = none is */
+    uint64_t shed_ns;       /* when idle connections were last closed for a stream of this one */
     uint64_t notice_ns;     /* when the first of two GOAWAYs went out; 0 = not yet */
     bool has_goaway, is_calmed;
     uint32_t block_bytes, block_frames;

@@ -15,6 +15,8 @@
 
 #define FIELD_LENGTHS (2 * sizeof(uint32_t))
 #define VERSION_BYTES 8 /* "HTTP/1.1" */
+#define STREAM_SHARE 8 /* of a child's places: as many more there are for streams, */
+#define STREAMS_AT_LEAST 8 /* and so many */
 
 static void
 lock(const struct pc_h2_stream *stream)
@@ -181,12 +183,28 @@ const struct pc_transport pc_transport_h2 = {
 
 /* ------------------------------------------------------------------ begin */
 
+/* A stream takes a place as a connection does. A few are left to streams, which need no descriptor: a child full of idle connections
+ * can still answer what they ask. Behind those, idle connections make room as for a newcomer, once a turn: looking for them costs
+ * something. */
+static bool
+has_place(struct pc_worker *worker, struct pc_h2 *h2)
+{
+    struct pc_child *child = worker->child;
+    uint32_t most = child->max_open + child->max_open / STREAM_SHARE + STREAMS_AT_LEAST;
+    if (atomic_load(&child->open_count) < most)
+        return true;
+    if (h2->shed_ns == worker->now_ns)
+        return false;
+    h2->shed_ns = worker->now_ns;
+    return pc_conn_shed(worker) > 0 && atomic_load(&child->open_count) < most;
+}
+
 bool
 pc_h2_stream_begin(struct pc_worker *worker, struct pc_conn *session, struct pc_h2_stream *stream, struct pc_slice text)
 {
     struct pc_child *child = worker->child;
     struct pc_h2 *h2 = stream->h2;
-    struct pc_conn *conn = atomic_load(&child->open_count) < child->max_open ? pc_conn_new_stream(child) : NULL;
+    struct pc_conn *conn = has_place(worker, h2) ? pc_conn_new_stream(child) : NULL;
     if (conn == NULL) {
         free((void *)(uintptr_t)text.base);
         return false;

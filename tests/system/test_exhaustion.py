@@ -128,13 +128,14 @@ def options(sock: socket.socket, host: str) -> int:
 
 
 @pytest.mark.parametrize("host", ["main.test", "alice.test"])
-@pytest.mark.parametrize("shortage", ["descriptors", "places"])
+@pytest.mark.parametrize("shortage", ["descriptors", "places", "places of HTTP/2"])
 def test_full_child_closes_those_first_that_have_been_idle_for_longest(host: str, shortage: str) -> None:
     """Every place is a kept connection's: newcomers are served within moments, and it is the longest idle that are closed for them."""
-    with Lab("NumServers 1\nKeepAliveTimeout 60\n", names=("alice",)) as lab, contextlib.ExitStack() as stack:
+    h2 = True if shortage == "places of HTTP/2" else None  # whose requests need places, too
+    with Lab("NumServers 1\nKeepAliveTimeout 60\n", names=("alice",), h2=h2) as lab, contextlib.ExitStack() as stack:
         lab.config_tail = (f"<VirtualHost *:{lab.port}>\nServerName main.test\nDocumentRoot {lab.main_root}\n"
                            f"<Directory {lab.main_root}>\nRequire all granted\n</Directory>\n</VirtualHost>\n")
-        if shortage == "places":
+        if shortage != "descriptors":
             lab.prefix = ["prlimit", "--nofile=200:200", "--"]
         lab.start()
         assert lab.get(host).status == 200
@@ -176,6 +177,7 @@ def test_accepting_goes_on_when_the_limit_is_raised() -> None:
         lab.stop()
 
 
+@pytest.mark.http1("half a head")
 def test_tenant_without_descriptors_loses_no_connection_in_its_inbox() -> None:
     """A tenant's child may open two more: further connections stay in its inbox, the child does not spin, others are not touched."""
     with Lab("NumServers 1\nKeepAliveTimeout 60\n", names=("alice", "bob")) as lab:
@@ -246,6 +248,7 @@ def test_low_limit_from_the_start_serves_more_clients_than_descriptors() -> None
         lab.stop()
 
 
+@pytest.mark.http1("a stream for which there is no place is refused by a frame")
 def test_downloads_that_take_every_descriptor_drop_nobody() -> None:
     """LimitNOFILE of 400 and more slow downloads than that allows (two descriptors each): who comes is served, or told 503."""
     with Lab("NumServers 1\n", names=("alice", "bob")) as lab, contextlib.ExitStack() as stack:

@@ -118,6 +118,7 @@ def readable(socks: list[socket.socket]) -> list[socket.socket]:
     return [by_fd[fd] for fd, _ in poller.poll(0)]
 
 
+@pytest.mark.http1("an answer in plain text to who has no child to speak HTTP/2 with")
 def test_connections_beyond_the_inbox_are_refused_in_time_and_none_hangs() -> None:
     """A stopped child's inbox holds some, the accepting child some more for a second; the rest gets 503 at once, with Retry-After."""
     wanted = 85 + limits.value("MAX_WAITING") + 60
