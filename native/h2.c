@@ -45,14 +45,23 @@ set_parked(struct pc_h2 *h2, bool is_parked)
         pc_uncount(h2->child->page, PC_C_PARKED, 1);
 }
 
-/* Whether a stream's request is over but for what the client has not taken; then it has no deadline of its own. */
+/* Whether a stream's request is over but for what the client has not taken, or waits to be begun; then it has no deadline of its own. */
 static bool
 is_left(struct pc_h2 *h2, const struct pc_h2_stream *stream)
 {
+    if (stream->is_queued)
+        return true;
     (void)pthread_mutex_lock(&h2->lock);
     bool is_over = stream->is_begun && !stream->has_conn;
     (void)pthread_mutex_unlock(&h2->lock);
     return is_over;
+}
+
+/* Since when it is left: a request that waits for its turn, since the client last took something. */
+static uint64_t
+left_ns(const struct pc_h2 *h2, const struct pc_h2_stream *stream)
+{
+    return stream->is_queued && h2->earned_ns > stream->progress_ns ? h2->earned_ns : stream->progress_ns;
 }
 
 /* Pings and settings make the wait for a request no longer, nor that for a client that takes nothing. */
@@ -70,8 +79,8 @@ due_of(struct pc_h2 *h2)
     if (h2->notice_ns > 0 && !h2->has_goaway && h2->notice_ns + PC_H2_NOTICE_MS * MS < due_ns)
         due_ns = h2->notice_ns + PC_H2_NOTICE_MS * MS;
     for (const struct pc_h2_stream *stream = h2->streams; stream != NULL; stream = stream->next)
-        if (stream->progress_ns + host->timeout_ms * MS < due_ns && is_left(h2, stream))
-            due_ns = stream->progress_ns + host->timeout_ms * MS;
+        if (left_ns(h2, stream) + host->timeout_ms * MS < due_ns && is_left(h2, stream))
+            due_ns = left_ns(h2, stream) + host->timeout_ms * MS;
     return due_ns > 0 ? due_ns : 1;
 }
 
@@ -80,10 +89,10 @@ reset_stalled(struct pc_h2 *h2)
 {
     uint64_t wait_ns = pc_h2_host(h2)->timeout_ms * MS;
     for (struct pc_h2_stream *stream = h2->streams; stream != NULL; stream = stream->next) {
-        if (h2->worker->now_ns >= stream->progress_ns + wait_ns && is_left(h2, stream)) {
+        if (h2->worker->now_ns >= left_ns(h2, stream) + wait_ns && is_left(h2, stream)) {
             stream->progress_ns = h2->worker->now_ns; /* once, however long the reset takes to go out */
             pc_h2_charge(h2, COST_STALL);
-            pc_h2_refuse(h2, stream, NGHTTP2_CANCEL);
+            pc_h2_refuse(h2, stream, stream->is_queued ? NGHTTP2_REFUSED_STREAM : NGHTTP2_CANCEL);
         }
     }
 }
@@ -174,6 +183,7 @@ pc_h2_step(struct pc_worker *worker, struct pc_conn *conn)
     (void)atomic_exchange(&h2->has_news, false); /* before the news: what comes behind it wakes us again */
     pc_h2_take_news(h2);
     for (int reads = 0;; reads++) {
+        pc_h2_admit(h2);
         say_goaway(h2);
         int flushed = pc_h2_flush(h2);
         if (flushed == -PC_E_CLOSED)
@@ -186,7 +196,7 @@ pc_h2_step(struct pc_worker *worker, struct pc_conn *conn)
             return await_more(worker, conn, true);
         ssize_t heard = hear(h2);
         if (heard == -PC_E_AGAIN)
-            return await_more(worker, conn, false);
+            return await_more(worker, conn, pc_h2_may_admit(h2));
         if (heard == -PC_E_BAD)
             (void)pc_h2_flush(h2); /* a GOAWAY, as far as it goes */
         if (heard <= 0)
@@ -260,6 +270,7 @@ make(struct pc_worker *worker, struct pc_conn *conn)
     h2->refs = 1;
     h2->idle_ns = h2->progress_ns = h2->patience_ns = worker->now_ns;
     h2->patience = PC_H2_PATIENCE;
+    h2->out_budget = PC_H2_OUT_FIRST_BYTES;
     h2->frame_left = NGHTTP2_CLIENT_MAGIC_LEN;
     (void)pthread_mutex_init(&h2->lock, NULL); /* cannot fail on Linux */
     if (make_session(h2) != 0 || greet(h2) != 0)
@@ -298,6 +309,7 @@ pc_h2_close(struct pc_worker *worker, struct pc_conn *conn)
     (void)pthread_mutex_unlock(&h2->lock);
     for (struct pc_h2_stream *stream = h2->streams, *next; stream != NULL; stream = next) {
         next = stream->next;
+        pc_h2_unqueue(h2, stream);
         (void)pthread_mutex_lock(&h2->lock);
         pc_h2_cut(h2, stream);
     }

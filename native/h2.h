@@ -59,7 +59,10 @@ struct pc_h2_stream {
     struct pc_h2head head;
     uint32_t text_bytes;  /* what its head counts towards PC_H2_HEADS_BYTES */
     bool is_routed, is_received; /* as pc_conn's: it is the first */
-    bool is_begun;        /* its request is in work, or was */
+    bool is_begun;        /* its request is in work, or was, or is queued */
+    bool is_queued;       /* it waits in h2->queue, until the client takes what it has asked for before */
+    struct pc_h2_stream *next_queued;
+    char *text;           /* queued: its head, malloc'ed, of text_bytes */
     bool is_closed;       /* nghttp2 knows it no more */
     bool has_submitted, is_deferred;
     uint64_t progress_ns; /* when bytes of its response last went out */
@@ -71,6 +74,7 @@ struct pc_h2_stream {
     bool has_news;        /* in h2->news */
     bool is_reset;        /* nothing comes and nothing goes any more */
     bool in_ended, waits_in, waits_out;
+    bool is_fresh;        /* begun, and not let go of since */
     char *in;             /* the request's body */
     uint32_t in_at, in_len, in_cap, consumed;
     struct pc_h2_fields *interim; /* of 1xx answers, in their order, until they are submitted */
@@ -107,6 +111,9 @@ struct pc_h2 {
     char *out;              /* what the socket did not take; malloc'ed */
     size_t out_at, out_len;
     uint64_t progress_ns;   /* when the socket last took bytes */
+    uint64_t sent_bytes, earned_bytes; /* that it took; and of them, those that the client's side has acknowledged, when it was last looked at */
+    uint64_t earned_ns;     /* when they became more */
+    struct pc_h2_stream *queue, *queue_tail; /* requests that wait */
     uint64_t idle_ns;       /* since when there is no stream; 0 = there is one */
     uint64_t block_ns;      /* since when a field block is open; 0 = none is */
     uint64_t shed_ns;       /* when idle connections were last closed for a stream of this one */
@@ -123,6 +130,9 @@ struct pc_h2 {
     bool is_over;
     uint32_t conn_count;    /* streams' connections */
     uint32_t in_total, out_total;
+    uint32_t out_budget;    /* out_total above which streams get little */
+    uint32_t stalled;       /* streams that wait for room for their responses, or have not shown yet whether they will */
+    bool wants_room;        /* a request waits until there are less of them */
     uint32_t owed;          /* of the session's window: taken by bytes that nobody has read yet */
     struct pc_h2_stream *news;
 };
@@ -153,6 +163,15 @@ pc_h2_has_rest(const struct pc_h2 *h2)
 {
     return h2->out_len > 0 || h2->conn->has_unsent;
 }
+/* Whether it waits for room for its response; called with the lock held. */
+static inline void
+pc_h2_wait_out(struct pc_h2_stream *stream, bool waits)
+{
+    stream->h2->stalled += (uint32_t)waits - (uint32_t)(stream->waits_out || stream->is_fresh);
+    stream->waits_out = waits;
+    if (stream->is_fresh) /* its connection's owner reads it without the lock */
+        stream->is_fresh = false;
+}
 void pc_h2_free_fields(struct pc_h2_fields *fields); /* and those behind them */
 struct pc_h2_stream *pc_h2_find(const struct pc_h2 *h2, int32_t id); /* NULL: none of ours, or over */
 void pc_h2_charge(struct pc_h2 *h2, int64_t cost); /* what leads to nothing; too much of it ends the session */
@@ -160,6 +179,9 @@ void pc_h2_refuse(struct pc_h2 *h2, struct pc_h2_stream *stream, uint32_t code);
 /* The session lets go of a stream and tells its connection. Called with h2->lock held, which is let go of. */
 void pc_h2_cut(struct pc_h2 *h2, struct pc_h2_stream *stream);
 int pc_h2_feed(struct pc_h2 *h2, const char *bytes, size_t len); /* 0 or -PC_E_BAD: nothing more can be read */
+void pc_h2_admit(struct pc_h2 *h2); /* requests that wait are begun, as many as may be now; they run behind the session's step */
+bool pc_h2_may_admit(struct pc_h2 *h2); /* it would begin one */
+void pc_h2_unqueue(struct pc_h2 *h2, struct pc_h2_stream *stream); /* it is over */
 void pc_h2_take_news(struct pc_h2 *h2); /* what streams have given, to nghttp2 */
 int pc_h2_flush(struct pc_h2 *h2);      /* frames to the socket: 0 everything is out, -PC_E_AGAIN, -PC_E_CLOSED */
 void pc_h2_set_hearing(struct nghttp2_session_callbacks *callbacks);

@@ -190,11 +190,7 @@ begin_stream(struct pc_h2 *h2, struct pc_h2_stream *stream, bool has_ended)
     stream->is_begun = true;
     if (stream->error != 0)
         pc_h2_charge(h2, COST_BREACH);
-    (void)pthread_mutex_lock(&h2->lock);
-    bool is_full = h2->conn_count >= 2 * h2->child->config->h2.streams; /* resets of those that are at work make no room for more */
-    (void)pthread_mutex_unlock(&h2->lock);
-    bool is_heavy = h2->heads_bytes + text.len > PC_H2_HEADS_BYTES && h2->stream_count > 1;
-    if (is_full || is_heavy) {
+    if (h2->heads_bytes + text.len > PC_H2_HEADS_BYTES && h2->stream_count > 1) {
         free((void *)(uintptr_t)text.base);
         pc_h2_charge(h2, COST_RESET);
         pc_h2_refuse(h2, stream, NGHTTP2_REFUSED_STREAM);
@@ -202,8 +198,69 @@ begin_stream(struct pc_h2 *h2, struct pc_h2_stream *stream, bool has_ended)
     }
     stream->text_bytes = (uint32_t)text.len;
     h2->heads_bytes += stream->text_bytes;
-    if (!pc_h2_stream_begin(h2->worker, h2->conn, stream, text))
-        pc_h2_refuse(h2, stream, NGHTTP2_REFUSED_STREAM);
+    char *shrunk = text.len > 0 ? realloc((void *)(uintptr_t)text.base, text.len) : NULL; /* it may wait for long */
+    stream->text = shrunk != NULL ? shrunk : (char *)(uintptr_t)text.base;
+    stream->is_queued = true;
+    *(h2->queue_tail == NULL ? &h2->queue : &h2->queue_tail->next_queued) = stream;
+    h2->queue_tail = stream;
+}
+
+/* ------------------------------------------------------------------ requests wait for their turn */
+
+void
+pc_h2_unqueue(struct pc_h2 *h2, struct pc_h2_stream *stream)
+{
+    struct pc_h2_stream **at = &h2->queue, *before = NULL;
+    if (!stream->is_queued)
+        return;
+    for (; *at != stream; at = &before->next_queued)
+        before = *at;
+    *at = stream->next_queued;
+    if (h2->queue_tail == stream)
+        h2->queue_tail = before;
+    stream->next_queued = NULL;
+    stream->is_queued = false;
+    free(stream->text);
+    stream->text = NULL;
+}
+
+/* How many more may be begun now. A request in work holds some 20 KB, which a client that takes no answer shall not have a hundred times;
+ * who takes what it has asked for notices none of this. */
+static uint64_t
+count_room(struct pc_h2 *h2)
+{
+    uint64_t most = PC_H2_STALLED + h2->earned_bytes / PC_H2_EARN_BYTES;
+    (void)pthread_mutex_lock(&h2->lock);
+    uint64_t room = h2->stalled < most ? most - h2->stalled : 0;
+    h2->wants_room = room == 0 && h2->queue != NULL;
+    (void)pthread_mutex_unlock(&h2->lock);
+    return room;
+}
+
+bool
+pc_h2_may_admit(struct pc_h2 *h2)
+{
+    return h2->queue != NULL && count_room(h2) > 0;
+}
+
+void
+pc_h2_admit(struct pc_h2 *h2)
+{
+    for (uint64_t room = h2->queue != NULL ? count_room(h2) : 0; room > 0 && h2->queue != NULL; room--) {
+        struct pc_h2_stream *stream = h2->queue;
+        struct pc_slice text = {stream->text, stream->text_bytes};
+        stream->text = NULL;
+        pc_h2_unqueue(h2, stream);
+        (void)pthread_mutex_lock(&h2->lock);
+        bool is_full = h2->conn_count >= 2 * h2->child->config->h2.streams; /* resets of those that are at work make no room for more */
+        (void)pthread_mutex_unlock(&h2->lock);
+        if (is_full) {
+            free((void *)(uintptr_t)text.base);
+            pc_h2_charge(h2, COST_RESET);
+        }
+        if (is_full || !pc_h2_stream_begin(h2->worker, h2->conn, stream, text))
+            pc_h2_refuse(h2, stream, NGHTTP2_REFUSED_STREAM);
+    }
 }
 
 /* Called with the lock held, which is let go of. */
@@ -273,7 +330,7 @@ on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *byte
         return 0;
     }
     (void)pthread_mutex_lock(&h2->lock);
-    bool is_wanted = stream->has_conn && !stream->is_reset;
+    bool is_wanted = (stream->has_conn || stream->is_queued) && !stream->is_reset;
     if (is_wanted) {
         take_bytes(stream, bytes, len);
         h2->in_total += (uint32_t)len;
@@ -297,6 +354,7 @@ unlink_stream(struct pc_h2 *h2, struct pc_h2_stream *stream)
     if (*at == NULL)
         pc_bug("a stream is in no session");
     *at = stream->next;
+    pc_h2_unqueue(h2, stream);
     h2->stream_count--;
     h2->heads_bytes -= stream->text_bytes;
     if (h2->stream_count == 0)

@@ -3,8 +3,10 @@
  * Holds:    what the socket did not take, at most one worker's buffer.
  * Distrusts: the client, which may take nothing, or make us reset its streams.
  * Before:   h2stream.c, h2.c   After: transport.c */
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include <nghttp2/nghttp2.h>
 
@@ -53,7 +55,8 @@ send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *frame_h
     h2->out_total -= (uint32_t)len;
     bool must_wake = stream->waits_out && stream->has_conn && stream->out_len <= PC_H2_OUT_BYTES / 2;
     uint64_t token = stream->token;
-    stream->waits_out = stream->waits_out && !must_wake;
+    if (must_wake)
+        pc_h2_wait_out(stream, false);
     (void)pthread_mutex_unlock(&h2->lock);
     h2->fill_len += len + 9;
     h2->patience_bytes += len;
@@ -232,6 +235,7 @@ send_rest(struct pc_h2 *h2)
         if (sent <= 0)
             return sent == -PC_E_AGAIN ? -PC_E_AGAIN : -PC_E_CLOSED;
         h2->out_at += (size_t)sent;
+        h2->sent_bytes += (uint64_t)sent;
         h2->progress_ns = h2->worker->now_ns;
     }
     free(h2->out);
@@ -272,6 +276,27 @@ gather(struct pc_h2 *h2)
     return 0;
 }
 
+/* What the client has really taken allows it to be late with more. What the system holds for it is no such proof. */
+static void
+earn(struct pc_h2 *h2)
+{
+    int held = 0;
+    bool is_enough = h2->earned_bytes >= (uint64_t)h2->child->config->h2.streams * PC_H2_EARN_BYTES;
+    if (is_enough || h2->sent_bytes < h2->earned_bytes + PC_H2_EARN_BYTES / 2)
+        return;
+    if (ioctl(h2->conn->fd, SIOCOUTQ, &held) != 0 || held < 0 || (uint64_t)held >= h2->sent_bytes)
+        return; /* nothing of it, then */
+    uint64_t earned = h2->sent_bytes - (uint64_t)held;
+    if (earned <= h2->earned_bytes)
+        return;
+    h2->earned_bytes = earned;
+    h2->earned_ns = h2->worker->now_ns;
+    uint64_t budget = PC_H2_OUT_FIRST_BYTES + h2->earned_bytes;
+    (void)pthread_mutex_lock(&h2->lock);
+    h2->out_budget = budget < PC_H2_OUT_TOTAL_BYTES ? (uint32_t)budget : PC_H2_OUT_TOTAL_BYTES;
+    (void)pthread_mutex_unlock(&h2->lock);
+}
+
 /* 0 everything is out, -PC_E_AGAIN, -PC_E_CLOSED. */
 int
 pc_h2_flush(struct pc_h2 *h2)
@@ -285,12 +310,14 @@ pc_h2_flush(struct pc_h2 *h2)
         if (sent == 0 || (sent < 0 && sent != -PC_E_AGAIN))
             return -PC_E_CLOSED;
         size_t done = sent > 0 ? (size_t)sent : 0;
+        h2->sent_bytes += done;
         h2->progress_ns = h2->worker->now_ns;
         if (done < h2->fill_len) {
             keep_rest(h2, done);
             status = send_rest(h2);
         }
     }
+    earn(h2);
     return status;
 }
 

@@ -48,7 +48,14 @@ note(struct pc_conn *conn)
 void
 pc_h2_stream_tell(struct pc_worker *worker, struct pc_conn *conn)
 {
-    struct pc_h2 *h2 = conn->stream->h2;
+    struct pc_h2_stream *stream = conn->stream;
+    struct pc_h2 *h2 = stream->h2;
+    if (stream->is_fresh) { /* it waits for something else than its client: another request may begin */
+        lock(stream);
+        pc_h2_wait_out(stream, false);
+        conn->has_news = conn->has_news || h2->wants_room;
+        unlock(stream);
+    }
     if (!conn->has_news)
         return;
     conn->has_news = false;
@@ -88,7 +95,9 @@ stream_recv(struct pc_conn *conn, char *buf, size_t cap)
 static size_t
 make_room(struct pc_h2_stream *stream, size_t want)
 {
-    size_t cap = stream->h2->out_total < PC_H2_OUT_TOTAL_BYTES ? PC_H2_OUT_BYTES : PC_H2_OUT_TIGHT_BYTES;
+    const struct pc_h2 *h2 = stream->h2;
+    size_t cap = stream->out_len + (h2->out_total < h2->out_budget ? h2->out_budget - h2->out_total : 0);
+    cap = cap < PC_H2_OUT_TIGHT_BYTES ? PC_H2_OUT_TIGHT_BYTES : cap < PC_H2_OUT_BYTES ? cap : PC_H2_OUT_BYTES;
     if (stream->out_len >= cap)
         return 0;
     size_t room = cap - stream->out_len < want ? cap - stream->out_len : want;
@@ -115,7 +124,7 @@ open_room(struct pc_conn *conn, size_t want, char **ret_at)
     lock(stream);
     if (!stream->is_reset) {
         size_t room = make_room(stream, want);
-        stream->waits_out = room == 0;
+        pc_h2_wait_out(stream, room == 0);
         *ret_at = stream->out + stream->out_len;
         result = room > 0 ? (ssize_t)room : -PC_E_AGAIN;
     }
@@ -227,7 +236,8 @@ pc_h2_stream_begin(struct pc_worker *worker, struct pc_conn *session, struct pc_
     conn->stash_len = (uint32_t)text.len;
     lock(stream);
     stream->token = pc_conn_token(conn);
-    stream->has_conn = true;
+    stream->has_conn = stream->is_fresh = true;
+    h2->stalled++;
     stream->refs++;
     h2->conn_count++;
     unlock(stream);
@@ -475,6 +485,7 @@ pc_h2_stream_end(struct pc_worker *worker, struct pc_conn *conn)
         stream->reset_code = NGHTTP2_INTERNAL_ERROR;
     }
     stream->has_conn = false;
+    pc_h2_wait_out(stream, false);
     stream->h2->in_total -= stream->in_len; /* nobody will read them, and others may need the window */
     stream->in_len = 0;
     stream->h2->conn_count--;

@@ -163,7 +163,8 @@ attach_body(struct pc_io *io, size_t room)
     struct pc_resp *resp = &io->req.resp;
     if (has_no_body(&io->req))
         return;
-    if (resp->body == PC_BODY_FILE && resp->length <= PC_SMALL_FILE_BYTES && resp->length <= room) {
+    bool is_small = resp->body == PC_BODY_FILE && resp->length <= PC_SMALL_FILE_BYTES && resp->length <= room;
+    if (is_small && !io->req.conn->is_stream) { /* a stream has no packet to share with its head: its session reads what it can hold */
         size_t have = read_small(resp, io->out + io->out_len);
         io->out_len += have;
         io->file_offset = resp->offset + have; /* what is missing is asked for once more: a file that was cut ends as a large one does */
@@ -184,8 +185,8 @@ attach_body(struct pc_io *io, size_t room)
 static int
 gather(struct pc_io *io)
 {
-    bool is_heard = !has_no_body(&io->req);
-    while (PC_OUT_BYTES - io->out_len >= PC_GATE_DOWN_BYTES + CHUNK_ROOM && io->mem.len == 0) {
+    bool is_heard = !has_no_body(&io->req), is_enough = false; /* what a stream's session does not take has to be held */
+    while (PC_OUT_BYTES - io->out_len >= PC_GATE_DOWN_BYTES + CHUNK_ROOM && io->mem.len == 0 && !is_enough) {
         struct pc_slice bytes = {0};
         int more = io->req.resp.producer->next(&io->req, &bytes);
         if (more < 0)
@@ -208,6 +209,7 @@ gather(struct pc_io *io)
         memcpy(io->out + io->out_len, bytes.base, bytes.len); /* UNSAFE: room for PC_GATE_DOWN_BYTES and a frame is there */
         io->out_len += bytes.len;
         io->mem.len = 0;
+        is_enough = io->req.conn->is_stream;
         if (io->chunk_out)
             memcpy(io->out + io->out_len, "\r\n", 2);
         io->out_len += io->chunk_out ? 2 : 0;

@@ -447,6 +447,90 @@ a_stream_that_takes_nothing_is_reset_after_a_while(void)
 }
 
 static void
+shut_windows(void)
+{
+    const uint8_t settings[6] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0, 0, 0, 0};
+    (void)h2_frame(&client, NGHTTP2_SETTINGS, 0, 0, settings, sizeof settings);
+    client.initial_window = 0;
+}
+
+/* As many as PC_H2_STALLED hold a response that the client does not take; programs that are slow themselves are not among them. */
+static void
+requests_wait_for_a_client_to_take_what_it_asked_for(void)
+{
+    int32_t ids[8];
+    char body[64];
+    start();
+    shut_windows();
+    for (size_t i = 0; i < 4; i++)
+        ids[i] = h2_get(&client, "/cgi/script");
+    settle();
+    for (size_t i = 0; i < 4; i++)
+        CHECK_EQ(take_job(), PC_JOB_RUN);
+    for (size_t i = 0; i < 4; i++)
+        ids[i] = h2_get(&client, "/big");
+    ids[4] = h2_ask(&client, "POST", "/cgi/script", "own.test", true);
+    (void)h2_data(&client, ids[4], "early", 5, true);
+    settle();
+    for (size_t i = 0; i < 4; i++)
+        CHECK_EQ(h2_answer(&client, ids[i])->has_head, i < PC_H2_STALLED);
+    CHECK_EQ(take_job(), 0);
+    (void)h2_number(&client, NGHTTP2_RST_STREAM, (uint32_t)ids[0], NGHTTP2_CANCEL);
+    (void)h2_number(&client, NGHTTP2_RST_STREAM, (uint32_t)ids[2], NGHTTP2_CANCEL); /* one that waits */
+    settle();
+    CHECK(!h2_answer(&client, ids[2])->has_head && h2_answer(&client, ids[3])->has_head);
+    CHECK_EQ(take_job(), 0);
+    open_windows(ids[1], CHILD_BIG_BYTES);
+    settle();
+    CHECK(is_answered(ids[1], 200, CHILD_BIG_BYTES));
+    CHECK_EQ(take_job(), PC_JOB_RUN);
+    CHECK(read_input(body, sizeof body) == 5 && memcmp(body, "early", 5) == 0 && input_has_ended());
+    stop();
+    while (take_job() != 0)
+        ;
+    leave();
+}
+
+/* It has taken so much that it may leave many untaken. */
+static void
+a_client_that_takes_its_answers_may_leave_others(void)
+{
+    int32_t ids[6];
+    start();
+    int32_t first = h2_get(&client, "/big");
+    open_windows(first, 0x10000 - 1);
+    settle();
+    CHECK(is_answered(first, 200, CHILD_BIG_BYTES));
+    shut_windows();
+    for (size_t i = 0; i < COUNT_OF(ids); i++)
+        ids[i] = h2_get(&client, "/big");
+    settle();
+    for (size_t i = 0; i < COUNT_OF(ids); i++)
+        CHECK_EQ(h2_answer(&client, ids[i])->has_head, i < PC_H2_STALLED + CHILD_BIG_BYTES / PC_H2_EARN_BYTES);
+    stop();
+}
+
+static void
+a_request_that_waits_for_too_long_is_refused(void)
+{
+    start();
+    shut_windows();
+    int32_t first = h2_get(&client, "/big"), last = 0;
+    for (uint32_t i = 0; i < 2 * PC_H2_STALLED; i++) /* as many as are in work end at the same time, and others take their places */
+        last = h2_get(&client, "/big");
+    settle();
+    for (int i = 0; i < 21; i++) {
+        pass_time(1000);
+        (void)h2_frame(&client, NGHTTP2_PING, 0, 0, "12345678", 8);
+        settle();
+    }
+    CHECK(h2_answer(&client, first)->is_reset && h2_answer(&client, first)->has_head);
+    CHECK(h2_answer(&client, last)->is_reset && h2_answer(&client, last)->reset_code == NGHTTP2_REFUSED_STREAM);
+    CHECK(!client.has_goaway && !client.has_ended);
+    stop();
+}
+
+static void
 half_a_field_block_is_not_waited_for(void)
 {
     start();
@@ -687,6 +771,9 @@ main(void)
     RUN(an_idle_session_is_told_and_ends);
     RUN(a_child_that_drains_says_so_twice_and_answers_what_it_has);
     RUN(a_stream_that_takes_nothing_is_reset_after_a_while);
+    RUN(requests_wait_for_a_client_to_take_what_it_asked_for);
+    RUN(a_client_that_takes_its_answers_may_leave_others);
+    RUN(a_request_that_waits_for_too_long_is_refused);
     RUN(half_a_field_block_is_not_waited_for);
     RUN(floods_end_their_connection);
     RUN(a_bomb_of_references_costs_its_own_length);
