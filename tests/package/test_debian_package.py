@@ -286,7 +286,7 @@ def test_crash_of_the_dispatcher_refuses_no_connection(machine: Machine) -> None
         load.wait_answers(100)
         before, killed_s = main_pid(machine), time.monotonic()
         machine.run("kill", "-9", str(before))
-        wait_for_another(machine, before, 30)
+        wait_for_another(machine, before, 60)  # longer than TimeoutStopSec, which systemd waits for what it believes to be left
         load.wait_answers(200)
         report = load.stop()
     bad = report.bad()
