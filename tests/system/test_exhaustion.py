@@ -96,6 +96,7 @@ def test_accepting_child_without_descriptors_pauses_and_goes_on() -> None:
                            f"<Directory {lab.main_root}>\nRequire all granted\n</Directory>\n</VirtualHost>\n")
         lab.start()
         assert lab.get("main.test").status == 200
+        assert lab.get("alice.test").status == 200  # whose child is there from now on
         pid, = lab.children(lab.user_uid)
         wait_until(lambda: procs.counter(lab, pid, "connections") == 0, "it holds none")
         fds_before = procs.lasting_descriptors(pid)
