@@ -170,9 +170,10 @@ await_more(struct pc_worker *worker, struct pc_conn *conn, bool is_busy)
 {
     struct pc_h2 *h2 = conn->h2;
     pc_conn_deadline(worker->child, conn, due_of(h2));
-    set_parked(h2, !is_busy && h2->stream_count == 0 && h2->requests > 0 && !pc_h2_has_rest(h2));
-    int watched = is_busy ? pc_conn_requeue(worker->child, conn) : pc_conn_watch(worker->child, conn);
-    return watched == 0 ? PC_WAIT : close_now(worker, conn);
+    bool has_rest = pc_h2_has_rest(h2);
+    set_parked(h2, !is_busy && h2->stream_count == 0 && h2->requests > 0 && !has_rest);
+    int (*watch)(struct pc_child *, struct pc_conn *) = is_busy ? pc_conn_requeue : has_rest ? pc_conn_watch : pc_conn_watch_in;
+    return watch(worker->child, conn) == 0 ? PC_WAIT : close_now(worker, conn);
 }
 
 enum pc_next

@@ -181,10 +181,12 @@ pc_h2_refuse(struct pc_h2 *h2, struct pc_h2_stream *stream, uint32_t code)
 static void
 begin_stream(struct pc_h2 *h2, struct pc_h2_stream *stream, bool has_ended)
 {
-    char key[24];
-    struct pc_slice text = {0};
-    stream->error = pc_h2head_finish(&stream->head, make_websocket_key(key), &text);
+    char bytes[24];
+    struct pc_slice text = {0}, key = {0};
     stream->is_tunnel = stream->head.protocol.len > 0;
+    if (stream->is_tunnel)
+        key = make_websocket_key(bytes);
+    stream->error = pc_h2head_finish(&stream->head, key, &text);
     stream->in_ended = has_ended;
     pc_h2head_free(&stream->head);
     stream->is_begun = true;

@@ -171,8 +171,9 @@ handle_conn(struct pc_worker *worker, const struct epoll_event *event)
         conn->saw_end = true;
     if (conn->transport->flush != NULL)
         (void)conn->transport->flush(conn); /* a broken connection shows at the next word */
-    if (conn->is_parked && (event->events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) == 0) {
-        if (!pc_conn_release(conn)) /* writable: of no interest to a parked connection */
+    bool only_reads = conn->is_parked || (conn->phase == PC_PHASE_TLS && !conn->has_unsent);
+    if (only_reads && (event->events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) == 0) {
+        if (!pc_conn_release(conn)) /* writable: of no interest to a connection that waits for bytes */
             pc_loop_conn(worker, conn);
         return;
     }

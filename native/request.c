@@ -165,7 +165,7 @@ park(struct pc_worker *worker, struct pc_conn *conn)
         conn->is_parked = true;
         pc_count(child->page, PC_C_PARKED, 1);
     }
-    if (pc_conn_watch(child, conn) == 0)
+    if (pc_conn_watch_in(child, conn) == 0)
         return PC_WAIT;
     pc_conn_close(worker, conn);
     return PC_GONE;

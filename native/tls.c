@@ -113,7 +113,7 @@ pc_tls_step(struct pc_worker *worker, struct pc_conn *conn)
     if (done == 0) {
         if (!tls->has_written) /* else what was sent has said so */
             pc_transport_acknowledge(conn);
-        return pc_conn_watch(worker->child, conn) == 0 ? PC_WAIT : fail(worker, conn, true);
+        return pc_conn_watch_in(worker->child, conn) == 0 ? PC_WAIT : fail(worker, conn, true);
     }
     pc_count(worker->child->page, tls->facts.is_resumed ? PC_C_TLS_RESUMED : PC_C_TLS_HANDSHAKES, 1);
     conn->since_ns = worker->now_ns; /* the head's time begins here */

@@ -46,6 +46,8 @@ struct pc_tls {
     uint32_t taken;      /* bytes of the socket since the last one that was the caller's */
     bool has_more;       /* the caller sends again at once */
     bool has_written;    /* in this step of the handshake */
+    bool is_reading;     /* OpenSSL is, for the caller */
+    bool holds;          /* in `out`, what the socket would take: more is about to go with it */
     bool has_failed;     /* no word of ours means anything any more */
     bool has_ended;      /* the socket has */
     uint16_t name_len;   /* server name that the client gave; 0 = none */

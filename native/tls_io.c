@@ -23,10 +23,11 @@
 
 /* ------------------------------------------------------------------ the socket */
 
-/* Send what waits. 0, -PC_E_AGAIN, -PC_E_CLOSED. */
+/* Send what waits, and what was held back. 0, -PC_E_AGAIN, -PC_E_CLOSED. */
 static int
 flush(struct pc_tls *tls)
 {
+    tls->holds = false;
     while (tls->out_at < tls->out_len) {
         int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (tls->has_more ? MSG_MORE : 0);
         ssize_t sent = pc_io_result(send(tls->conn->fd, tls->out + tls->out_at, tls->out_len - tls->out_at, flags));
@@ -71,16 +72,16 @@ socket_write(BIO *bio, const char *buf, size_t len, size_t *ret_len)
     struct pc_tls *tls = BIO_get_data(bio);
     ssize_t sent = 0;
     BIO_clear_retry_flags(bio);
+    *ret_len = len;
+    if (tls->has_ended && tls->is_reading)
+        return 1; /* an alert that the end came without a word: nobody is there to hear it */
     tls->has_written = true;
-    if (tls->out == NULL)
+    if (tls->out == NULL && !tls->holds)
         sent = pc_io_result(send(tls->conn->fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL | (tls->has_more ? MSG_MORE : 0)));
     if (sent < 0 && sent != -PC_E_AGAIN)
         return 0;
     size_t used = sent > 0 ? (size_t)sent : 0;
-    if (used < len && !keep(tls, buf + used, len - used))
-        return 0;
-    *ret_len = len;
-    return 1;
+    return used == len || keep(tls, buf + used, len - used);
 }
 
 /* After a short read the socket is empty until epoll tells of more (epoll(7)); only an end that came along is not told again. */
@@ -170,19 +171,24 @@ pc_tls_free(struct pc_tls *tls)
     free(tls);
 }
 
+/* A flight goes in one call. What is said behind the last one, tickets, goes with the first bytes of the response, or as soon as nothing
+ * is here that could be answered. */
 int
 pc_tls_handshake(struct pc_conn *conn)
 {
     struct pc_tls *tls = conn->tls;
     tls->taken = 0;
     tls->has_written = false;
+    tls->holds = tls->out == NULL;
     ERR_clear_error();
     int result = SSL_do_handshake(tls->ssl);
     if (result == 1) {
+        tls->holds = tls->holds && tls->out != NULL;
         pc_tls_learn(tls);
         return 1;
     }
-    if (SSL_get_error(tls->ssl, result) == SSL_ERROR_WANT_READ)
+    int why = SSL_get_error(tls->ssl, result);
+    if (flush(tls) != -PC_E_CLOSED && why == SSL_ERROR_WANT_READ)
         return 0;
     tls->has_failed = true;
     return tls->has_ended ? -PC_E_CLOSED : -PC_E_BAD;
@@ -200,13 +206,17 @@ tls_recv(struct pc_conn *conn, char *buf, size_t cap)
         return -PC_E_CLOSED;
     tls->taken = 0;
     ERR_clear_error();
+    tls->is_reading = true;
     while (have < cap && SSL_read_ex(tls->ssl, buf + have, cap - have, &count) == 1) {
         have += count;
         tls->taken = 0;
     }
+    tls->is_reading = false;
     if (have == cap)
         return (ssize_t)have;
     int why = SSL_get_error(tls->ssl, 0);
+    if (tls->holds && (have == 0 || why != SSL_ERROR_WANT_READ))
+        (void)flush(tls); /* a broken connection shows at the next word */
     if (why == SSL_ERROR_WANT_READ)
         return have > 0 ? (ssize_t)have : -PC_E_AGAIN;
     conn->saw_end = true; /* whoever reads on meets it */
@@ -216,20 +226,33 @@ tls_recv(struct pc_conn *conn, char *buf, size_t cap)
     return have > 0 ? (ssize_t)have : -PC_E_CLOSED;
 }
 
+/* 0: OpenSSL may be given something to say. -PC_E_AGAIN, -PC_E_CLOSED. */
+static int
+make_way(struct pc_tls *tls)
+{
+    return tls->holds ? 0 : flush(tls);
+}
+
+static bool
+has_way(const struct pc_tls *tls)
+{
+    return tls->out == NULL || tls->holds;
+}
+
 /* A record at a time; what was taken is as good as sent, for `flush` comes before anything else. */
 static ssize_t
 tls_send(struct pc_conn *conn, const char *buf, size_t len, bool more)
 {
     struct pc_tls *tls = conn->tls;
     size_t sent = 0, count = 0;
-    int error = tls->has_failed ? -PC_E_CLOSED : flush(tls);
+    int error = tls->has_failed ? -PC_E_CLOSED : make_way(tls);
     if (error != 0)
         return error;
     ERR_clear_error();
-    while (sent < len && tls->out == NULL) {
+    while (sent < len && has_way(tls)) {
         size_t piece = len - sent < RECORD_BYTES ? len - sent : RECORD_BYTES;
         tls->has_more = more || sent + piece < len;
-        if (SSL_write_ex(tls->ssl, buf + sent, piece, &count) != 1) {
+        if (SSL_write_ex(tls->ssl, buf + sent, piece, &count) != 1 || (tls->holds && flush(tls) == -PC_E_CLOSED)) {
             tls->has_failed = true;
             return sent > 0 ? (ssize_t)sent : -PC_E_CLOSED;
         }
@@ -244,8 +267,8 @@ tls_send_file(struct pc_conn *conn, int fd, uint64_t *offset, size_t len)
 {
     char piece[RECORD_BYTES];
     size_t total = 0;
-    int error = flush(conn->tls);
-    while (error == 0 && total < len && conn->tls->out == NULL) {
+    int error = make_way(conn->tls);
+    while (error == 0 && total < len && has_way(conn->tls)) {
         size_t want = len - total < sizeof piece ? len - total : sizeof piece;
         ssize_t count = pread(fd, piece, want, (off_t)*offset);
         if (count == 0)
@@ -276,6 +299,8 @@ tls_goodbye(struct pc_conn *conn)
     ERR_clear_error();
     (void)SSL_shutdown(tls->ssl); /* the other side's word is not waited for */
     ERR_clear_error();
+    if (tls->holds)
+        (void)flush(tls); /* what stays is tried again by who waits for it */
 }
 
 /* From here on the connection is a plain one. Streams that outlive it have the facts. */

@@ -97,6 +97,71 @@ requests_in_one_record_are_all_answered(void)
     stop();
 }
 
+/* A client of which each send of the child's is one message, shaken hands with but for its last flight, which waits in client.out. */
+static struct tls_client
+call_in_messages(void)
+{
+    pair_type = SOCK_SEQPACKET;
+    struct tls_client client = call(v13, OWN, "own.test");
+    CHECK(!is_connected(&client));
+    CHECK(tls_pump(&client, ALL, 0));
+    drive();
+    CHECK(tls_pump(&client, 0, ALL)); /* the whole flight */
+    CHECK(!tls_pump(&client, 0, ALL));
+    CHECK(is_connected(&client));
+    return client;
+}
+
+static void
+a_ticket_goes_with_the_response_that_is_asked_for_at_once(void)
+{
+    start();
+    struct tls_client client = call_in_messages();
+    say(&client, "GET /small HTTP/1.1\r\nHost: own.test\r\n\r\n");
+    CHECK(tls_pump(&client, ALL, 0));
+    drive();
+    CHECK(tls_pump(&client, 0, ALL));
+    CHECK(!tls_pump(&client, 0, ALL));
+    (void)has_heard_all(&client);
+    CHECK(strstr(out, "HTTP/1.1 200 OK\r\n") == out && ends_with_file("small", 60));
+    CHECK(SSL_SESSION_has_ticket(SSL_get_session(client.ssl)) == 1);
+    hang_up(&client);
+    pair_type = SOCK_STREAM;
+    stop();
+}
+
+static void
+a_ticket_waits_for_no_request(void)
+{
+    start();
+    struct tls_client client = call_in_messages();
+    CHECK(tls_pump(&client, ALL, 0));
+    drive();
+    CHECK(tls_pump(&client, 0, ALL));
+    (void)has_heard_all(&client);
+    CHECK(SSL_SESSION_has_ticket(SSL_get_session(client.ssl)) == 1);
+    hang_up(&client);
+    pair_type = SOCK_STREAM;
+    stop();
+}
+
+static void
+who_has_gone_without_a_word_is_told_nothing(void)
+{
+    start();
+    struct tls_client client = call_in_messages();
+    say(&client, "GET /small HTTP/1.1\r\nHost: own.test\r\n\r\n");
+    CHECK(tls_pump(&client, ALL, 0));
+    drive();
+    CHECK(tls_pump(&client, 0, ALL));
+    child_must(shutdown(client.fd, SHUT_WR) == 0, "shutdown");
+    drive();
+    CHECK(!tls_pump(&client, 0, ALL) && client.saw_end);
+    hang_up(&client);
+    pair_type = SOCK_STREAM;
+    stop();
+}
+
 static void
 a_goodbye_ends_a_kept_connection(void)
 {
@@ -255,6 +320,9 @@ main(void)
     RUN(bytes_may_come_one_at_a_time);
     RUN(a_client_that_reads_slowly_gets_the_whole_file);
     RUN(requests_in_one_record_are_all_answered);
+    RUN(a_ticket_goes_with_the_response_that_is_asked_for_at_once);
+    RUN(a_ticket_waits_for_no_request);
+    RUN(who_has_gone_without_a_word_is_told_nothing);
     RUN(a_goodbye_ends_a_kept_connection);
     RUN(a_file_that_was_cut_does_not_look_whole);
     RUN(a_client_may_leave_at_any_byte);

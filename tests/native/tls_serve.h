@@ -22,6 +22,7 @@ static SSL_CTX *v12, *v13;
 static char out[OUT_BYTES];
 static size_t out_len;
 static int log_fd, alert; /* the last that came; 0 = none */
+static int pair_type = SOCK_STREAM; /* of sockets; SOCK_SEQPACKET shows what was sent in one call */
 
 /* ------------------------------------------------------------------ the child */
 
@@ -118,7 +119,7 @@ static inline struct pc_conn *
 open_conn(uint32_t host, int room, int *ret_fd)
 {
     int pair[2];
-    child_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0, "socketpair");
+    child_must(socketpair(AF_UNIX, pair_type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0, "socketpair");
     child_must(setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room) == 0, "SO_SNDBUF");
     child_must(pc_conn_reserve(one.child), "pc_conn_reserve");
     struct pc_conn *conn = pc_conn_new(one.child, pair[0]);
