@@ -98,10 +98,11 @@ def test_the_sender_of_a_hand_off_has_read_nothing(lab: KeyLab) -> None:
     sender = wait_until(lambda: found[0] if len(found := lab.children(lab.user_uid)) == 1 else 0, "the child before the reload to end")
     trace = lab.base / "trace"
     watched = "trace=accept4,read,readv,pread64,recvfrom,recvmsg,sendto,sendmsg,write,splice,close"
-    command = ["strace", "-qq", "-f", "-p", str(sender), "-o", str(trace), "-e", watched]
-    with subprocess.Popen(command) as strace:
-        tasks = [Path(one) / "status" for one in Path(f"/proc/{sender}/task").iterdir()]
-        wait_until(lambda: all("TracerPid:\t0" not in one.read_text() for one in tasks), "strace watches")
+    command = ["strace", "-f", "-p", str(sender), "-o", str(trace), "-e", watched]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr is not None
+        said = strace.stderr.readline()  # said when all its threads are stopped; TracerPid is there before, while they still run untraced
+        assert f"Process {sender} attached" in said, said
         with lab.connect_tls("alice.test") as sock:
             sock.sendall(b"GET / HTTP/1.1\r\nHost: alice.test\r\n\r\n")
             assert read_response(sock).body == b"alice\n"
