@@ -352,7 +352,7 @@ struct pc_settings {
     struct pc_php_value *php_values; uint32_t php_value_count;
     int32_t preserve_host, cgi_pass_auth; /* -1 = not set */
     uint32_t proxy_timeout_ms;            /* 0 = not set */
-    int32_t ssl_require;                  /* -1 = not set */
+    int32_t ssl_require, ssl_verify;      /* -1 = not set; enum pc_verify */
     bool has_ssl_options, ssl_options_absolute;
     uint32_t ssl_options_add, ssl_options_remove; /* PC_SSL_* */
 };
@@ -411,6 +411,7 @@ struct pc_cert {
     uint32_t key_number; /* index among the child's key descriptors */
     struct pc_slice key_path; /* NUL behind it */
 };
+enum { PC_CRL_LEAF = 1, PC_CRL_CHAIN = 2, PC_CRL_MISSING_OK = 4 };
 enum pc_verify { PC_VERIFY_NONE, PC_VERIFY_OPTIONAL, PC_VERIFY_REQUIRE, PC_VERIFY_NO_CA };
 
 /* How a host speaks TLS. A slice with base NULL is not set. */
@@ -424,7 +425,8 @@ struct pc_tls_conf {
     uint32_t timeout_s;
     uint32_t verify; /* enum pc_verify */
     uint32_t depth;
-    struct pc_slice ca; /* PEM */
+    struct pc_slice ca, crl; /* PEM */
+    uint32_t crl_check; /* PC_CRL_*; 0 = crl is not looked at */
     struct pc_pair *sources; uint32_t source_count; /* what of all this is in files, for compile: kind, path */
 };
 

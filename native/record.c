@@ -181,6 +181,8 @@ static const struct pc_tlv_row tls_rows[] = {
     {PC_T_TLS_VERIFY, PC_TLV_AT(pc_tls_conf, verify), .high = PC_VERIFY_NO_CA, .load = pc_tlv_u32},
     {PC_T_TLS_DEPTH, PC_TLV_AT(pc_tls_conf, depth), .load = pc_tlv_u32},
     {PC_T_TLS_CA, PC_TLV_AT(pc_tls_conf, ca), .load = pc_tlv_str},
+    {PC_T_TLS_CRL, PC_TLV_AT(pc_tls_conf, crl), .load = pc_tlv_str},
+    {PC_T_TLS_CRL_CHECK, PC_TLV_AT(pc_tls_conf, crl_check), .high = PC_CRL_LEAF | PC_CRL_CHAIN | PC_CRL_MISSING_OK, .load = pc_tlv_u32},
     {PC_T_TLS_SOURCE, PC_TLV_MANY(pc_tls_conf, sources, source_count, struct pc_pair), .load = pc_tlv_pair},
     {PC_T_TLS_STRICT, PC_TLV_AT(pc_tls_conf, strict), .load = pc_tlv_flag},
 };

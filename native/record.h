@@ -105,6 +105,7 @@
 #define PC_T_FCGI_ENV_VALUE 142 /* raw: FORMAT operations; absent: the variable is unset */
 #define PC_T_PHP_VALUE 143 /* strs, many: php_value, php_flag, php_admin_value or php_admin_flag; name; value (flags: 1 or 0) */
 #define PC_T_SSL_REQUIRE 144 /* u32: SSLRequireSSL: 1 = requests without TLS are refused */
+#define PC_T_SSL_VERIFY 146 /* u32: SSLVerifyClient in a section, as TLS_VERIFY: what the handshake must have come to */
 #define PC_T_SSL_OPTIONS 145 /* u32s: SSLOptions: absolute 0|1, added bits, removed bits (SSL_OPTION_BITS) */
 #define PC_T_VALUE_U32S 200 /* u32s, many: as the box says */
 #define PC_T_VALUE_STR 201 /* str, many: as the box says */
@@ -112,7 +113,7 @@
 #define PC_T_TLS_CERT 211 /* box, many: a certificate: at most one of each kind of key */
 #define PC_T_CERT_PEM 212 /* str: PEM: the leaf, then its chain */
 #define PC_T_KEY_NUMBER 213 /* u32: index of its key among the descriptors that the child is given */
-#define PC_T_TLS_SOURCE 226 /* strs, many: what this box is made of, for compile, when a file changes: cert, key (of the last cert), chain, ca or ca-path; absolute path */
+#define PC_T_TLS_SOURCE 226 /* strs, many: what this box is made of, for compile, when a file changes: cert, key (of the last cert), chain, ca, ca-path, crl or crl-path; absolute path */
 #define PC_T_KEY_PATH 225 /* str: absolute path of it: the child opens what the dispatcher did not */
 #define PC_T_TLS_PROTOCOLS 214 /* u32: SSLProtocol (TLS_PROTOCOL_BITS), at least one */
 #define PC_T_TLS_CIPHERS 215 /* str: SSLCipherSuite for TLS 1.2, as OpenSSL writes it; absent: as built in */
@@ -124,6 +125,8 @@
 #define PC_T_TLS_VERIFY 221 /* u32: SSLVerifyClient: 0 none, 1 optional, 2 require, 3 optional_no_ca */
 #define PC_T_TLS_DEPTH 222 /* u32: SSLVerifyDepth */
 #define PC_T_TLS_CA 223 /* str: PEM: authorities of clients' certificates (SSLCACertificateFile, SSLCACertificatePath) */
+#define PC_T_TLS_CRL 227 /* str: PEM: revocation lists (SSLCARevocationFile, SSLCARevocationPath) */
+#define PC_T_TLS_CRL_CHECK 228 /* u32: SSLCARevocationCheck: bits 1 the client's own certificate, 2 the authorities' too, 4 no_crl_for_cert_ok */
 #define PC_T_TLS_STRICT 224 /* u32: SSLStrictSNIVHostCheck: 1 = a client without SNI is refused */
 
 #define PC_OPT_INDEXES 1

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "child.h"
 #include "serve.h"
 
 #define DEFAULT_LIMIT_BODY (1ull << 30) /* LimitRequestBody since httpd 2.4.53 */
@@ -378,6 +379,31 @@ needs_tls(const struct pc_req *req)
     return false;
 }
 
+/* SSLVerifyClient of the innermost section that says it. There is no second handshake: what the first one came to counts. */
+static bool
+lacks_certificate(const struct pc_req *req)
+{
+    int32_t wanted = -1;
+    for (uint32_t i = req->layer_count; i-- > 0 && wanted < 0;)
+        wanted = req->layers[i]->ssl_verify;
+    if (wanted <= PC_VERIFY_NONE)
+        return false;
+    bool has_facts = req->is_tls && req->conn != NULL && req->conn->transport->fact != NULL;
+    struct pc_slice said = has_facts ? req->conn->transport->fact(req->conn, PC_S("SSL_CLIENT_VERIFY"), req->arena) : PC_S("NONE");
+    return !pc_slice_eq(said, PC_S("SUCCESS")) && (wanted == PC_VERIFY_REQUIRE || !pc_slice_eq(said, PC_S("NONE")));
+}
+
+/* What sections ask of the connection. */
+static const char *
+why_not_by(const struct pc_req *req)
+{
+    if (!req->is_tls && needs_tls(req))
+        return "AH02219: access to %.*s failed, reason: SSL connection required";
+    if (lacks_certificate(req))
+        return "AH02263: access to %.*s failed, reason: SSLVerifyClient wants a certificate, and none was shown that is believed";
+    return NULL;
+}
+
 enum pc_serve
 pc_serve_check(struct pc_req *req)
 {
@@ -387,9 +413,9 @@ pc_serve_check(struct pc_req *req)
                       PC_MAX_LAYERS, (int)req->filename.len, req->filename.base);
         return pc_serve_fail(req, 500);
     }
-    if (!req->is_tls && needs_tls(req)) {
-        pc_errlog_req(req, PC_ERROR, "ssl", "AH02219: access to %.*s failed, reason: SSL connection required", (int)req->filename.len,
-                      req->filename.len > 0 ? req->filename.base : "");
+    const char *why_not = why_not_by(req);
+    if (why_not != NULL) {
+        pc_errlog_req(req, PC_ERROR, "ssl", why_not, (int)req->filename.len, req->filename.len > 0 ? req->filename.base : "");
         return pc_serve_fail(req, 403);
     }
     int access = pc_access_check(req);

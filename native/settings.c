@@ -369,6 +369,7 @@ static const struct pc_tlv_row settings_rows[] = {
     {PC_T_FCGI_SETENV, PC_TLV_MANY(pc_settings, fcgi_env, fcgi_env_count, struct pc_fcgi_env), .load = load_fcgi_env},
     {PC_T_PHP_VALUE, PC_TLV_MANY(pc_settings, php_values, php_value_count, struct pc_php_value), .load = load_php_value},
     {PC_T_SSL_REQUIRE, PC_TLV_AT(pc_settings, ssl_require), .high = 1, .load = pc_tlv_u32},
+    {PC_T_SSL_VERIFY, PC_TLV_AT(pc_settings, ssl_verify), .high = PC_VERIFY_REQUIRE, .load = pc_tlv_u32},
     {PC_T_SSL_OPTIONS, .load = load_ssl_options},
 };
 
@@ -376,7 +377,7 @@ void
 pc_settings_unset(struct pc_settings *settings)
 {
     settings->accept_path_info = settings->signature = settings->ask = -1;
-    settings->preserve_host = settings->cgi_pass_auth = settings->ssl_require = -1;
+    settings->preserve_host = settings->cgi_pass_auth = settings->ssl_require = settings->ssl_verify = -1;
 }
 
 int

@@ -45,9 +45,12 @@ say_failed(const struct pc_worker *worker, const struct pc_conn *conn)
     const struct pc_host *host = conn->tls->site->host;
     unsigned long error = ERR_peek_last_error();
     const char *reason = error != 0 ? ERR_reason_error_string(error) : NULL;
+    long verified = SSL_get_verify_result(conn->tls->ssl);
+    bool is_certificate = error != 0 && ERR_GET_REASON(error) == SSL_R_CERTIFICATE_VERIFY_FAILED && verified != X509_V_OK;
     pc_errlog(worker->child->config, host, PC_INFO, "ssl", (const void *)&conn->client,
-              "AH02008: SSL library error in handshake (server %.*s:%u): %s", (int)host->name.len, host->name.base,
-              host->port != 0 ? host->port : 443, reason != NULL ? reason : "the client has gone");
+              "AH02008: SSL library error in handshake (server %.*s:%u): %s%s%s", (int)host->name.len, host->name.base,
+              host->port != 0 ? host->port : 443, reason != NULL ? reason : "the client has gone", is_certificate ? ": " : "",
+              is_certificate ? X509_verify_cert_error_string(verified) : "");
 }
 
 /* OpenSSL has sent its alert; now the client gets time to read it. */

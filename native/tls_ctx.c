@@ -176,9 +176,38 @@ check_client(int is_good, X509_STORE_CTX *store)
         X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_CHAIN_TOO_LONG);
         return 0;
     }
+    if (is_good == 0 && X509_STORE_CTX_get_error(store) == X509_V_ERR_UNABLE_TO_GET_CRL && (conf->crl_check & PC_CRL_MISSING_OK) != 0) {
+        X509_STORE_CTX_set_error(store, X509_V_OK);
+        return 1;
+    }
     if (is_good == 0 && conf->verify == PC_VERIFY_NO_CA)
         return is_unknown_authority(X509_STORE_CTX_get_error(store));
     return is_good;
+}
+
+/* SSLCARevocationCheck. Without a list there is no client that may come in, unless the directive says otherwise. */
+static int
+use_revocation(struct pc_tls_site *site, const struct pc_tls_conf *conf)
+{
+    bool is_encrypted = false;
+    BIO *bio = conf->crl.len > 0 && conf->crl.len < INT32_MAX ? BIO_new_mem_buf(conf->crl.base, (int)conf->crl.len) : NULL;
+    X509_STORE *store = SSL_CTX_get_cert_store(site->ctx);
+    X509_CRL *list;
+    uint32_t count = 0;
+    while (bio != NULL && (list = PEM_read_bio_X509_CRL(bio, NULL, no_pass_phrase, &is_encrypted)) != NULL) {
+        bool is_added = X509_STORE_add_crl(store, list) == 1;
+        X509_CRL_free(list);
+        if (!is_added)
+            break;
+        count++;
+    }
+    bool is_whole = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE; /* as the end is told */
+    (void)BIO_free(bio);
+    if (count == 0 || !is_whole)
+        return refuse(site, "SSLCARevocationFile or SSLCARevocationPath has a list that cannot be used");
+    ERR_clear_error();
+    unsigned long flags = X509_V_FLAG_CRL_CHECK | ((conf->crl_check & PC_CRL_CHAIN) != 0 ? X509_V_FLAG_CRL_CHECK_ALL : 0);
+    return X509_STORE_set_flags(store, flags) == 1 ? 0 : refuse(site, "SSLCARevocationCheck");
 }
 
 static int
@@ -214,7 +243,9 @@ set_verify(struct pc_tls_site *site, const struct pc_tls_conf *conf)
     };
     SSL_CTX_set_verify(site->ctx, modes[conf->verify], check_client);
     SSL_CTX_set_max_cert_list(site->ctx, CERT_LIST_BYTES_MAX);
-    return conf->verify != PC_VERIFY_NONE && conf->ca.len > 0 ? use_authorities(site, conf->ca) : 0;
+    int result = conf->verify != PC_VERIFY_NONE && conf->ca.len > 0 ? use_authorities(site, conf->ca) : 0;
+    bool is_checked = conf->verify != PC_VERIFY_NONE && (conf->crl_check & (PC_CRL_LEAF | PC_CRL_CHAIN)) != 0;
+    return result == 0 && is_checked ? use_revocation(site, conf) : result;
 }
 
 /* ------------------------------------------------------------------ everything else */
@@ -225,11 +256,12 @@ set_session_context(struct pc_tls_site *site, const struct pc_tls_conf *conf)
 {
     uint8_t digest[EVP_MAX_MD_SIZE];
     unsigned int len = 0;
-    const uint32_t numbers[] = {site->host->port, conf->verify, conf->depth, (uint32_t)site->host->name.len};
+    const uint32_t numbers[] = {site->host->port, conf->verify, conf->depth, (uint32_t)site->host->name.len, conf->crl_check};
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     bool is_done = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 && EVP_DigestUpdate(md, numbers, sizeof numbers) == 1
                    && EVP_DigestUpdate(md, site->host->name.base, site->host->name.len) == 1
-                   && EVP_DigestUpdate(md, conf->ca.base, conf->ca.len) == 1 && EVP_DigestFinal_ex(md, digest, &len) == 1;
+                   && EVP_DigestUpdate(md, conf->ca.base, conf->ca.len) == 1
+                   && EVP_DigestUpdate(md, conf->crl.base, conf->crl.len) == 1 && EVP_DigestFinal_ex(md, digest, &len) == 1;
     EVP_MD_CTX_free(md);
     if (!is_done || SSL_CTX_set_session_id_context(site->ctx, digest, len) != 1)
         return refuse(site, "its session id context could not be made");

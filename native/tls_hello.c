@@ -66,7 +66,8 @@ accept_name(SSL *ssl, int *ret_alert, void *arg)
 static bool
 asks_the_same(const struct pc_tls_conf *a, const struct pc_tls_conf *b)
 {
-    return a->verify == b->verify && (a->verify == PC_VERIFY_NONE || (a->depth == b->depth && pc_slice_eq(a->ca, b->ca)));
+    bool is_same = a->depth == b->depth && a->crl_check == b->crl_check && pc_slice_eq(a->ca, b->ca) && pc_slice_eq(a->crl, b->crl);
+    return a->verify == b->verify && (a->verify == PC_VERIFY_NONE || is_same);
 }
 
 /* A host by its address: what a client asks for that has no name to say in its hello. */

@@ -18,7 +18,9 @@ from perchild.wire import record
 SOON_S = 14 * 86400  # an operator who renews at 30 days before the end has missed it by now
 MAX_AUTHORITY_FILES = 1024
 _BLOCK = re.compile(r"-----BEGIN (?P<kind>(?:X509 )?CERTIFICATE)-----\s[A-Za-z0-9+/=\s]+-----END (?P=kind)-----")
+_CRL = re.compile(r"-----BEGIN X509 CRL-----\s[A-Za-z0-9+/=\s]+-----END X509 CRL-----")
 _HASH_NAME = re.compile(r"[0-9a-f]{8}\.\d+\Z")
+_CRL_NAME = re.compile(r"[0-9a-f]{8}\.r\d+\Z")
 _CONSEQUENCE = "; until then this host's handshakes are refused, those of others are not"
 
 
@@ -115,11 +117,14 @@ class Sources:
     chain: str = ""
     ca_file: str = ""
     ca_path: str = ""
+    crl_file: str = ""
+    crl_path: str = ""
 
     def pack(self) -> bytes:
         """Return TLS_SOURCE items."""
         named = [one for pair in self.pairs for one in zip(("cert", "key"), pair, strict=True)]
-        named += [("chain", self.chain), ("ca", self.ca_file), ("ca-path", self.ca_path)]
+        named += [("chain", self.chain), ("ca", self.ca_file), ("ca-path", self.ca_path), ("crl", self.crl_file),
+                  ("crl-path", self.crl_path)]
         return b"".join(record.texts("TLS_SOURCE", kind, path) for kind, path in named if path)
 
 
@@ -127,14 +132,14 @@ def unpack_sources(named: list[tuple[str, str]]) -> Sources:
     """Return what Sources.pack has packed."""
     of = dict(named)
     certs, keys = ([path for kind, path in named if kind == wanted] for wanted in ("cert", "key"))
-    return Sources(tuple(zip(certs, keys, strict=True)), of.get("chain", ""), of.get("ca", ""), of.get("ca-path", ""))
+    return Sources(tuple(zip(certs, keys, strict=True)), *(of.get(kind, "") for kind in ("chain", "ca", "ca-path", "crl", "crl-path")))
 
 
 @dataclass(frozen=True, slots=True)
 class Remark:
     """Something the operator should know: about which file (a member of Sources, and its index), in words."""
 
-    part: str  # "certs", "keys", "chain", "ca"
+    part: str  # "certs", "keys", "chain", "ca", "crl"
     index: int
     text: str
 
@@ -179,6 +184,7 @@ def read_materials(sources: Sources, world: World, store: Store) -> Materials:
     for index, pair in enumerate(sources.pairs):
         _add_certificate(index, pair, chain, found, certs, (world, store))
     authorities = _read_authorities(sources, found, store, world)
+    lists = _read_lists(sources, found, store, world)
     if not sources.pairs:
         found.remarks.append(Remark("engine", 0, "SSLEngine On without a certificate: name it with SSLCertificateFile, and its key with "
                                                  f"SSLCertificateKeyFile{_CONSEQUENCE}"))
@@ -186,6 +192,8 @@ def read_materials(sources: Sources, world: World, store: Store) -> Materials:
     items = [record.text("TLS_BROKEN", found.remarks[0].text)] if found.is_broken else list(certs.values())
     if authorities:
         items.append(record.text("TLS_CA", authorities))
+    if lists:
+        items.append(record.text("TLS_CRL", lists))
     found.items = b"".join(items)
     store.has_remarks = store.has_remarks or bool(found.remarks)
     return found
@@ -260,14 +268,41 @@ def _read_authorities(sources: Sources, found: Materials, store: Store, world: W
     blocks: list[str] = []
     if sources.ca_file:
         blocks += _read_blocks(sources.ca_file, "ca", 0, found, store, world)
-    if sources.ca_path:
-        store.note(sources.ca_path, world)
+    for path in _hashed(sources.ca_path, "ca", _HASH_NAME, found, (world, store)):
+        blocks += _read_blocks(path, "ca", 1, found, store, world)
+    return "".join(f"{block}\n" for block in dict.fromkeys(blocks))
+
+
+def _hashed(directory: str, part: str, pattern: re.Pattern[str], found: Materials, where: tuple[World, Store]) -> list[str]:
+    """Return the files of a directory that are called by a hash; "" has none."""
+    world, store = where
+    if not directory:
+        return []
+    store.note(directory, world)
+    try:
+        names = [name for name in sorted(world.names(directory)) if pattern.match(name)]
+    except UnreadableError as error:
+        found.remarks.append(Remark(part, 1, f"{error}{_CONSEQUENCE}"))
+        found.is_broken = True
+        return []
+    return [f"{directory}/{name}" for name in names[:MAX_AUTHORITY_FILES]]
+
+
+def _read_lists(sources: Sources, found: Materials, store: Store, world: World) -> str:
+    """Return the revocation lists; one that is missing or cut off breaks the host, as a missing authority does."""
+    blocks: list[str] = []
+    named = [(sources.crl_file, 0)] if sources.crl_file else []
+    for path, index in [*named, *((path, 1) for path in _hashed(sources.crl_path, "crl", _CRL_NAME, found, (world, store)))]:
+        store.note(path, world)
         try:
-            names = [name for name in sorted(world.names(sources.ca_path)) if _HASH_NAME.match(name)]
+            text = world.read(path)
         except UnreadableError as error:
-            found.remarks.append(Remark("ca", 1, f"{error}{_CONSEQUENCE}"))
+            found.remarks.append(Remark("crl", index, f"{error}{_CONSEQUENCE}"))
             found.is_broken = True
-            names = []
-        for name in names[:MAX_AUTHORITY_FILES]:
-            blocks += _read_blocks(f"{sources.ca_path}/{name}", "ca", 1, found, store, world)
+            continue
+        lists = _CRL.findall(text)
+        if not lists or len(lists) != text.count("-----BEGIN X509 CRL-----"):
+            found.remarks.append(Remark("crl", index, f"{path} holds no revocation list in PEM form, or is cut off{_CONSEQUENCE}"))
+            found.is_broken = True
+        blocks += lists
     return "".join(f"{block}\n" for block in dict.fromkeys(blocks))

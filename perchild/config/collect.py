@@ -48,6 +48,7 @@ class Draft:
     sections: list[tuple[int, int, bytes]] = field(default_factory=list)
     has_programs: bool = False  # something here is run as a program by the host's user
     wrappers: list[str] = field(default_factory=list)  # commands of FcgidWrapper
+    asks: list[Node] = field(default_factory=list)  # sections' directives that count on a certificate of the client's
     php_names: dict[str, bool] = field(default_factory=dict)  # PHP's settings that sections change: whether one does by php_admin_value
     source: str = ""  # hash of its nodes, if somebody wants to know (reuse.py)
     speaks: tuple[bool, bool] | None = None  # TLS, HTTP/2 without it; None: not known yet
@@ -63,6 +64,7 @@ class Contents(NamedTuple):
     has_programs: bool
     wrappers: tuple[str, ...]
     php_names: Mapping[str, bool]
+    asks: tuple[Node, ...]
 
 
 @dataclass(slots=True)
@@ -233,7 +235,7 @@ class Collector:
             contents = self._compile_contents(node)
             if len(self.warnings) != warned:
                 self._odd.add(key)
-            if len(self.errors) == before:
+            if len(self.errors) == before and not contents.asks:  # of which each is to be found in its own file
                 self._contents[key] = contents
         depth = pattern.count("/") if kind == 0 and pattern != "/" else 0
         return kind, depth, pack_section(kind, pattern, contents.raw), contents
@@ -286,10 +288,13 @@ class Collector:
         requirements = draft.settings.pop("require", []) + requirements
         if requirements:
             self._join(node, "any", requirements, "<RequireAny>", draft.settings)
+        if "tls_verify" in draft.host:
+            draft.settings["ssl_verify"], asked_at = draft.host["tls_verify"]
+            draft.asks += [asked_at] if draft.settings["ssl_verify"] else []
         for is_admin, name in draft.settings.get("php_values", ()):
             draft.php_names[name] = draft.php_names.get(name, False) or is_admin
         return Contents(pack_settings(draft.settings) + b"".join(inner), tuple(draft.host.get("passes", ())), draft.has_programs,
-                        tuple(draft.wrappers), draft.php_names)
+                        tuple(draft.wrappers), draft.php_names, tuple(draft.asks))
 
     def _take_inner(self, node: Node, inner: list[bytes], draft: Draft) -> None:
         try:
@@ -395,6 +400,7 @@ def _add_contents(draft: Draft, contents: Contents) -> None:
         draft.host.setdefault("passes", []).extend(contents.passes)
     draft.has_programs = draft.has_programs or contents.has_programs
     draft.wrappers += contents.wrappers
+    draft.asks += contents.asks
     for name, is_admin in contents.php_names.items():
         draft.php_names[name] = draft.php_names.get(name, False) or is_admin
 

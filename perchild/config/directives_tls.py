@@ -1,7 +1,7 @@
 """The table, part six: TLS and HTTP/2.
 
 What mod_ssl and mod_http2 have besides is taken, and listed as without effect, where leaving it out changes no answer to the question
-who may see what; what would (revocation, SSLRequire) is not known here, and an error.
+who may see what; what would (SSLRequire, OCSP) is not known here, and an error.
 Runs as: compile (pure).  Source: httpd's mod_ssl, mod_http2; SSL_CONF_cmd(3).
 """
 
@@ -23,6 +23,8 @@ H1_FIRST = PROTOCOL_BITS["h1_first"]
 _OLD = frozenset(("sslv2", "sslv3", "tlsv1", "tlsv1.1"))
 _OUTSIDE = frozenset(("", "<virtualhost"))
 _VERIFY = {"none": 0, "optional": 1, "require": 2, "optional_no_ca": 3}
+_CRL_CHECK = {"none": 0, "leaf": 1, "chain": 3}
+_CRL_MISSING_OK = 4
 _IDLE_OPTIONS = frozenset(("optrenegotiate", "legacydnstringformat"))
 # What SSL_CONF_cmd may be given here; the rest has directives, or reads files that a child must not.
 _COMMANDS = {name.lower(): name for name in (
@@ -116,6 +118,24 @@ def _for_hosts(name: str, parse: Callable[[str, int, Env], Any]) -> Callable[[li
     return checked
 
 
+def _parse_verify(words: list[str], env: Env) -> int:
+    """Return what a host asks of its clients; in a section: what must have come of it."""
+    word = words[0]
+    if env.context in _OUTSIDE:
+        return int(parse_choice(word, 0, _VERIFY))
+    if word.lower() == "optional_no_ca":
+        message = "SSLVerifyClient optional_no_ca in a section has no meaning: the <VirtualHost> says which certificates a handshake takes"
+        raise BadDirectiveError(message, 0)
+    return int(parse_choice(word, 0, _VERIFY))
+
+
+def _parse_crl_check(words: list[str], _env: Env) -> int:
+    bits = int(parse_choice(words[0], 0, _CRL_CHECK))
+    if len(words) > 1:
+        bits |= parse_choice(words[1], 1, {"no_crl_for_cert_ok": _CRL_MISSING_OK}) if bits else 0
+    return bits
+
+
 def _parse_spoken(words: list[str], env: Env) -> Spoken:
     bits = 0
     for index, word in enumerate(words):
@@ -203,6 +223,12 @@ ROWS: tuple[Row, ...] = (
     one("SSLCACertificateFile", BOTH, PATH, "host", "tls_ca_file", "Authorities of clients' certificates", is_located=True),
     one("SSLCACertificatePath", BOTH, PATH, "host", "tls_ca_path", "Directory with them, in files that are called by their hash",
         is_located=True),
+    one("SSLCARevocationFile", BOTH, PATH, "host", "tls_crl_file", "Revocation lists of those authorities, in PEM form; read again when they change",
+        is_located=True),
+    one("SSLCARevocationPath", BOTH, PATH, "host", "tls_crl_path", "Directory with them, in files that are called by their hash (.r0)",
+        is_located=True),
+    custom("SSLCARevocationCheck", BOTH, "none|leaf|chain [no_crl_for_cert_ok]", (1, 2), _parse_crl_check, "host", "tls_crl_check",
+           "Whether the lists count: for the client's own certificate, or for its authorities', too", default="none", is_located=True),
     custom("SSLProtocol", BOTH, "[+|-]protocol ...", (1, MANY), _parse_protocol, "host", "tls_protocols",
            "all, TLSv1.2, TLSv1.3; older ones are not spoken", default="all"),
     custom("SSLCipherSuite", BOTH, "[TLSv1.3] ciphers", (1, 2), _parse_ciphers, "host", "tls_ciphers",
@@ -211,9 +237,9 @@ ROWS: tuple[Row, ...] = (
     one("SSLSessionTickets", BOTH, FLAG, "host", "tls_tickets", "Whether clients may resume a session", default="On"),
     one("SSLSessionCacheTimeout", BOTH, number(1, 86_400, "seconds", "seconds"), "host", "tls_timeout_s",
         "How long a session may be resumed", default="300"),
-    custom("SSLVerifyClient", ANYWHERE, "none|optional|require|optional_no_ca", (1, 1),
-           _for_hosts("SSLVerifyClient", lambda word, index, _env: parse_choice(word, index, _VERIFY)), "host", "tls_verify",
-           "Whether clients are asked for a certificate; for a whole host", default="none"),
+    custom("SSLVerifyClient", ANYWHERE, "none|optional|require|optional_no_ca", (1, 1), _parse_verify, "host", "tls_verify",
+           "Whether clients are asked for a certificate, in the handshake; in a section: who showed none is refused, if its host asks",
+           default="none", is_located=True),
     custom("SSLVerifyDepth", ANYWHERE, "number", (1, 1),
            _for_hosts("SSLVerifyDepth", lambda word, index, _env: parse_number(word, index, 0, 100)), "host", "tls_depth",
            "Authorities between a client's certificate and one of ours", default="1", range="0..100"),
@@ -240,6 +266,7 @@ ROWS: tuple[Row, ...] = (
 )
 
 DEFAULTS: dict[str, Any] = {
-    "tls_protocols": TLS_ALL, "tls_server_order": False, "tls_tickets": True, "tls_timeout_s": 300, "tls_verify": 0, "tls_depth": 1,
+    "tls_protocols": TLS_ALL, "tls_server_order": False, "tls_tickets": True, "tls_timeout_s": 300, "tls_verify": (0, None), "tls_depth": 1,
+    "tls_crl_check": (0, None),
     "tls_strict": False, "tls_ciphers": {}, "tls_commands": [], "protocols": Spoken(PROTOCOL_BITS["http/1.1"]), "protocols_order": True,
 }

@@ -96,6 +96,7 @@ _ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "fcgi_env": _fcgi_env,
     "php_values": _php_values,
     "ssl_require": _number("SSL_REQUIRE"),
+    "ssl_verify": _number("SSL_VERIFY"),
     "ssl_options": _bits("SSL_OPTIONS"),
 }
 

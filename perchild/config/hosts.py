@@ -103,7 +103,7 @@ class HostPacker:
         self._shared_sections = b"".join(raw for _, raw in self._dirs) + b"".join(self._others.values())
         self._main_limits = {name: value for name, value in main.host.items() if name in _LIMIT_FIELDS}
         self._has_front_end = not _FRONT_FIELDS.isdisjoint(main.host)
-        self.tls = TlsPacker(main.host, world, warn)
+        self.tls = TlsPacker(main.host, world, warn, report)
         self._report = report
         self._warn = warn
 
@@ -137,7 +137,7 @@ class HostPacker:
             b"".join(map(_pack_alias, aliases)) if aliases else b"",
             passes,
             self._pack_remote_ip(host),
-            self.tls.pack(host, group.tls),
+            self.tls.pack(host, group.tls, draft.asks),
         )))
 
     def _aliases(self, draft: Draft) -> list[tuple[int, str, str]]:

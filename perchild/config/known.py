@@ -126,7 +126,7 @@ MODULES: dict[str, str] = {
     "mod_so": "LoadFile",
     "mod_socache_memcache": "MemcacheConnTTL",
     "mod_speling": "CheckBasenameMatch CheckCaseOnly CheckSpelling",
-    "mod_ssl": """SSLCARevocationCheck SSLCARevocationFile SSLCARevocationPath SSLOCSPDefaultResponder SSLOCSPEnable SSLOCSPNoVerify
+    "mod_ssl": """SSLOCSPDefaultResponder SSLOCSPEnable SSLOCSPNoVerify
         SSLOCSPOverrideResponder SSLOCSPProxyURL SSLOCSPResponderCertificateFile SSLOCSPResponderTimeout SSLOCSPResponseMaxAge
         SSLOCSPResponseTimeSkew SSLOCSPUseRequestNonce SSLPolicy SSLRequire SSLUserName""",
     "mod_status": "SeeRequestTail",

@@ -7,7 +7,7 @@ Before: hosts.py   After: certs.py
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from perchild.config import directives_tls
@@ -18,20 +18,25 @@ from perchild.wire import record
 from perchild.wire.record import PROTOCOL_BITS
 
 Warn = Callable[[Node | None, str, int], None]
+Fail = Callable[[Node, str, int], None]
 
 _TAG = {tag.name: tag.number for tag in record.TAGS}
 _HEAD = struct.Struct("<HHI")
-_MADE = frozenset(_TAG[name] for name in ("TLS_BROKEN", "TLS_CERT", "TLS_CA"))
+_MADE = frozenset(_TAG[name] for name in ("TLS_BROKEN", "TLS_CERT", "TLS_CA", "TLS_CRL"))
 H1_FIRST = PROTOCOL_BITS["h1_first"]
+_NO_SECOND_HANDSHAKE = (
+    "SSLVerifyClient in a section would need a second handshake in the middle of a connection, which TLS 1.3 and HTTP/2 do not have: let the "
+    "host ask with SSLVerifyClient optional in its <VirtualHost>, beside SSLCACertificateFile; then this refuses who has shown no certificate")
 
 
 class TlsPacker:
     """Packs what the hosts of one configuration say of TLS, all against the same main server."""
 
-    def __init__(self, main: Settings, world: World, warn: Warn) -> None:
+    def __init__(self, main: Settings, world: World, warn: Warn, fail: Fail) -> None:
         self._main = {**directives_tls.DEFAULTS, **main}
         self._world = world
         self._warn = warn
+        self._fail = fail
         self._said: set[str] = set()
 
     def speaks_tls(self, host: Settings) -> bool:
@@ -43,10 +48,15 @@ class TlsPacker:
         """Return whether a host speaks HTTP/2 without TLS."""
         return bool(self._get(host, "protocols").bits & PROTOCOL_BITS["h2c"]) and not self.speaks_tls(host)
 
-    def pack(self, host: Settings, store: Store) -> bytes:
-        """Return the TLS and PROTOCOLS items of a host; store: of its identity."""
+    def pack(self, host: Settings, store: Store, asks: Sequence[Node] = ()) -> bytes:
+        """Return the TLS and PROTOCOLS items of a host; store: of its identity; asks: SSLVerifyClient in its sections."""
         raw = self._pack_protocols(host)
-        return self._pack_tls(host, store) + raw if self.speaks_tls(host) else raw
+        if not self.speaks_tls(host):
+            return raw  # whose sections may be in a file that a host with TLS includes, too; they refuse
+        if not self._get(host, "tls_verify")[0]:
+            for node in asks:
+                self._fail(node, _NO_SECOND_HANDSHAKE, -1)
+        return self._pack_tls(host, store) + raw
 
     def _get(self, host: Settings, name: str) -> Any:  # noqa: ANN401 (any field's)
         return host.get(name, self._main.get(name))
@@ -59,7 +69,8 @@ class TlsPacker:
     def _pack_tls(self, host: Settings, store: Store) -> bytes:
         sources, nodes = self._find_sources(host)
         materials = read_materials(sources, self._world, store)
-        verify = self._get(host, "tls_verify")
+        verify = self._get(host, "tls_verify")[0]
+        crl_check = self._check_revocation(host, store)
         if verify in {1, 2} and not (sources.ca_file or sources.ca_path):
             self._say(self._engine_node(host), "SSLVerifyClient without SSLCACertificateFile: no client's certificate will be believed")
         for remark in materials.remarks:
@@ -77,8 +88,21 @@ class TlsPacker:
             record.u32s("TLS_TICKETS", int(self._get(host, "tls_tickets"))),
             record.u32s("TLS_TIMEOUT", self._get(host, "tls_timeout_s")),
             record.u32s("TLS_VERIFY", verify), record.u32s("TLS_DEPTH", self._get(host, "tls_depth")),
+            record.u32s("TLS_CRL_CHECK", crl_check) if crl_check else b"",
             record.u32s("TLS_STRICT", int(self._get(host, "tls_strict"))),
         )))
+
+    def _check_revocation(self, host: Settings, store: Store) -> int:
+        """Return SSLCARevocationCheck's bits; check and lists belong together."""
+        bits, node = self._get(host, "tls_crl_check")
+        named = [value for value in (self._get(host, "tls_crl_file"), self._get(host, "tls_crl_path")) if value]
+        if bits and not named:
+            self._fail(node, "AH01899: CRL checking has been enabled, but there is no list: name it with SSLCARevocationFile or "
+                             "SSLCARevocationPath", -1)
+        if named and not bits:
+            store.has_remarks = True
+            self._say(named[0][1], f"AH01902: {named[0][0]} is not looked at: write SSLCARevocationCheck chain (or leaf), too")
+        return int(bits)
 
     def _engine_node(self, host: Settings) -> Node | None:
         node: Node | None = host.get("tls_engine", self._main.get("tls_engine", (False, None)))[1]
@@ -88,12 +112,15 @@ class TlsPacker:
         certs = host.get("tls_certs", self._main.get("tls_certs", []))
         keys = self._get(host, "tls_keys") or [] if "tls_certs" not in host else host.get("tls_keys", [])
         pairs = tuple((path, keys[index][0] if index < len(keys) else path) for index, (path, _) in enumerate(certs))
-        single = {name: self._get(host, f"tls_{name}") for name in ("chain", "ca_file", "ca_path")}
+        single = {name: self._get(host, f"tls_{name}") for name in ("chain", "ca_file", "ca_path", "crl_file", "crl_path")}
+        if not self._get(host, "tls_crl_check")[0]:
+            single["crl_file"] = single["crl_path"] = None
         paths = {name: value[0] if value else "" for name, value in single.items()}
         cert_nodes = [node for _, node in certs]
         nodes = {"certs": cert_nodes, "keys": [keys[index][1] if index < len(keys) else node for index, node in enumerate(cert_nodes)],
                  "chain": [value[1] for value in (single["chain"],) if value],
-                 "ca": [value[1] if value else None for value in (single["ca_file"], single["ca_path"])]}
+                 "ca": [value[1] if value else None for value in (single["ca_file"], single["ca_path"])],
+                 "crl": [value[1] if value else None for value in (single["crl_file"], single["crl_path"])]}
         return Sources(pairs, **paths), nodes
 
     def _say(self, node: Node | None, text: str) -> None:

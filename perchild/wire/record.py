@@ -154,6 +154,7 @@ TAGS: tuple[Tag, ...] = (
     Tag(142, "FCGI_ENV_VALUE", RAW, False, "FORMAT operations; absent: the variable is unset"),
     Tag(143, "PHP_VALUE", STRS, True, "php_value, php_flag, php_admin_value or php_admin_flag; name; value (flags: 1 or 0)"),
     Tag(144, "SSL_REQUIRE", U32, False, "SSLRequireSSL: 1 = requests without TLS are refused"),
+    Tag(146, "SSL_VERIFY", U32, False, "SSLVerifyClient in a section, as TLS_VERIFY: what the handshake must have come to"),
     Tag(145, "SSL_OPTIONS", U32S, False, "SSLOptions: absolute 0|1, added bits, removed bits (SSL_OPTION_BITS)"),
     # --- anonymous members of boxes ---------------------------------------------------------------------------------
     Tag(200, "VALUE_U32S", U32S, True, "as the box says"),
@@ -164,8 +165,8 @@ TAGS: tuple[Tag, ...] = (
     Tag(211, "TLS_CERT", BOX, True, "a certificate: at most one of each kind of key"),
     Tag(212, "CERT_PEM", STR, False, "PEM: the leaf, then its chain"),
     Tag(213, "KEY_NUMBER", U32, False, "index of its key among the descriptors that the child is given"),
-    Tag(226, "TLS_SOURCE", STRS, True, "what this box is made of, for compile, when a file changes: cert, key (of the last cert), chain, ca or "
-                                       "ca-path; absolute path"),
+    Tag(226, "TLS_SOURCE", STRS, True, "what this box is made of, for compile, when a file changes: cert, key (of the last cert), chain, ca, "
+                                       "ca-path, crl or crl-path; absolute path"),
     Tag(225, "KEY_PATH", STR, False, "absolute path of it: the child opens what the dispatcher did not"),
     Tag(214, "TLS_PROTOCOLS", U32, False, "SSLProtocol (TLS_PROTOCOL_BITS), at least one"),
     Tag(215, "TLS_CIPHERS", STR, False, "SSLCipherSuite for TLS 1.2, as OpenSSL writes it; absent: as built in"),
@@ -177,6 +178,8 @@ TAGS: tuple[Tag, ...] = (
     Tag(221, "TLS_VERIFY", U32, False, "SSLVerifyClient: 0 none, 1 optional, 2 require, 3 optional_no_ca"),
     Tag(222, "TLS_DEPTH", U32, False, "SSLVerifyDepth"),
     Tag(223, "TLS_CA", STR, False, "PEM: authorities of clients' certificates (SSLCACertificateFile, SSLCACertificatePath)"),
+    Tag(227, "TLS_CRL", STR, False, "PEM: revocation lists (SSLCARevocationFile, SSLCARevocationPath)"),
+    Tag(228, "TLS_CRL_CHECK", U32, False, "SSLCARevocationCheck: bits 1 the client's own certificate, 2 the authorities' too, 4 no_crl_for_cert_ok"),
     Tag(224, "TLS_STRICT", U32, False, "SSLStrictSNIVHostCheck: 1 = a client without SNI is refused"),
 )
 

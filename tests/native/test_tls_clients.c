@@ -51,6 +51,75 @@ clients_are_asked_who_they_are(void)
     stop();
 }
 
+static void
+revoked_certificates_are_refused(void)
+{
+    static char none[2048], of_alice[2048], ended[2048], others[2048];
+    tls_revoke(authority, NULL, 3600, none, sizeof none);
+    tls_revoke(authority, alice, 3600, of_alice, sizeof of_alice);
+    tls_revoke(authority, NULL, -3600, ended, sizeof ended);
+    tls_revoke(stranger, NULL, 3600, others, sizeof others);
+    const struct {
+        const char *list;
+        uint32_t check;
+        bool is_let_in;
+        const char *why;
+    } rows[] = {
+        {of_alice, 0, true, NULL}, {none, PC_CRL_LEAF, true, NULL}, {none, PC_CRL_LEAF | PC_CRL_CHAIN, true, NULL},
+        {of_alice, PC_CRL_LEAF, false, "certificate revoked"}, {of_alice, PC_CRL_LEAF | PC_CRL_MISSING_OK, false, "certificate revoked"},
+        {ended, PC_CRL_LEAF, false, "CRL has expired"}, {others, PC_CRL_LEAF, false, "unable to get certificate CRL"},
+        {others, PC_CRL_LEAF | PC_CRL_MISSING_OK, true, NULL},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        crl = rows[i].list;
+        crl_check = rows[i].check;
+        start();
+        CHECK_FOR(rows[i].why != NULL ? rows[i].why : "in", comes_in(v13, CLIENT, "client.test", alice, "SUCCESS") == rows[i].is_let_in);
+        CHECK(rows[i].why == NULL || logged(rows[i].why));
+        stop();
+    }
+    crl = "-----BEGIN X509 CRL-----\nMAAA\n-----END X509 CRL-----\n";
+    crl_check = PC_CRL_LEAF;
+    start();
+    CHECK(logged("TLS of client.test is out of order, its handshakes are refused: SSLCARevocationFile or SSLCARevocationPath has a list"));
+    CHECK(!comes_in(v13, CLIENT, "client.test", alice, ""));
+    stop();
+    crl = NULL;
+    crl_check = 0;
+}
+
+/* A session that was made before the list changed is none any more. */
+static void
+a_new_list_ends_old_sessions(void)
+{
+    static char none[2048], of_alice[2048];
+    SSL_SESSION *session = NULL;
+    tls_revoke(authority, NULL, 3600, none, sizeof none);
+    tls_revoke(authority, alice, 3600, of_alice, sizeof of_alice);
+    crl = none;
+    crl_check = PC_CRL_LEAF;
+    SSL_CTX *ctx = tls_client_ctx(TLS1_3_VERSION);
+    CHECK(SSL_CTX_use_certificate(ctx, alice->cert) == 1 && SSL_CTX_use_PrivateKey(ctx, alice->key) == 1);
+    start();
+    CHECK(!visit(ctx, CLIENT, "client.test", &session) && visit(ctx, CLIENT, "client.test", &session));
+    struct pc_ticket_keys keys = one.child->tickets;
+    stop();
+    crl = of_alice;
+    start();
+    one.child->tickets = keys;
+    struct tls_client client = call(ctx, CLIENT, "client.test");
+    CHECK_EQ(SSL_set_session(client.ssl, session), 1);
+    (void)go_on(&client, ALL, ALL, is_connected);
+    (void)go_on(&client, ALL, ALL, has_heard_all);
+    CHECK_EQ(alert, SSL_AD_CERTIFICATE_REVOKED);
+    hang_up(&client);
+    stop();
+    SSL_SESSION_free(session);
+    SSL_CTX_free(ctx);
+    crl = NULL;
+    crl_check = 0;
+}
+
 /* ------------------------------------------------------------------ claims: what programs and logs are told */
 
 static bool
@@ -106,6 +175,8 @@ main(void)
 {
     begin();
     RUN(clients_are_asked_who_they_are);
+    RUN(revoked_certificates_are_refused);
+    RUN(a_new_list_ends_old_sessions);
     RUN(variables_are_mod_ssls);
     return end();
 }

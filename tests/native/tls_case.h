@@ -87,6 +87,29 @@ tls_make(const char *name, bool is_rsa, bool is_authority, const struct tls_cert
     return made;
 }
 
+/* Its list, which names `revoked` (NULL = nobody) and ends in so many seconds; PEM in `to`. */
+static inline void
+tls_revoke(const struct tls_cert *issuer, const struct tls_cert *revoked, long ends_s, char *to, size_t cap)
+{
+    X509_CRL *list = X509_CRL_new();
+    ASN1_TIME *from = X509_gmtime_adj(NULL, -7200), *until = X509_gmtime_adj(NULL, ends_s);
+    tls_must(list != NULL && from != NULL && until != NULL && X509_CRL_set_version(list, 1) == 1, "a list");
+    tls_must(X509_CRL_set_issuer_name(list, X509_get_subject_name(issuer->cert)) == 1 && X509_CRL_set1_lastUpdate(list, from) == 1
+             && X509_CRL_set1_nextUpdate(list, until) == 1, "a list");
+    if (revoked != NULL) {
+        X509_REVOKED *entry = X509_REVOKED_new();
+        tls_must(entry != NULL && X509_REVOKED_set_serialNumber(entry, X509_get_serialNumber(revoked->cert)) == 1
+                 && X509_REVOKED_set_revocationDate(entry, from) == 1 && X509_CRL_add0_revoked(list, entry) == 1, "an entry");
+    }
+    tls_must(X509_CRL_sign(list, issuer->key, EVP_sha256()) > 0, "X509_CRL_sign");
+    BIO *bio = BIO_new(BIO_s_mem());
+    tls_must(PEM_write_bio_X509_CRL(bio, list) == 1, "PEM");
+    tls_write(to, cap, bio);
+    ASN1_TIME_free(from);
+    ASN1_TIME_free(until);
+    X509_CRL_free(list);
+}
+
 static inline void
 tls_unmake(struct tls_cert *made)
 {

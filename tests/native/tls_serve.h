@@ -23,6 +23,8 @@ static char out[OUT_BYTES];
 static size_t out_len;
 static int log_fd, alert; /* the last that came; 0 = none */
 static int pair_type = SOCK_STREAM; /* of sockets; SOCK_SEQPACKET shows what was sent in one call */
+static const char *crl;   /* of client.test's; NULL = none */
+static uint32_t crl_check;
 
 /* ------------------------------------------------------------------ the child */
 
@@ -43,6 +45,9 @@ dress(struct child_bytes *host, uint32_t index)
         CHILD_U32S(&tls, PC_T_TLS_VERIFY, PC_VERIFY_REQUIRE);
         CHILD_U32S(&tls, PC_T_TLS_DEPTH, 1);
         child_text(&tls, PC_T_TLS_CA, authority->pem);
+        if (crl != NULL)
+            child_text(&tls, PC_T_TLS_CRL, crl);
+        CHILD_U32S(&tls, PC_T_TLS_CRL_CHECK, crl_check);
     } else if (index == BROKEN) {
         child_text(&tls, PC_T_TLS_BROKEN, "its certificate has expired");
     } else {

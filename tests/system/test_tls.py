@@ -68,6 +68,8 @@ class TlsLab(Lab):
                      "<Location /cgi-bin/>\nSSLOptions +StdEnvVars\n</Location>\n"
                      f'<FilesMatch "\\.php$">\nSetHandler "proxy:unix:{tenant.home}/fpm.sock|fcgi://localhost/"\n</FilesMatch>\n',
             "carol": f"SSLVerifyClient require\nSSLVerifyDepth 1\nSSLCACertificateFile {self.authority.cert}\n",
+            "bob": f"Protocols h2 http/1.1\nSSLVerifyClient optional\nSSLVerifyDepth 1\nSSLCACertificateFile {self.authority.cert}\n"
+                   "<Location /members>\nSSLVerifyClient require\n</Location>\n<Location /members/hall>\nSSLVerifyClient none\n</Location>\n",
         }
         return super().host_block(tenant, extra + more.get(tenant.name, ""))
 
@@ -174,6 +176,23 @@ def test_a_large_file_arrives_whole(lab: TlsLab, version: str) -> None:
         while part := sock.recv(3001):
             got.update(part)
     assert got.hexdigest() == want
+
+
+def test_a_directory_is_for_those_who_have_shown_a_certificate(lab: TlsLab) -> None:
+    """The host asks, the section refuses who showed none, by HTTP/1.1 and HTTP/2; a section within it may let everybody in again."""
+    for name in ("members", "members/hall"):
+        lab.tenants["bob"].write(f"{name}/index.html", f"{name}\n")
+    shown = ["--cert", str(lab.joe.cert), "--key", str(lab.joe.key)]
+    for version in ("--http1.1", "--http2"):
+        def ask_for(path: str, *more: str, version: str = version) -> bytes:
+            return curl(version, "--output", "/dev/null", "--write-out", "%{http_code} %{http_version}", *more, *lab.url("bob", path)).stdout
+
+        spoken = b" 2" if version == "--http2" else b" 1.1"
+        assert ask_for("/members/") == b"403" + spoken
+        assert ask_for("/members/", *shown) == b"200" + spoken
+        assert ask_for("/members/hall/") == b"200" + spoken
+        assert ask_for("/") == b"200" + spoken
+    wait_until(lambda: "AH02263: access to" in lab.error_log(), what="the refusal in the error log")
 
 
 # ------------------------------------------------------------------ sessions

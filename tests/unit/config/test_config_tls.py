@@ -147,13 +147,55 @@ def test_protocols(tls: TlsWorld, certs: dict[str, Certificate], text: str, want
     ("SSLProtocol SSLv3", "no protocol is left"), ("SSLProtocol TLSv1.4", "'TLSv1.4' is none of"), ("SSLCipherSuite NONSENSE", "OpenSSL does not take"),
     ("SSLCipherSuite TLSv1.3 NONSENSE", "OpenSSL does not take"), ("SSLEngine optional", "is not supported"),
     ("SSLOpenSSLConfCmd PrivateKey /etc/ssl/x", "is not supported"), ("SSLOpenSSLConfCmd Curves nonsense", "OpenSSL does not take"),
-    ("SSLOptions +FakeBasicAuth", "is not supported"), ("SSLCARevocationFile /x", "does not support"), ("SSLRequire %{X} eq 1", "does not support"),
-    ("SSLUserName SSL_CLIENT_S_DN_CN", "does not support"), ("<Location /a>\nSSLVerifyClient require\n</Location>", "second handshake"),
+    ("SSLOptions +FakeBasicAuth", "is not supported"), ("SSLOCSPEnable on", "does not support"), ("SSLRequire %{X} eq 1", "does not support"),
+    ("SSLUserName SSL_CLIENT_S_DN_CN", "does not support"), ("<Location /a>\nSSLVerifyDepth 2\n</Location>", "second handshake"),
+    ("SSLCARevocationCheck most", "'most' is none of"), ("<Location /a>\nSSLVerifyClient optional_no_ca\n</Location>", "has no meaning"),
     ("Protocols spdy/3", "no protocol is left"), ("H2WindowSize 1", "not allowed"),
 ])
 def test_what_is_wrong_is_an_error(tls: TlsWorld, text: str, words: str) -> None:
     """Nothing that decides who may see what is passed over."""
     assert [words in reason for reason in tls.reasons(host(text + "\n"))] == [True]
+
+
+@pytest.mark.parametrize(("asked", "inner", "words"), [
+    ("", "require", "SSLVerifyClient optional in its <VirtualHost>"), ("none", "optional", "second handshake"), ("", "none", None),
+    ("optional", "require", None), ("require", "none", None), ("optional_no_ca", "require", None)])
+def test_a_section_counts_on_a_certificate_that_its_host_asks_for(tls: TlsWorld, certs: dict[str, Certificate], asked: str, inner: str,
+                                                                 words: str | None) -> None:
+    """Wherever in the host the section stands; the error is at the section's own line, of each host that has it."""
+    ask = f"SSLVerifyClient {asked}\nSSLCACertificateFile {certs['other'].cert}\n" if asked else ""
+    section = f'<Directory /srv>\n<Files "x">\nSSLVerifyClient {inner}\n</Files>\n</Directory>\n'
+    text = host(certs["a"].directives() + section + ask)
+    if words is None:
+        assert tls.good(text).warnings == []
+        return
+    result = tls.compile(HEAD + text + host(section, address="*:80", name="plain.example"))
+    lines = (HEAD + text).split("\n")
+    assert [(words in one.reason, one.line) for one in result.errors] == [(True, lines.index(f"SSLVerifyClient {inner}") + 1)]
+
+
+def test_revocation_lists(tls: TlsWorld, certs: dict[str, Certificate], tmp_path: Path) -> None:
+    """They are in the record where they count, with the files that compile watches; cut off, they take the host down."""
+    block = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
+    one, directory = tmp_path / "one.crl", tmp_path / "lists"
+    directory.mkdir()
+    one.write_text("words\n" + block)
+    (directory / "0a1b2c3d.r0").write_text(block.replace("AAAA", "BBBB"))
+    (directory / "other.pem").write_text("nonsense")
+    said = f"SSLVerifyClient require\nSSLCACertificateFile {certs['other'].cert}\nSSLCARevocationFile {one}\nSSLCARevocationPath {directory}\n"
+    box = box_of(tls, certs["a"].directives() + said + "SSLCARevocationCheck chain no_crl_for_cert_ok\n")
+    assert (box["TLS_CRL_CHECK"], box["TLS_CRL"].count("X509 CRL-----\n"), "TLS_BROKEN" in box) == (7, 4, False)
+    sources = [tuple(source) for source in box["TLS_SOURCE"]]
+    assert ("crl", str(one)) in sources
+    assert ("crl-path", str(directory)) in sources
+    quiet = tls.good(host(certs["a"].directives() + said))
+    assert ["AH01902" in warning.reason for warning in quiet.warnings] == [True]
+    one.write_text(block + block[:40])
+    again = TlsWorld()
+    broken = box_of(again, certs["a"].directives() + said + "SSLCARevocationCheck leaf\n")
+    assert "cut off" in broken["TLS_BROKEN"]
+    reasons = tls.reasons(host(certs["a"].directives() + "SSLCARevocationCheck leaf\n"))
+    assert ["AH01899" in reason for reason in reasons] == [True]
 
 
 def test_directives_without_effect_are_taken(tls: TlsWorld, certs: dict[str, Certificate]) -> None:
