@@ -102,6 +102,18 @@ on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user)
     return 0;
 }
 
+/* A response that cannot be sent (its fields are more than nghttp2 puts into one block): better no answer than none until the deadline. */
+static int
+on_frame_not_send(nghttp2_session *session, const nghttp2_frame *frame, int error, void *user)
+{
+    struct pc_h2 *h2 = user;
+    struct pc_h2_stream *stream = pc_h2_find(h2, frame->hd.stream_id);
+    (void)session, (void)error;
+    if (frame->hd.type == NGHTTP2_HEADERS && stream != NULL && stream->has_submitted)
+        pc_h2_refuse(h2, stream, NGHTTP2_INTERNAL_ERROR);
+    return 0;
+}
+
 /* ------------------------------------------------------------------ what streams have given */
 
 struct news {
@@ -157,7 +169,8 @@ submit_response(struct pc_h2 *h2, struct pc_h2_stream *stream, const struct news
     bool has_body = news->has_more || !news->has_ended;
     stream->has_submitted = true;
     stream->progress_ns = h2->worker->now_ns;
-    (void)nghttp2_submit_response(h2->session, stream->id, fields, count, has_body ? &body : NULL); /* else it stalls, and is reset */
+    if (nghttp2_submit_response(h2->session, stream->id, fields, count, has_body ? &body : NULL) != 0)
+        pc_h2_refuse(h2, stream, NGHTTP2_INTERNAL_ERROR);
 }
 
 static void
@@ -325,6 +338,7 @@ void
 pc_h2_set_saying(nghttp2_session_callbacks *callbacks)
 {
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send);
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, on_frame_not_send);
     nghttp2_session_callbacks_set_send_data_callback(callbacks, send_data);
     nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, limit_length);
 }

@@ -146,6 +146,34 @@ hints_are_not_kept_for_a_client_that_takes_nothing(void)
     close_listener(listener, "http.sock");
 }
 
+/* More fields than go into one block of HTTP/2: the stream is reset at once, and others go on. */
+static void
+a_head_that_cannot_be_sent_resets_its_stream(void)
+{
+    static char text[70000], value[701];
+    int listener = open_listener("http.sock", 8);
+    memset(value, 'x', sizeof value - 1);
+    size_t len = (size_t)snprintf(text, sizeof text, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n");
+    for (int i = 0; i < 92; i++)
+        len += (size_t)snprintf(text + len, sizeof text - len, "X-%d: %s\r\n", i, value);
+    (void)snprintf(text + len, sizeof text - len, "\r\n");
+    start(1 << 20);
+    int32_t id = h2_get(&client, "/http/x");
+    settle();
+    int back = take_connection(listener);
+    (void)take(back);
+    put(back, text);
+    settle();
+    CHECK(h2_answer(&client, id)->is_reset && h2_answer(&client, id)->reset_code == NGHTTP2_INTERNAL_ERROR);
+    int32_t other = h2_get(&client, "/small");
+    settle();
+    CHECK(h2_answer(&client, other)->has_ended && !client.has_goaway);
+    stop();
+    let_go();
+    hang_up(back);
+    close_listener(listener, "http.sock");
+}
+
 int
 main(void)
 {
@@ -153,5 +181,6 @@ main(void)
     RUN(early_hints_go_to_streams_if_the_configuration_says_so);
     RUN(hints_are_a_bounded_part_of_a_stream);
     RUN(hints_are_not_kept_for_a_client_that_takes_nothing);
+    RUN(a_head_that_cannot_be_sent_resets_its_stream);
     return http_close();
 }
