@@ -41,6 +41,8 @@ _U32 = struct.Struct("<I")
 _TIME_FIELDS = ("timeout_ms", "keep_alive_timeout_ms", "read_timeouts", "keep_alive", "max_keep_alive_requests", "keep_alive_scope",
                 "limit_line_bytes", "limit_field_bytes", "limit_fields")
 _LIMIT_FIELDS = frozenset(("rlimit_cpu", "rlimit_mem", "rlimit_nproc", "nice", "no_new_privs"))
+# Where no directive says what becomes of such files they ask for PHP, and get 503 where there is none: a source is never sent as text.
+_PHP_TYPES = dict.fromkeys(("php", "phtml"), "application/x-httpd-php")
 _FRONT_FIELDS = frozenset(("remote_ip_header", "remote_ip_internal", "remote_ip_trusted", "proxy_protocol"))
 
 
@@ -201,7 +203,8 @@ class HostPacker:
             if php >= 0:
                 handlers = settings.get("add_handler", {})  # RemoveHandler takes away other places' handlers, not the pool
                 settings = {**settings, "add_handler": {**handlers, "php": handlers.get("php") or f"service:{php}"}}
-            raw = self._base[key] = record.item("BASE", pack_items(settings))
+            types = {**_PHP_TYPES, **settings.get("add_type", {})}
+            raw = self._base[key] = record.item("BASE", pack_items({**settings, "add_type": types}))
         return raw
 
     def _merged(self, draft: Draft) -> Settings:

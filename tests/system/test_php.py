@@ -380,3 +380,18 @@ def test_a_php_that_is_not_installed_is_503_and_said() -> None:
         assert (answer.status, b"posix" in answer.body) == (503, False)
         assert "php-fpm9.9 is not installed" in lab.error_log()
         lab.stop()
+
+
+def test_a_source_is_never_sent_where_nothing_runs_php() -> None:
+    """No directive says a word of PHP: 503 and the remedy in the log; whoever wants the text says so."""
+    with Lab(names=("alice",)) as lab:
+        alice = lab.tenants["alice"]
+        for name in ("x.php", "old.phtml", "shown/x.php"):
+            alice.write(name, "<?php $secret = 1;")
+        lab.config_tail = f"<Directory {alice.docroot}/shown>\nForceType text/plain\n</Directory>\n"
+        lab.start()
+        for name in ("/x.php", "/old.phtml", "/x.php/info"):
+            answer = lab.get("alice.test", name)
+            assert (answer.status, b"secret" in answer.body) == (503, False), name
+        assert lab.get("alice.test", "/shown/x.php").body == b"<?php $secret = 1;"
+        assert "no PHP runs here, PHPPool in the virtual host starts one" in lab.error_log()

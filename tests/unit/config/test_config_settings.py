@@ -100,9 +100,10 @@ def test_env_from_the_environment_is_resolved_when_compiled(world: Any) -> None:
 
 
 def test_base_holds_the_built_in_settings(world: Any) -> None:
-    """A configuration that says nothing has httpd's defaults, written out."""
+    """A configuration that says nothing has httpd's defaults, written out, and files for PHP are never text."""
     assert world.host("<VirtualHost *>\n</VirtualHost>\n")["BASE"] == [
-        ("OPTIONS", (1, 4, 0)), ("DIRECTORY_INDEX", ("index.html",)), ("DEFAULT_CHARSET", ""), ("FILE_ETAG", (1, 6, 0)),
+        ("OPTIONS", (1, 4, 0)), ("DIRECTORY_INDEX", ("index.html",)), ("ADD_TYPE", ("php", "application/x-httpd-php")),
+        ("ADD_TYPE", ("phtml", "application/x-httpd-php")), ("DEFAULT_CHARSET", ""), ("FILE_ETAG", (1, 6, 0)),
         ("ACCEPT_PATH_INFO", 2), ("LIMIT_BODY", 1073741824), ("SIGNATURE", 0), ("ALLOW_OVERRIDE", 0)]
 
 
