@@ -109,9 +109,9 @@ def test_a_terminal_gets_colour_and_others_none(lab: Lab) -> None:
 
 def test_narrow_terminal_shows_whole_cells(lab: Lab) -> None:
     """Columns that have no room are left out, and named; no cell is cut."""
-    command = f"stty cols 70; {PYTHON} -m perchild.control --run-dir {lab.run} tenants"
+    command = f"{PYTHON} -m perchild.control --run-dir {lab.run} tenants"
     text = subprocess.run(["script", "-qec", command, "/dev/null"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
-                          stdin=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"}).stdout
+                          stdin=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "70"}).stdout
     assert "\u2026" not in text
     head = next(line for line in text.splitlines() if "USER" in line and "REQUESTS" in line)
     gone = re.search(r"no room for ([A-Z0-9 ]+): widen the terminal", text)
