@@ -15,6 +15,7 @@ import re
 import select
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ SO_ACCEPTCONN, SO_DOMAIN, SO_PROTOCOL = 30, 39, 38
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, UDIAG_SHOW_PEER, UNIX_DIAG_PEER = 4, 20, 4, 2
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
+_WAITS = "restart_syscall,epoll_wait,epoll_pwait,epoll_pwait2,futex,poll,ppoll,recvmsg,clock_nanosleep"
 _FOR_A_MOMENT = re.compile(r"/proc/\d+/smaps_rollup")  # roles.USAGE
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -72,6 +74,23 @@ def wait_for_descriptors(pid: int, wanted: dict[int, str], timeout_s: float = 10
                        for number in sorted(wanted.keys() | found.keys()) if wanted.get(number) != found.get(number)]
         message = f"{error}: {differences}"
         raise AssertionError(message) from None
+
+
+@contextlib.contextmanager
+def traced(pid: int, trace: Path, calls: str, *options: str) -> Iterator[Path]:
+    """Have strace write a process's calls, of all its threads, to `trace`; calls: their names with commas.
+
+    It begins when a call of each thread is there, one in which threads wait: that strace is their tracer, and says so, comes before it
+    sees what they do.
+    """
+    command = ["strace", "-f", "-qq", "-p", str(pid), "-o", str(trace), "-e", f"trace={calls},{_WAITS}", *options]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as tracer:
+        try:
+            wait_until(lambda: trace.exists() and set(os.listdir(f"/proc/{pid}/task")) <= set(re.findall(r"^(\d+) ", trace.read_text(), re.MULTILINE)),
+                       "every thread is traced")
+            yield trace
+        finally:
+            tracer.terminate()
 
 
 def take_fd(pid: int, fd: int) -> int:

@@ -96,18 +96,12 @@ def test_a_child_wipes_the_text_of_its_key(lab: KeyLab) -> None:
 def test_the_sender_of_a_hand_off_has_read_nothing(lab: KeyLab) -> None:
     """The child that accepts looks at the ClientHello, and takes no byte of it: every reading call on that socket is a look."""
     sender = wait_until(lambda: found[0] if len(found := lab.children(lab.user_uid)) == 1 else 0, "the child before the reload to end")
-    trace = lab.base / "trace"
-    watched = "trace=accept4,read,readv,pread64,recvfrom,recvmsg,sendto,sendmsg,write,splice,close"
-    command = ["strace", "-f", "-p", str(sender), "-o", str(trace), "-e", watched]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
-        assert strace.stderr is not None
-        said = strace.stderr.readline()  # said when all its threads are stopped; TracerPid is there before, while they still run untraced
-        assert f"Process {sender} attached" in said, said
+    watched = "accept4,read,readv,pread64,recvfrom,recvmsg,sendto,sendmsg,write,splice,close"
+    with procs.traced(sender, lab.base / "trace", watched) as trace:
         with lab.connect_tls("alice.test") as sock:
             sock.sendall(b"GET / HTTP/1.1\r\nHost: alice.test\r\n\r\n")
             assert read_response(sock).body == b"alice\n"
         wait_until(lambda: "sendmsg" in trace.read_text(), "the hand-off in the trace")
-        strace.terminate()
     text = trace.read_text()
     (fd,) = re.findall(r"accept4\(.*\) = (\d+)$", text, re.MULTILINE)
     calls = re.findall(rf"^\d+ +(\w+)\({fd},(.*)$", text, re.MULTILINE)

@@ -5,15 +5,12 @@ A victim is stopped first, so that its connections can be listed; then it is kil
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
 import socket
 import statistics
-import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -261,29 +258,17 @@ def test_nursery_that_stands_still_holds_nobody_up_for_long() -> None:
 
 
 def test_child_of_a_nursery_that_dies_before_its_answer_is_reaped() -> None:
-    """The nursery is killed at its answer: the child that nobody knows ends and is reaped with a word, another one serves."""
+    """The nursery is killed at its answer, a sendto(2): the child that nobody knows ends and is reaped with a word, another one serves."""
     with make_lab() as lab:
         lab.start()
         old = lab.nursery
-        with kill_at_answer(old):
+        with procs.traced(old, lab.base / "trace", "sendto", "-e", "inject=sendto:signal=SIGKILL"):  # before the kernel does it
             assert lab.get("carol.test").body == b"carol\n"
         wait_until(lambda: "reaped a process that this server does not know: pid" in lab.error_log(), "it is reaped", 10)
         wait_until(lambda: zombies(lab.pid) == [] and other_nursery(lab, old), "another nursery", 5)
         assert len(lab.children(lab.tenants["carol"].uid)) == 1
         assert lab.get("carol.test").body == b"carol\n"
         lab.stop()
-
-
-@contextlib.contextmanager
-def kill_at_answer(pid: int) -> Iterator[None]:
-    """Have a process killed when it next calls sendto(2), before the kernel does it."""
-    with subprocess.Popen(["strace", "-p", str(pid), "-e", "trace=sendto", "-e", "inject=sendto:signal=SIGKILL"],
-                          stderr=subprocess.PIPE, text=True) as tracer:
-        assert tracer.stderr is not None
-        said = tracer.stderr.readline()  # said when it has been stopped; TracerPid is there before, while it still runs untraced
-        assert f"Process {pid} attached" in said, said
-        yield
-        tracer.terminate()
 
 
 def test_nothing_outlives_a_killed_dispatcher() -> None:
