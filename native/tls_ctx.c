@@ -256,7 +256,8 @@ set_session_context(struct pc_tls_site *site, const struct pc_tls_conf *conf)
 {
     uint8_t digest[EVP_MAX_MD_SIZE];
     unsigned int len = 0;
-    const uint32_t numbers[] = {site->host->port, conf->verify, conf->depth, (uint32_t)site->host->name.len, conf->crl_check};
+    const uint32_t numbers[] = {site->host->port, conf->verify, conf->depth, (uint32_t)site->host->name.len, conf->crl_check,
+                                (uint32_t)conf->ca.len, (uint32_t)conf->crl.len}; /* else one's end could be the next one's begin */
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     bool is_done = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 && EVP_DigestUpdate(md, numbers, sizeof numbers) == 1
                    && EVP_DigestUpdate(md, site->host->name.base, site->host->name.len) == 1
