@@ -14,8 +14,8 @@ struct pc_drop {
     bool is_runner, may_gain;
     int parent_fd;
 };
-int pc_drop_build_seccomp(void **ret_bpf, size_t *ret_count);
-int pc_drop_build_runner_seccomp(void **ret_bpf, size_t *ret_count);
+int pc_seccomp_build_child(void **ret_bpf, size_t *ret_count);
+int pc_seccomp_build_runner(void **ret_bpf, size_t *ret_count);
 int pc_restrict_to_read_search(void);
 
 struct pc_child;

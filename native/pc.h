@@ -150,10 +150,10 @@ struct pc_drop {
 /* Become the identity for good, verify it, try to go back. Returns only when all of it holds; any failure ends the
  * process with _exit(PC_EXIT_DROP + step). Single-threaded. Source: security.md; capabilities(7), setresuid(2). */
 void pc_drop_privileges(const struct pc_drop *drop);
-/* Compile the child's seccomp filter once, in the dispatcher (libseccomp). ret_bpf is malloc'ed, for the process's life. */
-int pc_drop_build_seccomp(void **ret_bpf, size_t *ret_count);
+/* seccomp.c: compile the child's filter once, in the dispatcher (libseccomp). ret_bpf is malloc'ed, for the process's life. */
+int pc_seccomp_build_child(void **ret_bpf, size_t *ret_count);
 /* The same for runners and what they execute: nothing in it that a program for users needs. */
-int pc_drop_build_runner_seccomp(void **ret_bpf, size_t *ret_count);
+int pc_seccomp_build_runner(void **ret_bpf, size_t *ret_count);
 
 /* restrict.c: what the throw-away compile process keeps: CAP_DAC_READ_SEARCH, to read configuration, and nothing else; no
  * network. Returns 0 or -PC_E_SYS; the caller ends on failure. */

@@ -62,14 +62,14 @@ class Seccomp:
 def build_seccomp() -> Seccomp:
     """Compile the children's system call filter. Runs as: dispatcher, once."""
     bpf, count = _ffi.new("void **"), _ffi.new("size_t *")
-    _check(_lib.pc_drop_build_seccomp(bpf, count), "seccomp filter")
+    _check(_lib.pc_seccomp_build_child(bpf, count), "seccomp filter")
     return Seccomp(bpf[0], count[0])
 
 
 def build_runner_seccomp() -> Seccomp:
     """Compile the filter of runners and of what they execute. Runs as: dispatcher, once."""
     bpf, count = _ffi.new("void **"), _ffi.new("size_t *")
-    _check(_lib.pc_drop_build_runner_seccomp(bpf, count), "seccomp filter of runners")
+    _check(_lib.pc_seccomp_build_runner(bpf, count), "seccomp filter of runners")
     return Seccomp(bpf[0], count[0])
 
 

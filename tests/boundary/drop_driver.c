@@ -359,8 +359,8 @@ main(int argc, char **argv)
         else
             need(false, argv[i]);
     }
-    if (has_filter && pc_drop_build_seccomp(&bpf, &bpf_count) != 0)
-        need(false, "pc_drop_build_seccomp");
+    if (has_filter && pc_seccomp_build_child(&bpf, &bpf_count) != 0)
+        need(false, "pc_seccomp_build_child");
     drop.seccomp_bpf = bpf;
     drop.seccomp_count = bpf_count;
     if (faults) {

@@ -1,4 +1,4 @@
-"""The drop of privileges (native/drop.c): it holds, it is verified, and any fault in it ends the process.
+"""The drop of privileges (native/drop.c, seccomp.c): it holds, it is verified, and any fault in it ends the process.
 
 A driver program (drop_driver.c) drops under faults that a seccomp filter of the test's own puts into single system
 calls: they fail, or they lie ("succeed" and do nothing).
@@ -28,7 +28,7 @@ UID, GID, GROUPS = 54321, 54322, (54323, 54324)
 IDS = (f"uid={UID}", f"gid={GID}", f"groups={','.join(map(str, GROUPS))}")
 EXIT_DROP = 64
 COMPILE = ("gcc", "-std=gnu17", "-g", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", f"-I{NATIVE}")
-SOURCES = (str(NATIVE / "drop.c"), str(NATIVE / "util.c"))
+SOURCES = tuple(str(NATIVE / name) for name in ("drop.c", "seccomp.c", "util.c"))
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="drops root's privileges: needs root"),
@@ -334,7 +334,7 @@ class Drop(ctypes.Structure):
                 ("may_gain", ctypes.c_bool), ("parent_fd", ctypes.c_int)]
 library = ctypes.CDLL(sys.argv[1])
 bpf, count = ctypes.c_void_p(), ctypes.c_size_t()
-assert library.pc_drop_build_seccomp(ctypes.byref(bpf), ctypes.byref(count)) == 0
+assert library.pc_seccomp_build_child(ctypes.byref(bpf), ctypes.byref(count)) == 0
 drop = Drop(uid=54321, gid=54322, parent_pid=os.getppid(), nofile=256, is_privileged=True, seccomp_bpf=bpf.value,
             seccomp_count=count.value)
 if sys.argv[2] == "two":

@@ -1,5 +1,5 @@
-/* test_drop.c - claims about native/drop.c that need no root; the others are in tests/boundary/test_drop.py. */
-/* sources: drop.c util.c */
+/* test_drop.c - claims about native/drop.c and seccomp.c that need no root; the others are in tests/boundary/test_drop.py. */
+/* sources: drop.c seccomp.c util.c */
 /* libs: -lseccomp */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -56,7 +56,7 @@ test_the_filter_is_a_program_that_the_kernel_takes(void)
     void *bpf = NULL;
     size_t count = 0;
 
-    CHECK_EQ(pc_drop_build_seccomp(&bpf, &count), 0);
+    CHECK_EQ(pc_seccomp_build_child(&bpf, &count), 0);
     CHECK(count > 100 && count <= BPF_MAXINSNS);
     drop.seccomp_bpf = bpf;
     drop.seccomp_count = count;
@@ -81,8 +81,8 @@ test_the_filter_does_not_depend_on_when_it_is_built(void)
     void *one = NULL, *two = NULL;
     size_t one_count = 0, two_count = 0;
 
-    CHECK_EQ(pc_drop_build_seccomp(&one, &one_count), 0);
-    CHECK_EQ(pc_drop_build_seccomp(&two, &two_count), 0);
+    CHECK_EQ(pc_seccomp_build_child(&one, &one_count), 0);
+    CHECK_EQ(pc_seccomp_build_child(&two, &two_count), 0);
     CHECK(one_count == two_count && memcmp(one, two, one_count * sizeof(struct sock_filter)) == 0);
     free(one);
     free(two);
