@@ -112,9 +112,9 @@ pc_accept_ready(struct pc_worker *worker, uint32_t listener)
 
 /* Put a descriptor into the epoll set or take it out. */
 static int
-set_watched(struct pc_child *child, int fd, uint64_t token, bool on)
+set_watched(struct pc_child *child, int fd, uint64_t token, uint32_t events, bool on)
 {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.u64 = token};
+    struct epoll_event event = {.events = events, .data.u64 = token};
     int error = epoll_ctl(child->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &event);
     return error < 0 && on && errno != EEXIST ? -PC_E_SYS : 0;
 }
@@ -130,14 +130,16 @@ pc_accept_listen(struct pc_child *child, bool on)
     (void)pthread_mutex_lock(&child->accept_lock);
     on = on && !atomic_load(&child->is_draining);
     for (uint32_t i = 0; i < child->listener_count && on != atomic_load(&child->listeners_in_epoll) && error == 0; i++)
-        error = set_watched(child, child->listener_fds[i], PC_TOKEN_LISTENER + i, on);
+        error = set_watched(child, child->listener_fds[i], PC_TOKEN_LISTENER + i, EPOLLIN | EPOLLEXCLUSIVE, on);
     for (uint32_t i = 0; i < child->listener_count && error != 0; i++)
-        (void)set_watched(child, child->listener_fds[i], PC_TOKEN_LISTENER + i, false);
+        (void)set_watched(child, child->listener_fds[i], PC_TOKEN_LISTENER + i, 0, false);
     atomic_store(&child->listeners_in_epoll, on && error == 0);
     (void)pthread_mutex_unlock(&child->accept_lock);
     return error;
 }
 
+/* Not EPOLLEXCLUSIVE: it would tell one child of a hand-off, and if that one lets go of the inbox or dies before it has looked, as when
+ * a reload replaces it, nobody else ever hears of it. An inbox has few readers, most often one. */
 int
 pc_accept_inbox(struct pc_child *child, bool on)
 {
@@ -147,7 +149,7 @@ pc_accept_inbox(struct pc_child *child, bool on)
     (void)pthread_mutex_lock(&child->accept_lock);
     on = on && !atomic_load(&child->is_draining);
     if (on != atomic_load(&child->inbox_in_epoll))
-        error = set_watched(child, child->inbox_fd, PC_TOKEN_INBOX, on);
+        error = set_watched(child, child->inbox_fd, PC_TOKEN_INBOX, EPOLLIN, on);
     atomic_store(&child->inbox_in_epoll, on && error == 0);
     (void)pthread_mutex_unlock(&child->accept_lock);
     return error;

@@ -37,7 +37,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 # ---------------------------------------------------------------- one process
 
-
 def read_status(pid: int) -> dict[str, str]:
     """Return /proc/PID/status as name -> value."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -48,6 +47,17 @@ def is_stopped(pid: int) -> bool:
     """Whether every thread of a process stands still after SIGSTOP."""
     states = [Path(f"/proc/{pid}/task/{one}/stat").read_text().rpartition(")")[2].split()[0] for one in os.listdir(f"/proc/{pid}/task")]
     return set(states) == {"T"}
+
+
+def watched_events(pid: int) -> dict[str, int]:
+    """Return the epoll events that a process waits for: what the descriptor is (as /proc/PID/fd shows) -> EPOLL* bits."""
+    fds = descriptors(pid)
+    found = {}
+    for number, target in fds.items():
+        if target == "anon_inode:[eventpoll]":
+            text = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+            found |= {fds.get(int(fd), ""): int(events, 16) for fd, events in re.findall(r"^tfd:\s+(\d+) events:\s+(\w+)", text, re.M)}
+    return found
 
 
 def descriptors(pid: int) -> dict[int, str]:

@@ -577,6 +577,15 @@ def test_the_slot_keeps_the_descriptor_as_long_as_python_takes() -> None:
         wait_until(lambda: {slot.value for slot in procs.read_page(lab, pid).slots} == {-1}, "every slot is back at -1")
 
 
+def test_every_reader_of_an_inbox_hears_of_what_comes(attack: Attack) -> None:
+    """A wake-up that one reader has for itself (EPOLLEXCLUSIVE) is lost when that one lets go of the inbox or dies before it looks."""
+    for pid in (attack.pid, *attack.lab.children(attack.lab.user_uid)):
+        inbox = next(fd for fd in procs.look_at_fds(attack.lab, pid) if fd.kind == roles.INBOX)
+        events = procs.watched_events(pid)[f"socket:[{inbox.inode}]"]
+        assert events & select.EPOLLIN
+        assert not events & select.EPOLLEXCLUSIVE
+
+
 def test_an_accepted_connection_never_shows_in_a_slot(attack: Attack) -> None:
     """What a child accepted itself is served with the slot at -1: no hand-off, no descriptor in the table."""
     lab = attack.lab
