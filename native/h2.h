@@ -195,7 +195,8 @@ extern const struct pc_transport pc_transport_h2;
 bool pc_h2_stream_begin(struct pc_worker *worker, struct pc_conn *session, struct pc_h2_stream *stream, struct pc_slice text);
 /* Of a stream's connection: */
 bool pc_h2_stream_is_reset(const struct pc_conn *conn); /* nobody waits for it any more */
-void pc_h2_stream_frame(struct pc_conn *conn);          /* its head is parsed: how its body ends; the line says HTTP/2.0 */
+void pc_h2_stream_version(struct pc_io *io);            /* its line is parsed, though it may be refused: it says HTTP/2.0 */
+void pc_h2_stream_frame(struct pc_conn *conn);          /* its head is parsed: how its body ends */
 void pc_h2_stream_invite(struct pc_conn *conn);         /* 100 Continue */
 void pc_h2_stream_interim(struct pc_conn *conn, uint32_t status, const struct pc_pair *fields, uint32_t count); /* 103 and the like */
 void pc_h2_stream_head(struct pc_worker *worker, struct pc_conn *conn); /* the response's fields, instead of text */

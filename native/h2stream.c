@@ -258,13 +258,19 @@ pc_h2_stream_is_reset(const struct pc_conn *conn)
 }
 
 void
+pc_h2_stream_version(struct pc_io *io)
+{
+    const struct pc_head *head = &io->head;
+    char *version = io->in + io->in_at + head->line.at + head->line.len - VERSION_BYTES;
+    memcpy(version, "HTTP/2.0", VERSION_BYTES); /* UNSAFE: the parsed line ends with "HTTP/1.1" */
+}
+
+void
 pc_h2_stream_frame(struct pc_conn *conn)
 {
     struct pc_io *io = conn->io;
-    struct pc_head *head = &io->head;
+    const struct pc_head *head = &io->head;
     const struct pc_h2_stream *stream = conn->stream;
-    char *version = io->in + io->in_at + head->line.at + head->line.len - VERSION_BYTES;
-    memcpy(version, "HTTP/2.0", VERSION_BYTES); /* UNSAFE: the parsed line ends with "HTTP/1.1" */
     lock(stream);
     bool has_none = stream->in_ended && stream->in_len == 0;
     unlock(stream);

@@ -49,6 +49,8 @@ fill_request(struct pc_worker *worker, struct pc_conn *conn, struct pc_host *hos
     req->resp.fd = -1;
     req->conn = conn;
     req->is_h2 = conn->is_stream;
+    if (req->is_h2 && io->head.has_line)
+        pc_h2_stream_version(io);
     req->config = child->config;
     req->host = host;
     req->arena = &io->arena;

@@ -190,6 +190,17 @@ def test_the_access_log_says_so(lab: Lab) -> None:
     assert line.group(0).split('" ')[1].startswith(f"200 {len(BIG)}")
 
 
+def test_the_access_log_says_so_of_what_is_refused(lab: Lab) -> None:
+    """Before its stream is anything but a head: another's host, an expectation that is not known, a field too long."""
+    refusals = {"expects": (("expect", "wonders"),), "misdirected": (), "long": (("x", "y" * 9000),)}
+    with connect(lab) as client:
+        statuses = {name: client.finish(client.ask("bob.test" if name == "misdirected" else "alice.test", f"/?{name}", more=more)).status
+                    for name, more in refusals.items()}
+    assert statuses == {"expects": 417, "misdirected": 421, "long": 431}
+    for name, status in statuses.items():
+        wait_until(lambda name=name, status=status: f'"GET /?{name} HTTP/2.0" {status} ' in (lab.log / "access.log").read_text(), name)
+
+
 def test_nghttp_fetches_many_at_once(lab: Lab) -> None:
     base = f"{'https' if lab.tls else 'http'}://127.0.0.1:{lab.port}"
     paths = [f"{base}/{path}?{number}" for path in ("", "big", "cgi/echo", "nothing", "whoami") for number in range(4)]
