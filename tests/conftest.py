@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import resource
 
+import hypothesis
 import pytest
 
 _, _HARD = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(_HARD, 20_000), _HARD))
+# However busy the machine is, an example may take its time.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 SPOKEN = {"tls": ("PERCHILD_TEST_TLS", "plain"), "h2": ("PERCHILD_TEST_H2", "http1")}  # option: what tells the labs, what is left out
 
 

@@ -56,7 +56,7 @@ def watched_events(pid: int) -> dict[str, int]:
     for number, target in fds.items():
         if target == "anon_inode:[eventpoll]":
             text = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
-            found |= {fds.get(int(fd), ""): int(events, 16) for fd, events in re.findall(r"^tfd:\s+(\d+) events:\s+(\w+)", text, re.M)}
+            found |= {fds.get(int(fd), ""): int(events, 16) for fd, events in re.findall(r"^tfd:\s+(\d+) events:\s+(\w+)", text, re.MULTILINE)}
     return found
 
 
@@ -74,7 +74,7 @@ def lasting_descriptors(pid: int) -> dict[int, str]:
     return {number: target for number, target in descriptors(pid).items() if not _FOR_A_MOMENT.fullmatch(target)}
 
 
-def wait_for_descriptors(pid: int, wanted: dict[int, str], timeout_s: float = 10) -> None:
+def wait_for_descriptors(pid: int, wanted: dict[int, str], timeout_s: float = 30) -> None:
     """Wait until a process has these lasting descriptors again; fail with those that are too many or too few."""
     try:
         wait_until(lambda: lasting_descriptors(pid) == wanted, f"{comm_of(pid)} has the descriptors that it had before", timeout_s)

@@ -159,7 +159,7 @@ def mutate(raw: bytes, mutations: list[tuple[int, int, int]]) -> bytes:
 
 
 GENEROUS = settings(
-    max_examples=3000, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=3000, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

@@ -179,7 +179,7 @@ def test_every_directive_of_the_issue_is_in_the_table() -> None:
     assert [name for name in names if name.lower() not in directives.TABLE] == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=200, deadline=None)
 @given(st.lists(st.one_of(
     st.sampled_from(sorted(row.name for row in directives.ROWS)), st.sampled_from(sorted(directives.SECTIONS)),
     st.sampled_from(["</Directory>", "</VirtualHost>", "<IfModule x>", "</IfModule>", "Define a b", "${a}", "\\", '"', "/x", "on", "*:80",

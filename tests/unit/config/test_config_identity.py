@@ -164,7 +164,7 @@ LINES = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150, deadline=None)
 @given(lines=st.lists(LINES, max_size=8), caller=st.sampled_from([0, 0, 1003]))
 def test_no_configuration_yields_uid_or_gid_zero_or_leaves_the_ranges(world: Any, lines: list[str], caller: int) -> None:
     """CVE-2011-1176's class: whatever is merged from whatever, nobody becomes root and tenants stay in their ranges."""

