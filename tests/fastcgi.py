@@ -57,10 +57,10 @@ class Call:
 
     def read_body(self) -> bytes:
         """Read all of STDIN."""
-        data = b""
+        parts = []
         while content := self._expect(STDIN):
-            data += content
-        return data
+            parts.append(content)
+        return b"".join(parts)
 
     def _expect(self, wanted: int) -> bytes:
         kind, content = self.read_record()

@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:] or 0)
 BASE_UID = 50000 + 500 * WORKER
-START_S = 30.0
+START_S = 60.0
+PATIENCE_S = 30.0  # far more than a busy machine needs: what takes longer does not come
 SAFE_DIR = "/run" if os.geteuid() == 0 else None  # root writes no log below a directory that others can write
 
 
@@ -190,7 +191,7 @@ class Lab:
             wait_ready(sock, self.process)
         return self
 
-    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 20) -> str:
+    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 60) -> str:
         """Stop the server; return what it printed. Fails if a process of it stays behind."""
         if self.process is None:
             return ""
@@ -258,7 +259,7 @@ class Lab:
         self.write_config()
         return ask_server(str(self.run), {"op": "graceful"})
 
-    def connect(self, timeout_s: float = 10) -> socket.socket:
+    def connect(self, timeout_s: float = PATIENCE_S) -> socket.socket:
         """Return a new connection to the server; close() closes what is left of them."""
         sock = socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s)
         self._socks.add(sock)
@@ -277,21 +278,21 @@ class Lab:
         """What this lab's clients speak, as the server calls it."""
         return "HTTP/2.0" if self.h2 else "HTTP/1.1"
 
-    def connect_tls(self, name: str | None, *, context: ssl.SSLContext | None = None, timeout_s: float = 10) -> ssl.SSLSocket:
+    def connect_tls(self, name: str | None, *, context: ssl.SSLContext | None = None, timeout_s: float = PATIENCE_S) -> ssl.SSLSocket:
         """Return a new connection behind its handshake for the server name `name`."""
         sock = socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s)
         self._socks.add(sock)
         return (context or self.client).wrap_socket(sock, server_hostname=name)
 
     def get(self, host: str, path: str = "/", *, method: str = "GET", fields: dict[str, str] | None = None,
-            body: bytes = b"", timeout_s: float = 10) -> Response:
+            body: bytes = b"", timeout_s: float = PATIENCE_S) -> Response:
         """Make one request on a connection of its own."""
         extra = "".join(f"{name}: {value}\r\n" for name, value in (fields or {}).items())
         length = f"Content-Length: {len(body)}\r\n" if body else ""
         raw = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{length}{extra}\r\n".encode() + body
         return parse_response(self.exchange(raw, timeout_s=timeout_s), method)
 
-    def exchange(self, raw: bytes, *, timeout_s: float = 10) -> bytes:
+    def exchange(self, raw: bytes, *, timeout_s: float = PATIENCE_S) -> bytes:
         """Send bytes and return everything until the server closes."""
         with self.connect(timeout_s) as sock:
             sock.sendall(raw)
@@ -332,14 +333,14 @@ def parse_response(raw: bytes, method: str = "GET") -> Response:
 
 def join_chunks(raw: bytes) -> bytes:
     """Return the data of a chunked body."""
-    data = b""
-    while raw:
-        size, _, raw = raw.partition(b"\r\n")
-        length = int(size.split(b";")[0], 16)
+    parts, at = [], 0
+    while (end := raw.find(b"\r\n", at)) >= 0:
+        length = int(raw[at:end].split(b";")[0], 16)
         if not length:
             break
-        data, raw = data + raw[:length], raw[length + 2:]
-    return data
+        parts.append(raw[end + 2:end + 2 + length])
+        at = end + 4 + length
+    return b"".join(parts)
 
 
 def read_all(sock: socket.socket) -> bytes:
@@ -398,7 +399,7 @@ def wait_ready(sock: socket.socket, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("the server did not become ready")
 
 
-def wait_until(condition: Any, what: str, timeout_s: float = 10) -> Any:
+def wait_until(condition: Any, what: str, timeout_s: float = PATIENCE_S) -> Any:
     """Look every 10 ms until `condition()` is true; return its value."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

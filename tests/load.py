@@ -329,7 +329,7 @@ class Download:
     """A client that reads a little, and the rest when it likes: of 8 MB most is still the server's to send."""
 
     def __init__(self, lab: Lab, host: str, path: str) -> None:
-        self.sock = lab.connect(timeout_s=20)
+        self.sock = lab.connect(timeout_s=60)
         self.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         self.raw = self.sock.recv(4096)
 

@@ -59,7 +59,7 @@ class Manager:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=tuple(passed.values()),
             env={**os.environ, "NOTIFY_SOCKET": self.path, "LISTEN_FDS": str(len(passed)), "LISTEN_FDNAMES": ":".join(passed),
                  **(environment or {})})
-        wait_until(lambda: (self.hear() and "READY=1" in self.words()) or self.has_ended(), "READY=1", 30)
+        wait_until(lambda: (self.hear() and "READY=1" in self.words()) or self.has_ended(), "READY=1", 60)
         assert "READY=1" in self.words(), self.lab.process.communicate()[0]
 
     def has_ended(self) -> bool:
@@ -96,7 +96,7 @@ class Manager:
 
     def wait_for(self, word: str) -> None:
         """Wait until a line begins so."""
-        wait_until(lambda: self.hear() and any(line.startswith(word) for line in self.words()), word, 20)
+        wait_until(lambda: self.hear() and any(line.startswith(word) for line in self.words()), word, 60)
 
     def crash(self) -> None:
         """Kill the dispatcher, and what it leaves, as KillMode=mixed does."""
@@ -116,7 +116,7 @@ class Manager:
         assert process is not None
         pids = tree_of(process.pid)
         process.send_signal(number)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             self.hear()
             with contextlib.suppress(subprocess.TimeoutExpired):

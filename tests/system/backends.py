@@ -72,12 +72,12 @@ class Peer:
     def read_body(self, request: Request) -> bytes:
         """Return the body, framed as the head says."""
         if request.get("transfer-encoding") == "chunked":
-            data = b""
+            parts = []
             while size := int(self.read_until(b"\r\n"), 16):
-                data += self.take(size)
+                parts.append(self.take(size))
                 assert self.take(2) == b"\r\n"
             assert self.take(2) == b"\r\n"
-            return data
+            return b"".join(parts)
         return self.take(int(request.get("content-length") or 0))
 
 

@@ -20,7 +20,7 @@ from tests.system.wire import Client, client, get
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
-SHORT_S = 2
+SHORT_S = 4
 MEGABYTE = 1 << 20
 SOURCE = "<?php /* secret */ echo 1;\n"
 HOST = """
@@ -363,7 +363,7 @@ def test_a_silent_responder_is_504(site: Site) -> None:
     site.serve = silent
     assert site.get("/x.php").status == 504
     assert site.log("(polling) the timeout specified has expired")
-    assert closed.wait(10)
+    assert closed.wait(30)
 
 
 def test_a_client_that_leaves_ends_the_responders_connection(site: Site) -> None:
@@ -383,8 +383,8 @@ def test_a_client_that_leaves_ends_the_responders_connection(site: Site) -> None
         site.serve = endless
         with client(site.lab) as one:
             one.send(get("alice.test", "/x.php"))
-            assert begun.wait(10)
-        assert closed.wait(10)
+            assert begun.wait(30)
+        assert closed.wait(30)
 
 
 # ---------------------------------------------------------------- no responder, no script

@@ -64,7 +64,10 @@ def put_starter(tenant: Tenant, more: str = "", text: str = STARTER, mode: int =
     return path
 
 
-def make_lab(form: str = FORMS["hestia"], config: str = "", *, more: str = "", text: str = STARTER, mode: int = 0o700) -> Lab:
+ONE = "FcgidMaxProcessesPerClass 1\n"  # else a request that waits for a slow start would have a second one started
+
+
+def make_lab(form: str = FORMS["hestia"], config: str = ONE, *, more: str = "", text: str = STARTER, mode: int = 0o700) -> Lab:
     """Return a started server whose tenants have a starter and scripts."""
     lab = Lab(config, names=("alice", "bob"), vhosts=False)
     blocks = []
@@ -96,7 +99,7 @@ def programs(lab: Lab, uid: int) -> list[int]:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Lab]:
     """One server for the tests that leave it as it was."""
-    with make_lab(config="FcgidInitialEnv GREETING 'hello you'\n") as lab:
+    with make_lab(config=ONE + "FcgidInitialEnv GREETING 'hello you'\n") as lab:
         yield lab
 
 
@@ -153,7 +156,7 @@ def test_waiting_requests_start_more_processes_up_to_the_limit() -> None:
         clients = [client(lab) for _ in range(4)]
         for one in clients:
             one.send(get("alice.test", "/wait.php"))
-        wait_until(lambda: len(list(alice.docroot.glob("in[0-9]*"))) == 2, "two are within the script", 20)
+        wait_until(lambda: len(list(alice.docroot.glob("in[0-9]*"))) == 2, "two are within the script")
         assert len(programs(lab, alice.uid)) == 2
         alice.write("go", "")
         answers = [one.read() for one in clients]
@@ -171,7 +174,7 @@ def test_processes_that_are_killed_are_started_again() -> None:
         clients = [client(lab) for _ in range(2)]
         for one in clients:
             one.send(get("alice.test", "/wait.php"))
-        wait_until(lambda: len(programs(lab, alice.uid)) == 2 and len(list(alice.docroot.glob("in[0-9]*"))) == 2, "two of them", 20)
+        wait_until(lambda: len(programs(lab, alice.uid)) == 2 and len(list(alice.docroot.glob("in[0-9]*"))) == 2, "two of them")
         alice.write("go", "")
         assert all(one.read() for one in clients)
         for one in clients:
@@ -205,10 +208,10 @@ def test_a_starter_may_bring_children_of_its_own() -> None:
 
 def test_it_ends_when_idle_and_comes_back() -> None:
     """RunnerIdle; the next request starts it again."""
-    with make_lab(config="RunnerIdle 1\n") as lab:
+    with make_lab(config=ONE + "RunnerIdle 1\n") as lab:
         alice = lab.tenants["alice"]
         first = fetch(lab, "/who.php").body
-        wait_until(lambda: not programs(lab, alice.uid), "it ends", 20)
+        wait_until(lambda: not programs(lab, alice.uid), "it ends")
         assert "error" not in lab.error_log()
         assert fetch(lab, "/who.php").body != first
         lab.stop()

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from perchild.limits import LIMITS
+from tests.boundary import procs
 from tests.lab import Lab, Response, comm_of, is_alive, tree_of, uid_of, wait_until
 from tests.php import PHP_FPM, PhpFpm
 
@@ -37,6 +38,8 @@ class Site:
 
     def __init__(self, lab: Lab, most: int = 0) -> None:
         self.lab, self.alice, self.most = lab, lab.tenants["alice"], most
+        assert self.get("/").status == 200
+        self.before = self.idle_sockets()
 
     def ask_slow(self, count: int) -> tuple[list[threading.Thread], dict[int, bytes]]:
         """Ask for slow.php so many times at once; return the threads, and where they put the answers."""
@@ -60,6 +63,12 @@ class Site:
         """Return the answer, of a connection that ends with it."""
         return self.lab.get("alice.test", path, method=method, body=body)
 
+    def idle_sockets(self) -> set[str]:
+        """Return those that it holds without a connection."""
+        [child] = self.lab.children(self.alice.uid)
+        wait_until(lambda: procs.counter(self.lab, child, "connections") == 0, "its connections have ended")
+        return self.sockets()
+
     def sockets(self) -> set[str]:
         """Return the sockets that alice's child holds."""
         [child] = self.lab.children(self.alice.uid)
@@ -72,9 +81,24 @@ class Site:
         return {name for name in names if name.startswith("socket:")}
 
     def kept(self, before: set[str], count: int) -> set[str]:
-        """Return the sockets beyond `before`, once they are so many."""
-        wait_until(lambda: len(self.sockets() - before) == count, f"{count} kept")
-        return self.sockets() - before
+        """Return the sockets beyond `before`, once they are so many, or as many as are left when an idle one would have been closed."""
+        end_s = time.monotonic() + KEPT_S
+        while len(found := self.sockets() - before) != count and time.monotonic() < end_s:
+            time.sleep(0.005)
+        return found
+
+    def keep_twice(self, count: int) -> tuple[set[str], set[str]]:
+        """Ask twice, and return what is kept behind each request; again, if that took as long as an idle connection may last."""
+        for _ in range(20):
+            wait_until(lambda: not self.sockets() - self.before, "nothing is kept")
+            start_s = time.monotonic()
+            found = []
+            for _ in range(2):
+                assert self.get("/pid.php").status == 200
+                found.append(self.kept(self.before, count))
+            if time.monotonic() - start_s < KEPT_S:
+                return found[0], found[1]
+        raise AssertionError(f"never within {KEPT_S} s")
 
     def workers(self) -> list[int]:
         """Return the pids of its pool's workers."""
@@ -96,26 +120,23 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
             lab.tenants["alice"].write(name, text)
         lab.tenants["alice"].docroot.chmod(0o700)
         lab.start()
-        one = Site(lab, request.param)
-        assert one.get("/").status == 200
-        yield one
+        yield Site(lab, request.param)
         lab.stop()
 
 
 def test_the_next_request_goes_by_the_same_connection_which_ends_when_idle(site: Site) -> None:
     """One socket for two requests; none when KEPT_FCGI_MS are over."""
-    before = site.sockets()
-    site.get("/pid.php")
-    first = site.kept(before, 1)
-    site.get("/pid.php")
-    assert site.kept(before, 1) == first
-    wait_until(lambda: not site.sockets() - before, "the idle connection is closed", KEPT_S + 10)
+    site.get("/pid.php")  # the pool is up
+    first, second = site.keep_twice(1)
+    assert len(first) == 1
+    assert first == second
+    wait_until(lambda: not site.sockets() - site.before, "the idle connection is closed")
 
 
 def test_a_body_goes_by_a_connection_of_its_own_and_waits_for_no_kept_one(site: Site) -> None:
     """With one worker, which a kept connection holds, it would wait until that is idle for long enough."""
     took_s = []
-    for _ in range(5):
+    while len(took_s) < 5 or (min(took_s) >= KEPT_S / 2 and len(took_s) < 50):  # a busy machine can be slow: once is enough
         site.get("/pid.php")
         start = time.monotonic()
         assert site.get("/body.php", "POST", b"x" * 100_000).body == b"100000"
@@ -184,11 +205,7 @@ def test_a_php_that_runs_already_keeps_what_it_is_told_to(words: str, count: int
         lab.has_vhosts, lab.config_tail = False, lab.host_block(alice, f'ProxyPassMatch "^/(.*[.]php)$" {target} {words}\n')
         with contextlib.closing(PhpFpm(alice)):
             lab.start()
-            site = Site(lab)
-            assert site.get("/").status == 200
-            before = site.sockets()
-            assert site.get("/pid.php").status == 200
-            first = site.kept(before, count)
-            assert site.get("/pid.php").status == 200
-            assert site.kept(before, count) == first
+            first, second = Site(lab).keep_twice(count)
+            assert len(first) == count
+            assert first == second
             lab.stop()

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Self
 
-from tests.lab import Lab, Response, free_port, parse_response, wait_until
+from tests.lab import PATIENCE_S, Lab, Response, free_port, parse_response, wait_until
 
 MODULES = Path("/usr/lib/apache2/modules")
 APACHE = shutil.which("apache2") or "/usr/sbin/apache2"
@@ -26,7 +26,7 @@ HTTPD_MODULES = ["mpm_event", "authz_core", "authz_host", "access_compat", "alia
 class Client:
     """One connection; answers are read one by one, whatever frames them."""
 
-    def __init__(self, address: tuple[str, int], *, timeout_s: float = 10, source: str = "") -> None:
+    def __init__(self, address: tuple[str, int], *, timeout_s: float = PATIENCE_S, source: str = "") -> None:
         """Connect; source: the client's own address."""
         self.sock = socket.create_connection(address, timeout=timeout_s, source_address=(source, 0) if source else None)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -86,14 +86,14 @@ class Client:
         return taken
 
     def _read_chunks(self) -> bytes:
-        raw = b""
+        parts = []
         while True:
-            while b"\r\n" not in self.buffer:
+            while (end := self.buffer.find(b"\r\n")) < 0:
                 assert self.fill(), "the server ended within a chunk"
-            size = int(self.buffer[:self.buffer.index(b"\r\n")].split(b";")[0], 16)
-            raw += self._take(self.buffer.index(b"\r\n") + 2 + size + 2)
+            size = int(self.buffer[:end].split(b";")[0], 16)
+            parts.append(self._take(end + 2 + size + 2))
             if size == 0:
-                return raw
+                return b"".join(parts)
 
     def ask(self, raw: bytes | str) -> Response:
         """Send one request and return its final answer; fails if there is none."""
@@ -103,6 +103,12 @@ class Client:
             if answer.status >= 200:
                 return answer
         raise AssertionError(f"no answer to {raw[:200]!r}")
+
+    def end(self) -> None:
+        """Send no more, and wait for the server's end: its lines in the log are ahead of those of later connections then."""
+        self.sock.shutdown(socket.SHUT_WR)
+        while self.fill():
+            pass
 
     def reads_end(self) -> bool:
         """Whether the server says nothing more and ends the connection; TimeoutError if it keeps it."""
@@ -168,7 +174,7 @@ class Httpd:
         """Stop it."""
         if self.process is not None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.communicate(timeout=20)
+            self.process.communicate(timeout=60)
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run apache2 with this configuration and `arguments`."""
