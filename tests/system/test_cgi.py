@@ -20,7 +20,7 @@ from tests.system.wire import client, get
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
-SHORT_S = 2  # Timeout of the host that waits for what does not come
+SHORT_S = 3  # Timeout of the host that waits for what does not come
 CONFIG = """
 KeepAliveTimeout 20
 RequestReadTimeout body=10
@@ -67,7 +67,7 @@ PROGRAMS = {
     "fail": "#!/bin/sh\necho 'it is broken' >&2\nexit 1\n",
     "complete": "#!/bin/sh\nprintf 'Content-Length: 2\\n\\nok'\nsleep 1000\n",
     "leads": "#!/bin/sh\nprintf 'Location: /cgi-bin/hello\\n\\n'\nsleep 1000\n",
-    "careful": "#!/bin/sh\nprintf 'Content-Length: 2\\n\\nok'\nsleep 1\necho x > \"$DOCUMENT_ROOT/careful\"\n",
+    "careful": "#!/bin/sh\nprintf 'Content-Length: 2\\n\\nok'\nsleep 0.3\necho x > \"$DOCUMENT_ROOT/careful\"\n",
     "head": "#!/usr/bin/python3\nimport sys\nsys.stdout.write('X-Long: ' + 'a' * 60000 + '\\n\\nok')\n",
     "huge": "#!/usr/bin/python3\nimport sys\nsys.stdout.write('X-Long: ' + 'a' * 100000 + '\\n\\nok')\n",
 }
@@ -457,10 +457,10 @@ def test_a_client_that_reads_slowly_gets_it_all(lab: Lab) -> None:
 
 def test_silent_programs_are_504_or_cut_and_gone(short: Lab) -> None:
     """Timeout: before its head 504, behind it the connection is cut; the program is ended."""
-    answer = short.get("alice.test", "/cgi-bin/sleep", timeout_s=15)
+    answer = short.get("alice.test", "/cgi-bin/sleep", timeout_s=60)
     assert answer.status == 504
     assert "AH01220: Timeout waiting for output from " in short.error_log()
-    cut = short.get("alice.test", "/cgi-bin/stall", timeout_s=15)
+    cut = short.get("alice.test", "/cgi-bin/stall", timeout_s=60)
     assert cut.status == 200
     assert not cut.raw.endswith(b"0\r\n\r\n")
     wait_until(lambda: not programs_of(short, short.tenants["alice"]), "the programs have ended")
@@ -483,15 +483,15 @@ def test_a_program_may_tidy_up_behind_its_answer(short: Lab) -> None:
 @pytest.mark.plain
 def test_a_program_that_never_reads_and_a_client_that_never_sends(short: Lab) -> None:
     """The one is the program's fault (504), the other the client's (408)."""
-    with client(short, timeout_s=20) as conn:
-        conn.sock.settimeout(20)
+    with client(short, timeout_s=60) as conn:
+        conn.sock.settimeout(60)
         sender = threading.Thread(target=conn.send, args=(post("/cgi-bin/sleep", "Content-Length: 5000000") + bytes(5_000_000),))
         sender.start()
         answer = conn.read()
         sender.join()
         assert answer is not None
         assert answer.status == 504
-    with client(short, timeout_s=20) as conn:
+    with client(short, timeout_s=60) as conn:
         answer = conn.ask(post("/cgi-bin/sum", "Content-Length: 10") + b"some")
         assert answer.status == 408
     wait_until(lambda: not programs_of(short, short.tenants["alice"]), "the programs have ended")

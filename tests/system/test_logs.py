@@ -115,7 +115,7 @@ def pair() -> Iterator[Pair]:
 
 def lines_of(path: Path, count: int) -> list[str]:
     """Return the lines of a log, when `count` are there."""
-    wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, f"{count} lines in {path}", 8)
+    wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, f"{count} lines in {path}")
     return path.read_text().splitlines()
 
 
@@ -135,6 +135,7 @@ def ask_both(pair: Pair, raws: list[bytes]) -> None:
     for raw in raws:
         with Client(("127.0.0.1", pair.lab.port)) as conn:
             conn.ask(raw)
+            conn.end()
     before = count_lines(pair.theirs / "all.log")
     for number, raw in enumerate(raws if pair.httpd else ()):
         with Client(("127.0.0.1", pair.httpd.port)) as conn:
@@ -245,8 +246,8 @@ def test_hostile_text_stays_on_one_line(pair: Pair) -> None:
     assert len(lines) == len(agents)
     assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f-\xff]", raw)
     assert all(len(line) <= 8192 for line in lines)
-    assert '"\\""' in lines[0]
-    assert "%h %{x}i %n" in lines[3]
+    for shown in ('"\\""', "%h %{x}i %n"):  # lines of several connections need not be in the order of these
+        assert sum(shown in line for line in lines) == 1
 
 
 # ---------------------------------------------------------------- whose file it is
@@ -385,7 +386,7 @@ def test_no_line_is_lost_when_logs_are_renamed_and_reopened(how: str) -> None:
             for thread in threads:
                 thread.join()
         for host, path in paths.items():
-            wait_until(lambda: sum(text_of(path).values()) >= sent[host], "all lines are written", 5)  # noqa: B023
+            wait_until(lambda: sum(text_of(path).values()) >= sent[host], "all lines are written")  # noqa: B023
             lines = text_of(path)
             assert len(lines) == sent[host]
             assert set(lines.values()) == {1}

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,16 +79,26 @@ def test_status_shows_processes_and_their_slots(lab: Lab) -> None:
 
 def test_top_shows_what_happens_meanwhile(lab: Lab) -> None:
     """Requests of the interval, not of before; plain text where there is no terminal."""
-    command = [PYTHON, "-m", "perchild.control", "--run-dir", str(lab.run), "top", "-n", "2", "-i", "0.5", "--json"]
+    command = [PYTHON, "-m", "perchild.control", "--run-dir", str(lab.run), "top", "-n", "2", "-i", "2", "--json"]
+    is_over = threading.Event()
+
+    def ask_bob() -> None:
+        while not is_over.is_set():
+            lab.get("bob.test")
+
+    asking = threading.Thread(target=ask_bob)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        for _ in range(20):
-            lab.get("bob.test")
+        asking.start()
         sample = json.loads(process.stdout.readline())
+        is_over.set()
+        asking.join()
     assert process.returncode == 0
-    assert sample["tenants"][0]["uid"] == lab.tenants["bob"].uid
-    assert sample["tenants"][0]["requests_per_s"] > 10
+    rates = {one["uid"]: one["requests_per_s"] for one in sample["tenants"]}
+    assert next(iter(rates)) == lab.tenants["bob"].uid
+    assert rates[lab.tenants["bob"].uid] > 0
+    assert not rates.get(lab.tenants["alice"].uid)  # she was asked before
     text = ctl(lab, "top", "-n", "1", "-i", "0.2").stdout
     assert text.splitlines()[1].split()[:4] == ["USER", "PROCS", "PROGS", "SLOTS"]
     assert "\x1b" not in text

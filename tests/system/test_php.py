@@ -213,9 +213,9 @@ def test_statuses_and_errors_are_the_scripts(site: Site) -> None:
     """http_response_code, Location, and what a script says to the error log."""
     answer = site.lab.get("alice.test", "/error.php")
     assert (answer.status, answer.body) == (503, b"sorry")
-    assert "AH01071: Got error 'PHP message: what the script says'" in site.lab.error_log()
+    wait_until(lambda: "AH01071: Got error 'PHP message: what the script says'" in site.lab.error_log(), "its line")
     assert site.lab.get("alice.test", "/fatal.php").status == 500
-    assert "undefined_function" in site.lab.error_log()
+    wait_until(lambda: "undefined_function" in site.lab.error_log(), "what PHP says")
     answer = site.lab.get("alice.test", "/redirect.php")
     assert (answer.status, answer.fields["location"]) == (302, "/elsewhere")
 

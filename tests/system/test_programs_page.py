@@ -97,7 +97,7 @@ def test_a_php_fpm_of_ones_own_is_connected_to_by_the_user() -> None:
             with make_lab(block, lambda alice: alice.write("x.php", "<?php secret();") and os.chown(path, alice.uid, alice.uid)) as lab:
                 path.chmod(0o600)
                 response = lab.get("alice.example", "/x.php")
-                thread.join(10)
+                thread.join(30)
                 assert (response.status, seen) == (502, [lab.tenants["alice"].uid])
                 assert b"secret" not in response.raw
 
@@ -163,7 +163,7 @@ def test_a_proxied_back_end_is_connected_to_by_the_user() -> None:
             thread = threading.Thread(target=serve, args=(listener, seen))
             thread.start()
             response = lab.get("alice.example", "/here")
-            thread.join(10)
+            thread.join(30)
             assert (response.status, response.fields["location"]) == (302, "http://alice.example/there")
             assert seen == [lab.tenants["alice"].uid]
             assert lab.get("alice.example", "/static/x.txt").body == b"a file\n"
@@ -182,7 +182,7 @@ def test_git_and_gitweb_read_the_users_repository() -> None:
 
 def test_sentences_of_the_table_are_logged() -> None:
     """Each cause makes its status and its sentence; a program's text is never sent."""
-    alice_block = AMONG_FILES.replace("</VirtualHost>", "    Timeout 1\n    ScriptAlias /bin/ /home/alice/bin/\n    <Directory /home/alice/bin>\n"
+    alice_block = AMONG_FILES.replace("</VirtualHost>", "    Timeout 5\n    ScriptAlias /bin/ /home/alice/bin/\n    <Directory /home/alice/bin>\n"
                                       "    Require all granted\n    </Directory>\n    <Files gone.php>\n"
                                       '    SetHandler "proxy:unix:/home/alice/none.sock|fcgi://localhost"\n    </Files>\n'
                                       "    <Directory /home/alice/public_html/off>\n    Options -ExecCGI\n    </Directory>\n"

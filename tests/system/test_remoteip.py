@@ -49,6 +49,7 @@ def ask(port: int, values: list[str], path: str = "/back/x") -> dict[str, object
     """Return status and the fields that the back end got."""
     with Client(("127.0.0.1", port)) as one:
         found = one.ask(get("alice.test", path, *(f"X-Forwarded-For: {value}" for value in values)))
+        one.end()
     fields = fields_of(found.json()) if found.body.startswith(b'{"line"') else {}
     listed = [one.strip() for one in fields.get("x-forwarded-for", "").split(",")]
     return {"status": found.status, "for": ", ".join(one for one in listed if one)}  # httpd writes empty elements down, too
