@@ -400,7 +400,7 @@ struct pc_child {
         struct pc_dial *untaken;        /* new connections whose request nobody may have read yet */
         _Atomic uint32_t untaken_count; /* those of them that are still looked at */
         _Atomic uint64_t next_knock_ns;
-    } backends; /* backend.c: where this child has connected to */
+    } backends; /* backend.c, kept.c, knock.c: where this child has connected to */
 
     struct {
         pthread_mutex_t lock;

@@ -2,9 +2,9 @@
  * Runs as:  child, as the identity that owns the host.   Sees: the responder's output and error output, in records.
  * Holds:    a connection with one request on it. It is kept (FCGI_KEEP_CONN) only to a pool of ours, whose number of workers is known:
  *           php-fpm gives a kept connection a whole worker, so that with two workers two idle ones would let all others wait
- *           (backend.c). An answer that nobody waits for any more is told so by the connection's end.
+ *           (kept.c). An answer that nobody waits for any more is told so by the connection's end.
  * Distrusts: the responder: a record that breaks a rule ends the answer; what it says goes into the log in lines, bounded.
- * Before:   gate.c, program.c   After: backend.c, fcgi.c, reply.c */
+ * Before:   gate.c, program.c   After: backend.c, dial.c, fcgi.c, reply.c */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* memmem */
 #endif
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend.h"
+#include "dial.h"
 #include "serve.h"
 
 #define MS 1000000ull

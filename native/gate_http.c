@@ -1,14 +1,14 @@
 /* gate_http.c - HTTP/1.1 to a back end (ProxyPass, AppServer, WSGIScriptAlias), and WebSocket through it.
  * Runs as:  child, as the identity that owns the host.   Sees: a request and its answer.
- * Holds:    the connection, while the gate lives; backend.c keeps it for the next request when this one's answer was whole.
+ * Holds:    the connection, while the gate lives; kept.c keeps it for the next request when this one's answer was whole.
  * Distrusts: the client: what goes out was made of the parsed request (h1out.c), its body framed anew; the back end: its answer is
  *            parsed, and only a connection on which nothing came behind it is used again.
- * Before:   gate.c, proxy.c   After: backend.c, h1out.c */
+ * Before:   gate.c, proxy.c   After: backend.c, dial.c, h1out.c */
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#include "backend.h"
+#include "dial.h"
 #include "serve.h"
 
 #define MS 1000000ull

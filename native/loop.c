@@ -14,8 +14,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "backend.h"
 #include "h2.h"
+#include "kept.h"
+#include "knock.h"
 
 #define MS 1000000ull
 #define LOCK_POLL_MS 20
@@ -281,9 +282,9 @@ tick(struct pc_worker *worker)
     if (atomic_load(&child->job_waiting) > 0 && take_due(&child->next_job_ns, now_ns, PC_RETRY_MS))
         pc_job_retry(worker);
     if (atomic_load(&child->backends.kept) > 0 && take_due(&child->backends.next_sweep_ns, now_ns, KEPT_LOOK_MS))
-        pc_backend_sweep(child, now_ns);
+        pc_kept_sweep(child, now_ns);
     if (atomic_load(&child->backends.untaken_count) > 0 && take_due(&child->backends.next_knock_ns, now_ns, PC_KNOCK_MS))
-        pc_backend_knock(child, now_ns);
+        pc_knock(child, now_ns);
     if (atomic_load(&child->has_lines) && take_due(&child->next_flush_ns, now_ns, PC_LOG_FLUSH_MS)) {
         atomic_store(&child->has_lines, false);
         pc_log_flush(child->config);

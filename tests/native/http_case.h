@@ -103,7 +103,7 @@ kept(void)
 static inline void
 let_go(void)
 {
-    pc_backend_sweep(one.child, UINT64_MAX);
+    pc_kept_sweep(one.child, UINT64_MAX);
     CHECK_EQ(kept(), 0);
 }
 

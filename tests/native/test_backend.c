@@ -2,7 +2,7 @@
  * Runs as:  the developer.   Sees: nothing but this file.
  * Trusts:   check.h.   Distrusts: the code under test.
  * Before:   -   After: - */
-/* sources: backend.c target.c util.c */
+/* sources: backend.c dial.c kept.c knock.c target.c util.c */
 /* flags: -D_GNU_SOURCE */
 /* libs: -Wl,--wrap=pc_now_ns -Wl,--wrap=getaddrinfo -Wl,--wrap=freeaddrinfo */
 #include <netdb.h>

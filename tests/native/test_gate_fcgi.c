@@ -1,11 +1,11 @@
-/* test_gate_fcgi.c - claims about gate_fcgi.c and backend.c: the test is client, runner and responder at once, so every order of events
+/* test_gate_fcgi.c - claims about gate_fcgi.c, dial.c, kept.c and knock.c: the test is client, runner and responder at once, so every order of events
  * is its own, and no time passes but the test's.
  * Runs as:  the developer.   Sees: a directory of its own under /tmp.
  * Trusts:   check.h.   Distrusts: the code under test.
  * Before:   -   After: - */
 /* sources: accept.c access.c acme.c acceptlock.c arena.c ask.c child.c chunked.c cond.c conn.c date.c errlog.c escape.c fields.c file.c format.c */
 /* sources: h1.c hand.c host.c listing.c log.c map.c mime.c page.c peek.c record.c regex.c request.c remoteip.c respond.c route.c serve.c settings.c tlv.c */
-/* sources: transport.c uri.c util.c why.c wild.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c target.c gate_http.c h1out.c proxy.c job.c program.c reply.c cgienv.c */
+/* sources: transport.c uri.c util.c why.c wild.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c dial.c kept.c knock.c target.c gate_http.c h1out.c proxy.c job.c program.c reply.c cgienv.c */
 /* sources: proxyhdr.c siphash.c keys.c tickets.c spool.c hello.c phpini.c */
 /* flags: -D_GNU_SOURCE */
 /* sources: tls.c tls_ctx.c tls_hello.c tls_io.c tls_session.c tls_vars.c */
@@ -84,7 +84,7 @@ is_knocked_at(int listener, uint64_t *now_ns, uint64_t ms)
 {
     char byte;
     *now_ns += ms * MS;
-    pc_backend_knock(one.child, *now_ns);
+    pc_knock(one.child, *now_ns);
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     bool is_ended = fd >= 0 && recv(fd, &byte, 1, 0) == 0;
     child_must(fd < 0 || close(fd) == 0, "close");

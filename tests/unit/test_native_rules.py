@@ -44,8 +44,8 @@ OWNED = {
     r"sendmsg": {"hand.c", "job.c", "nursery.c", "spawn.c"},
     r"recvmsg": {"hand.c", "main.c", "nursery.c", "spawn.c"},
     r"kill|tgkill|pthread_kill|pthread_cancel": set(),
-    r"socketpair": {"nursery.c", "backend.c"},  # backend.c: the runner's answer to WAKE
-    r"socket|connect": {"backend.c"},  # where the configuration says, as the tenant
+    r"socketpair": {"nursery.c", "dial.c"},  # dial.c: the runner's answer to WAKE
+    r"socket|connect": {"dial.c", "knock.c"},  # where the configuration says, as the tenant
     r"bind|listen": set(),
     r"accept4": {"accept.c"},
 }
