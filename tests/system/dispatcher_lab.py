@@ -37,7 +37,7 @@ from perchild.wire.plan import FIXED, ON_DEMAND, UNASSIGNED, Compiled, Identity,
 from tests.lab import free_port
 
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:] or 0)
-BASE_UID = 61000 + 1000 * WORKER  # each test worker has uids of its own
+BASE_UID = 30000 + 1000 * WORKER  # each test worker has uids of its own, which no system gives out by itself
 
 
 def drop(spec: ChildSpec) -> None:
@@ -269,7 +269,7 @@ class Lab:
 
     def connect(self, line: str) -> socket.socket:
         """Connect and send one line."""
-        conn = socket.create_connection(("127.0.0.1", self.port), 10)
+        conn = socket.create_connection(("127.0.0.1", self.port), 30)
         conn.sendall(line.encode() + b"\n")
         return conn
 
@@ -278,7 +278,7 @@ class Lab:
         with self.connect(line) as conn:
             return read_answer(conn)
 
-    def wait(self, condition: Callable[[], bool], limit_s: float = 10.0) -> None:
+    def wait(self, condition: Callable[[], bool], limit_s: float = 30.0) -> None:
         """Wait until a condition holds that no descriptor tells us of."""
         wait_until(condition, limit_s)
 
@@ -293,7 +293,7 @@ class Lab:
         return os.waitstatus_to_exitcode(status)
 
 
-def wait_until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
     """Poll a condition each 10 ms until it holds; AssertionError after limit_s."""
     end = time.monotonic() + limit_s
     while not condition():

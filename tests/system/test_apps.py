@@ -220,7 +220,7 @@ def test_connections_that_a_child_only_keeps_keep_no_application_awake() -> None
                 assert user.ask(get("alice.test", "/wsgi/x")).status == 200, one.error_log()
                 assert find_connected(one)
                 child = one.children(tenant.uid)
-                wait_until(lambda: not one.runners(tenant.uid), "service and runner have ended", 12)
+                wait_until(lambda: not one.runners(tenant.uid), "service and runner have ended")
                 assert one.children(tenant.uid) == child
         assert "AH0" not in one.error_log().replace("AH00489", "")
 

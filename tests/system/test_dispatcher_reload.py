@@ -259,7 +259,7 @@ def test_plan_that_needs_too_many_descriptors_is_refused(tmp_path: Path, monkeyp
 
 def test_reload_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compile that never ends is killed at its limit; the server answers meanwhile and goes on."""
-    monkeypatch.setattr(compiling, "LIMIT_S", 1.5)
+    monkeypatch.setattr(compiling, "LIMIT_S", 4.0)
 
     def hang(request: Any, known: Any) -> Any:
         if request.generation > 1:

@@ -26,8 +26,9 @@ def make_lab() -> Lab:
 
 
 def all_children(lab: Lab) -> list[int]:
-    """Return the pids of the two unassigned children and of alice's, once all of them are there."""
-    return wait_until(lambda: len(lab.children()) >= 3 and sorted(lab.children()), "the children that a start makes are there")
+    """Return the pids of all children, once the two unassigned ones and alice's are there."""
+    wait_until(lambda: len(lab.children(lab.user_uid)) == 2 and len(lab.children(lab.tenants["alice"].uid)) == 1, "the children that a start makes are there")
+    return sorted(lab.children())
 
 
 def test_hosts_and_users_come_and_go_and_nobody_else_notices() -> None:
@@ -156,7 +157,7 @@ def test_drained_child_with_a_slow_download_has_a_successor_meanwhile() -> None:
         number = next(one["number"] for one in lab.status()["identities"] if one["uid"] == lab.tenants["bob"].uid)
         assert ask_server(str(lab.run), {"op": "drain", "identity": str(number)})["ok"]
         for _ in range(5):
-            assert lab.get("bob.test", timeout_s=3).body == b"bob\n"
+            assert lab.get("bob.test").body == b"bob\n"
         assert pid in lab.children(lab.tenants["bob"].uid)
         assert len(download.finish().body) == size
         wait_until(lambda: not is_alive(pid), "the drained child ends")
@@ -177,7 +178,7 @@ def test_child_that_has_served_its_number_has_a_successor_meanwhile(name: str) -
         lab.start()
         download = Download(lab, f"{name}.test", "/big.bin")
         for _ in range(20):
-            assert lab.get(f"{name}.test", timeout_s=3).status == 200
+            assert lab.get(f"{name}.test").status == 200
         assert len(download.finish().body) == size
         lab.stop()
 

@@ -99,7 +99,7 @@ class Site:
 
     def get(self, host: str) -> str:
         """Return the last line of the answer to a request."""
-        with socket.create_connection(("127.0.0.1", self.port), 10) as conn:
+        with socket.create_connection(("127.0.0.1", self.port), 30) as conn:
             conn.sendall(f"GET /index.html HTTP/1.1\r\nHost: {host}.test\r\nConnection: close\r\n\r\n".encode())
             with conn.makefile() as stream:
                 return stream.read().splitlines()[-1]
@@ -130,7 +130,7 @@ def site(base: Path) -> Iterator[Site]:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
         pid = one.pid()
         os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: not Path(f"/proc/{pid}/exe").exists(), 15)
+        wait_until(lambda: not Path(f"/proc/{pid}/exe").exists())
 
 
 def serves_all(site: Site) -> bool:
@@ -219,7 +219,7 @@ def test_graceful_stop_lets_a_request_finish_and_ends(site: Site) -> None:
     """-k graceful-stop while a request's head is half sent: it is answered, then nothing is left."""
     site.run("-k", "start")
     pid = site.pid()
-    with socket.create_connection(("127.0.0.1", site.port), 20) as conn:
+    with socket.create_connection(("127.0.0.1", site.port), 30) as conn:
         conn.sendall(b"GET /index.html HTTP/1.1\r\nHost: alice.test\r\n")
         wait_until(lambda: any(child["busy"] or child.get("connections") for one in site.status()["identities"]
                                for child in one["children"]))
@@ -228,7 +228,7 @@ def test_graceful_stop_lets_a_request_finish_and_ends(site: Site) -> None:
         conn.sendall(b"Connection: close\r\n\r\n")
         with conn.makefile() as stream:
             assert stream.read().endswith("hello from alice\n")
-    wait_until(lambda: not Path(f"/proc/{pid}/exe").exists(), 20)
+    wait_until(lambda: not Path(f"/proc/{pid}/exe").exists())
 
 
 def test_signals_during_the_end_leave_nothing_behind(site: Site) -> None:
@@ -303,7 +303,7 @@ def test_foreground_server_tells_its_service_manager(site: Site) -> None:
     """-D FOREGROUND with NOTIFY_SOCKET: READY=1 when it serves, STOPPING=1 at the end; exit status 0 after TERM."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(site.base / "notify"))
-        manager.settimeout(20)
+        manager.settimeout(60)
         process = subprocess.Popen([PYTHON, "-m", "perchild", "-f", str(site.base / "c.conf"), "-D", "FOREGROUND"], cwd=ROOT,
                                    env={**os.environ, "NOTIFY_SOCKET": str(site.base / "notify")}, stderr=subprocess.DEVNULL)
         try:
@@ -311,7 +311,7 @@ def test_foreground_server_tells_its_service_manager(site: Site) -> None:
             assert serves_all(site)
             process.terminate()
             hear(manager, "STOPPING=1")
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
             process.wait()
@@ -326,7 +326,7 @@ def test_one_worker_serves_in_debug_mode(site: Site) -> None:
         assert len(site.pids()[UID]) == 1
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_other_users_cannot_use_the_control_socket(site: Site) -> None:
