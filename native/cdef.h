@@ -34,6 +34,7 @@ struct pc_child_options {
     int ticket_fd;
     const int *key_fds;
     uint32_t key_count;
+    bool takes_any_key;
     bool may_scale_leaders;
     size_t thread_stack_bytes;
     bool has_one_worker;

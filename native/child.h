@@ -314,6 +314,7 @@ struct pc_child {
     int job_fd;    /* job.c: write end of the identity's job box, shared by its children; -1 = none */
     int *key_fds;  /* until it is ready: TLS keys by KEY_NUMBER; -errno = it cannot be opened */
     uint32_t key_count;
+    bool takes_any_key;
     struct pc_tls_store *tls; /* its hosts' SSL_CTX; NULL = none has TLS */
     pthread_rwlock_t ticket_lock;
     struct pc_ticket_keys tickets; /* with ticket_lock; count 0 = none */
@@ -436,13 +437,15 @@ struct pc_child_options {
     int ticket_fd; /* keys of session tickets; -1 = none */
     const int *key_fds; /* TLS keys, by KEY_NUMBER; -1 = the child opens it itself, as its identity */
     uint32_t key_count;
+    bool takes_any_key; /* a key that is not its certificate's breaks its host; false = then there shall be no child yet */
     bool may_scale_leaders;
     size_t thread_stack_bytes; /* 0 = the system's */
     bool has_one_worker;       /* -X */
     uint32_t generation;       /* for people */
     char name[64];             /* of the identity, for people; NUL-terminated */
 };
-/* Takes over every descriptor; record, types, page, route and keys are closed once they are mapped or read. */
+/* Takes over every descriptor; record, types, page, route and keys are closed once they are mapped or read. -PC_E_AGAIN: a key was
+ * changed since the record was made. */
 int pc_child_new(const struct pc_child_options *options, struct pc_child **ret_child, const char **ret_why);
 /* Wait for something that the main thread decides. Returns enum pc_event bits; timeout_ms -1 = none. */
 uint32_t pc_child_wait(struct pc_child *child, int timeout_ms);
@@ -600,7 +603,7 @@ void pc_peek_let_go(struct pc_worker *worker);
 /* tls_ctx.c */
 /* Make every host's SSL_CTX, while the child has its key descriptors. A host that cannot have one is broken, which is said in the error
  * log: nobody else notices. 0 or -PC_E_MEMORY. */
-int pc_tls_open(struct pc_child *child);
+int pc_tls_open(struct pc_child *child); /* -PC_E_AGAIN: as pc_child_new */
 void pc_tls_close(struct pc_child *child); /* behind the last connection */
 /* In a process that children are forked from: OpenSSL's tables, which each of them would else make for itself, and have for itself. No key,
  * no certificate, no random state that a child would go on with: OpenSSL seeds anew behind a fork. */

@@ -31,6 +31,7 @@ pc_keys_take(struct pc_child *child, const struct pc_child_options *options)
     for (uint32_t i = 0; i < options->key_count; i++)
         child->key_fds[i] = options->key_fds[i] >= 0 ? options->key_fds[i] : -ENOENT;
     child->key_count = options->key_count;
+    child->takes_any_key = options->takes_any_key;
     for (uint32_t i = 0; i < child->config->host_count; i++)
         open_own_keys(child, &child->config->hosts[i]);
     return options->ticket_fd >= 0 ? pc_child_set_tickets(child, options->ticket_fd) : 0;

@@ -30,7 +30,8 @@ struct request {
     uint32_t uid, gid, group_count, listener_count, inbox_count, log_count, key_count, max_open, generation;
     int32_t parent_pid, mutex_kind, mutex_id;
     uint64_t nofile, thread_stack_bytes, seccomp_bpf, seccomp_count; /* the filter lies at the same address in both */
-    uint8_t is_privileged, has_route, has_mutex, may_scale_leaders, has_one_worker, has_job, has_tickets, is_runner, may_gain;
+    uint8_t is_privileged, has_route, has_mutex, may_scale_leaders, has_one_worker, has_job, has_tickets, is_runner, may_gain,
+        takes_any_key;
     char name[64];
 };
 
@@ -73,7 +74,7 @@ write_request(struct letter *letter, const struct pc_drop *drop, const struct pc
         .seccomp_count = drop->seccomp_count, .is_privileged = drop->is_privileged, .has_route = options->route_fd >= 0,
         .has_mutex = options->mutex_fd >= 0, .may_scale_leaders = options->may_scale_leaders,
         .has_one_worker = options->has_one_worker, .has_job = options->job_fd >= 0, .key_count = options->key_count,
-        .has_tickets = options->ticket_fd >= 0,
+        .has_tickets = options->ticket_fd >= 0, .takes_any_key = options->takes_any_key,
     };
     memcpy(letter->request.name, options->name, sizeof letter->request.name);
     uint32_t *numbers = letter->numbers;
@@ -250,7 +251,7 @@ be_born(struct letter *letter)
         .page_fd = letter->fds[5], .route_fd = request->has_route ? letter->fds[next++] : -1,
         .mutex_kind = request->mutex_kind, .mutex_id = request->mutex_id, .max_open = request->max_open,
         .may_scale_leaders = request->may_scale_leaders, .thread_stack_bytes = request->thread_stack_bytes,
-        .has_one_worker = request->has_one_worker, .generation = request->generation,
+        .has_one_worker = request->has_one_worker, .generation = request->generation, .takes_any_key = request->takes_any_key,
     };
     memcpy(options.name, request->name, sizeof options.name);
     options.mutex_fd = request->has_mutex ? letter->fds[next++] : -1;

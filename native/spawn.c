@@ -12,6 +12,7 @@
 #include "child.h"
 
 #define EXIT_RECORD 3
+#define EXIT_STALE_KEY 4 /* a key was changed since the record was made: as in perchild/dispatcher/children.py */
 
 struct pc_child *
 pc_spawn_become(const struct pc_drop *drop, const struct pc_child_options *options)
@@ -28,7 +29,10 @@ pc_spawn_become(const struct pc_drop *drop, const struct pc_child_options *optio
     pc_drop_privileges(drop);
     struct pc_child *child = NULL;
     const char *why = "";
-    if (pc_child_new(options, &child, &why) != 0) {
+    int error = pc_child_new(options, &child, &why);
+    if (error == -PC_E_AGAIN)
+        _exit(EXIT_STALE_KEY);
+    if (error != 0) {
         (void)fprintf(stderr, "perchildd: child of uid %u: %s\n", drop->uid, why);
         _exit(EXIT_RECORD);
     }

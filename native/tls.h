@@ -12,6 +12,7 @@ struct pc_tls_site {
     struct pc_host *host;
     struct pc_child *child;
     char why[256]; /* broken: since no certificate can be used; "" = it is not */
+    bool has_strange_key; /* none, or another than its certificate's: compile has seen that they belong together */
     _Atomic uint64_t said_ns; /* when a refused handshake was last told of */
 };
 

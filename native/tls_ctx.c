@@ -146,6 +146,7 @@ use_cert(struct pc_tls_site *site, const struct pc_cert *cert)
         ERR_clear_error();
         result = refuse(site, "AH02565: its certificate and its key do not belong together");
     }
+    site->has_strange_key = site->has_strange_key || result != 0;
     if (result == 0 && SSL_CTX_use_cert_and_key(site->ctx, leaf, key, chain, 1) != 1)
         result = refuse(site, "its certificate or key cannot be used");
     X509_free(leaf);
@@ -403,7 +404,10 @@ pc_tls_open(struct pc_child *child)
         struct pc_tls_site *site = &store->sites[i];
         site->host = &config->hosts[i];
         site->child = child;
-        if (site->host->tls != NULL && pc_tls_site_open(site) != 0)
+        bool is_broken = site->host->tls != NULL && pc_tls_site_open(site) != 0;
+        if (site->has_strange_key && !child->takes_any_key)
+            return -PC_E_AGAIN; /* somebody is writing a new pair: the dispatcher waits for the record that knows it */
+        if (is_broken)
             say_broken(site);
     }
     return 0;

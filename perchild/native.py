@@ -108,6 +108,7 @@ def _make_options(spec: ChildSpec) -> tuple[Any, tuple[Any, ...]]:
     options.inbox_numbers, options.inbox_fds, options.inbox_count = numbers, inboxes, len(spec.inbox_write_fds)
     options.log_fds, options.log_count = logs, len(spec.log_fds)
     options.key_fds, options.key_count, options.ticket_fd = keys, len(spec.key_fds), spec.ticket_fd
+    options.takes_any_key = spec.takes_any_key
     options.max_open = max(16, spec.nofile - RESERVED_FDS - len(spec.descriptors()))
     options.mutex_kind = MUTEX_KINDS[spec.accept_mutex]
     options.mutex_fd, options.mutex_id, options.job_fd = spec.mutex_fd, spec.mutex_id, spec.job_fd

@@ -46,6 +46,7 @@ DROP_STEPS = (
     "capabilities", "check of ids", "check of going back", "check of capabilities", "dumpable", "parent",
     "no_new_privs", "seccomp",
 )
+EXIT_STALE_KEY = 4  # native/spawn.c: a key was changed since the child's record was made
 LOOK_AGAIN_S = 0.2  # whether a certificate that has changed was read again
 FORK_PAUSE_S = 10.0  # httpd's pause after a failed fork
 MAX_ENDING = 8  # children of one identity that still finish what they have; then new ones wait for an exit
@@ -130,6 +131,7 @@ def answer_ready(server: Server, child: Child, _message: Message) -> None:
         reason = "ready twice"
         raise WireError(reason)
     child.phase = Phase.READY
+    server.members[child.number].takes_any_key = False
     child.idle = max(1, server.plan.scale.threads_per_child)  # until it says otherwise
     member = server.members[child.number]
     for notify in _ON_READY:
@@ -284,7 +286,11 @@ def _on_exit(server: Server, child: Child, _events: int) -> None:
         return
     close_child(server, child)
     member = server.members[child.number]
-    if not child.is_asked_to_end and (status != 0 or child.phase is Phase.STARTING):
+    if status == EXIT_STALE_KEY and child.phase is Phase.STARTING:
+        member.takes_any_key = True
+        server.events.say("notice", "", f"a key of {member.identity.name} is no longer its certificate's: a child that was to be started "
+                          "waits for the new certificate", identity=child.number)
+    elif not child.is_asked_to_end and (status != 0 or child.phase is Phase.STARTING):
         now_s = server.sys.now_s()
         if child.phase is Phase.STARTING or now_s - child.started_s < YOUNG_S:
             member.damping.add(DEATH_POINTS, now_s)

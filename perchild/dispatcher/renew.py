@@ -3,7 +3,8 @@
 The files that TLS is made of are looked at by stat, some each second. When one has changed, and was the same at two looks (whoever
 writes a certificate writes its key, too), a throw-away process reads that identity's certificates again and writes a new record: the
 configuration is not read, for an operator may be in the middle of it. Until the new record is there, no child is started with the old
-one: it would find the new key beside the old certificate. What waits in the inbox waits for as long, but not for ever.
+one: it would find the new key beside the old certificate. One that was being started finds that out for itself, and ends before it
+serves. What waits in the inbox waits for as long, but not for ever.
 Runs as: dispatcher.
 Before: start.py  After: compile.py:renew_plan, reload.py
 """
@@ -20,6 +21,7 @@ from perchild.wire.stamp import stamp_file
 LOOKS_PER_S = 500  # files: 2 ms
 PAUSE_S = 10.0  # between two renewals of one identity: whoever writes its certificate every second costs us no more
 HOLD_S = 5.0  # longest time for which no child is started with a certificate that has changed
+HELD_PAUSE_S = 2.0  # in place of PAUSE_S where a child waits to be started: two looks more, and it still has the new one in time
 Look = Callable[[str], str]
 
 
@@ -35,6 +37,7 @@ def find_changed(server: Server, look: Look = stamp_file) -> list[int]:
     if not with_tls:
         return []
     urgent = [member for member in with_tls if _is_urgent(member)]
+    first = {member.identity.number for member in urgent}
     due = [member.identity.number for member in urgent if _is_due(member, now_s, look)]
     start, left = server.renew_at % len(with_tls), LOOKS_PER_S
     for count, member in enumerate((*with_tls[start:], *with_tls[:start])):
@@ -42,7 +45,7 @@ def find_changed(server: Server, look: Look = stamp_file) -> list[int]:
             server.renew_at = start + count
             break
         left -= len(member.identity.tls_files)
-        if member not in urgent and _is_due(member, now_s, look):
+        if member.identity.number not in first and _is_due(member, now_s, look):
             due.append(member.identity.number)
     return due
 
@@ -62,7 +65,7 @@ def _is_due(member: Member, now_s: float, look: Look) -> bool:
         member.seen_stamps, member.stale_s = (), None
         return False
     is_quiet, member.seen_stamps = stamps == member.seen_stamps, stamps
-    return is_quiet and now_s - member.renewed_s >= PAUSE_S
+    return is_quiet and now_s - member.renewed_s >= (PAUSE_S if member.stale_s is None else HELD_PAUSE_S)
 
 
 def must_wait(server: Server, member: Member, look: Look = stamp_file) -> bool:

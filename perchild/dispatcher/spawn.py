@@ -142,7 +142,7 @@ def make_spec(server: Server, member: Member, *, accepts: bool) -> ChildSpec:
         inbox_fd=member.inbox.read_fd, record_fd=-1, types_fd=server.types_fd, page_fd=-1,
         route_fd=server.route_fd if may_send_to_all else -1,
         listener_fds=server.listeners.descriptors() if accepts else (), inbox_write_fds=writes,
-        ticket_fd=tls.have_tickets(server, member),
+        ticket_fd=tls.have_tickets(server, member), takes_any_key=member.takes_any_key,
         job_fd=member.programs.box.write_fd if member.programs else -1,
         mutex_id=server.mutex_id if identity.kind == UNASSIGNED else -1, has_one_worker=server.has_one_worker,
         thread_stack_bytes=plan.thread_stack_bytes)

@@ -130,6 +130,7 @@ class Member:
     seen_stamps: tuple[str, ...] = ()  # of its TLS files, if they have changed: at the last look (renew.py)
     renewed_s: float = -1e9  # when its certificates were last read again
     stale_s: float | None = None  # since when a child waits to be started for that
+    takes_any_key: bool = False  # the last child ended because a key was not its certificate's: the next one serves what it can
     is_crowded: bool = False  # its inbox was not empty at the last look
     free_pages: list[int] = field(default_factory=list)  # of children that have ended, for the next ones; ours
 

@@ -46,6 +46,7 @@ class ChildSpec:
     inbox_write_fds: dict[int, int] = field(default_factory=dict)  # identity number -> write end, of those it may send to
     log_fds: tuple[int, ...] = ()  # one for each LogFile of its identity; -1 = the child opens it itself
     key_fds: tuple[int, ...] = ()  # one for each of its identity's keys; -1 = the child opens it itself
+    takes_any_key: bool = False  # a key that is not its certificate's breaks its host; False: then the child ends with EXIT_STALE_KEY
     has_one_worker: bool = False  # -X
     thread_stack_bytes: int = 0
     prepared: object = None  # what native.prepare_child made of all this before the fork

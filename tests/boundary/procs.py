@@ -32,6 +32,8 @@ CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _WAITS = "restart_syscall,epoll_wait,epoll_pwait,epoll_pwait2,futex,poll,ppoll,recvmsg,clock_nanosleep"
 _FOR_A_MOMENT = re.compile(r"/proc/\d+/smaps_rollup")  # roles.USAGE
 
+_RECVFROM = {"45", "207"}  # of amd64, arm64
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -47,6 +49,11 @@ def is_stopped(pid: int) -> bool:
     """Whether every thread of a process stands still after SIGSTOP."""
     states = [Path(f"/proc/{pid}/task/{one}/stat").read_text().rpartition(")")[2].split()[0] for one in os.listdir(f"/proc/{pid}/task")]
     return set(states) == {"T"}
+
+
+def is_receiving(pid: int) -> bool:
+    """Whether a process's first thread waits in recvfrom(2)."""
+    return Path(f"/proc/{pid}/syscall").read_text().split()[0] in _RECVFROM
 
 
 def watched_events(pid: int) -> dict[str, int]:

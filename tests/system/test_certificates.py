@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
 import shutil
+import signal
 import socket
 import ssl
 import threading
@@ -154,6 +157,51 @@ def test_a_sleeping_tenant_wakes_with_the_new_certificate(made: dict[str, Certif
         assert lab.shown("alice") == der_of(made["second"])
         assert time.monotonic() - began_s < 8
         assert "certificates of #" in lab.error_log()
+
+
+class OwnKeys(TlsLab):
+    """As TlsLab, but certificates lie where their tenant may change the path: its child opens the key itself, after the fork."""
+
+    def files(self, name: str) -> Certificate:
+        """Return where a tenant's certificate lies."""
+        home = self.tenants[name].home
+        return Certificate(home / "own.crt", home / "own.key")
+
+    def put(self, name: str, one: Certificate) -> None:
+        """Put a certificate and its key in place, which are the tenant's."""
+        super().put(name, one)
+        for path in (self.files(name).cert, self.files(name).key):
+            os.chown(path, self.tenants[name].uid, self.tenants[name].uid)
+
+
+def test_a_pair_that_is_put_in_place_while_a_child_starts_breaks_no_handshake(made: dict[str, Certificate]) -> None:
+    """The child's record has the certificate of before, the key is the new one: it ends before it serves, and the request waits."""
+    with OwnKeys(made) as lab, concurrent.futures.ThreadPoolExecutor() as clients:
+        lab.start()
+        assert lab.get("bob.test").status == 200  # the nursery forks
+        os.kill(lab.nursery, signal.SIGSTOP)
+        try:
+            shown = clients.submit(lab.shown, "alice")
+            wait_until(lambda: procs.is_receiving(lab.pid), "the dispatcher has asked the nursery for alice's child")
+            lab.put("alice", made["second"])
+        finally:
+            os.kill(lab.nursery, signal.SIGCONT)
+        assert shown.result() == der_of(made["second"])
+        assert "is no longer its certificate's" in lab.error_log()
+        assert "TLS of alice.test is out of order" not in lab.error_log()
+
+
+def test_a_key_that_its_child_cannot_open_breaks_its_host_alone(made: dict[str, Certificate]) -> None:
+    """Root can, who has looked at it before: the child that finds that out ends once, and the next one serves what it can."""
+    with OwnKeys(made) as lab:
+        os.chown(lab.files("alice").key, 0, 0)
+        lab.start()
+        for _ in range(2):
+            with pytest.raises((OSError, AssertionError)):
+                lab.shown("alice")
+            assert lab.get("alice.test").status == 200
+        assert lab.shown("bob") == der_of(made["first"])
+        assert "TLS of alice.test is out of order" in lab.error_log()
 
 
 def test_the_dispatcher_holds_no_key(lab: TlsLab) -> None:
