@@ -212,15 +212,16 @@ use_revocation(struct pc_tls_site *site, const struct pc_tls_conf *conf)
 }
 
 static int
-use_authorities(struct pc_tls_site *site, struct pc_slice pem)
+use_authorities(struct pc_tls_site *site, const struct pc_tls_conf *conf)
 {
-    bool is_encrypted = false;
+    bool is_encrypted = false, is_asked = conf->verify != PC_VERIFY_NONE;
+    const struct pc_slice pem = conf->ca;
     BIO *bio = BIO_new_mem_buf(pem.base, (int)pem.len);
     X509_STORE *store = SSL_CTX_get_cert_store(site->ctx);
     X509 *authority;
     uint32_t count = 0;
     while (bio != NULL && (authority = PEM_read_bio_X509(bio, NULL, no_pass_phrase, &is_encrypted)) != NULL) {
-        bool is_added = X509_STORE_add_cert(store, authority) == 1 && SSL_CTX_add_client_CA(site->ctx, authority) == 1;
+        bool is_added = X509_STORE_add_cert(store, authority) == 1 && (!is_asked || SSL_CTX_add_client_CA(site->ctx, authority) == 1);
         X509_free(authority);
         if (!is_added)
             break;
@@ -231,6 +232,21 @@ use_authorities(struct pc_tls_site *site, struct pc_slice pem)
         return refuse(site, "SSLCACertificateFile or SSLCACertificatePath has no certificate that can be used");
     ERR_clear_error();
     return 0;
+}
+
+/* Of a certificate that came alone: panels name its issuers by SSLCACertificateFile, and OpenSSL, in httpd, looks for them in each
+ * handshake. Here once, and without the root. */
+static void
+complete_chains(SSL_CTX *ctx)
+{
+    const int how = SSL_BUILD_CHAIN_FLAG_NO_ROOT | SSL_BUILD_CHAIN_FLAG_IGNORE_ERROR | SSL_BUILD_CHAIN_FLAG_CLEAR_ERROR;
+    for (long is_there = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST); is_there == 1;
+         is_there = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT)) {
+        STACK_OF(X509) *chain = NULL;
+        if (SSL_CTX_get0_chain_certs(ctx, &chain) == 1 && sk_X509_num(chain) <= 0)
+            (void)SSL_CTX_build_cert_chain(ctx, how); /* without: it is sent alone, as it was named */
+    }
+    ERR_clear_error();
 }
 
 static int
@@ -244,7 +260,9 @@ set_verify(struct pc_tls_site *site, const struct pc_tls_conf *conf)
     };
     SSL_CTX_set_verify(site->ctx, modes[conf->verify], check_client);
     SSL_CTX_set_max_cert_list(site->ctx, CERT_LIST_BYTES_MAX);
-    int result = conf->verify != PC_VERIFY_NONE && conf->ca.len > 0 ? use_authorities(site, conf->ca) : 0;
+    int result = conf->ca.len > 0 ? use_authorities(site, conf) : 0;
+    if (result == 0 && conf->ca.len > 0)
+        complete_chains(site->ctx);
     bool is_checked = conf->verify != PC_VERIFY_NONE && (conf->crl_check & (PC_CRL_LEAF | PC_CRL_CHAIN)) != 0;
     return result == 0 && is_checked ? use_revocation(site, conf) : result;
 }

@@ -70,6 +70,13 @@ asks_the_same(const struct pc_tls_conf *a, const struct pc_tls_conf *b)
     return a->verify == b->verify && (a->verify == PC_VERIFY_NONE || is_same);
 }
 
+/* As mod_ssl's SSLVHostSNIPolicy secure: what was agreed on for the one host need not be good enough for the other. */
+static bool
+speaks_the_same(const struct pc_tls_conf *a, const struct pc_tls_conf *b)
+{
+    return a->protocols == b->protocols && pc_slice_eq(a->ciphers, b->ciphers) && pc_slice_eq(a->suites, b->suites);
+}
+
 /* A host by its address: what a client asks for that has no name to say in its hello. */
 static bool
 is_address(struct pc_slice name)
@@ -108,7 +115,7 @@ pc_tls_request_host(struct pc_worker *worker, const struct pc_conn *conn, struct
             return 421;
         host = &config->hosts[own.value];
     }
-    if (host->tls == NULL || !asks_the_same(host->tls, conn->sni_host->tls))
+    if (host->tls == NULL || !asks_the_same(host->tls, conn->sni_host->tls) || !speaks_the_same(host->tls, conn->sni_host->tls))
         return 421;
     if (tls->name_len == 0 && host->tls->strict) /* of either host, as in httpd */
         return 403;

@@ -49,14 +49,16 @@ def make_certificate(directory: Path, name: str, *, kind: str = "ecdsa", days: i
     return Certificate(cert, key)
 
 
-def sign_certificate(directory: Path, name: str, issuer: Certificate) -> Certificate:
-    """Make a certificate for `name`, which may be a client's, signed by `issuer`, in directory/name.crt and .key (0600)."""
+def sign_certificate(directory: Path, name: str, issuer: Certificate, *, is_authority: bool = False) -> Certificate:
+    """Make a certificate for `name`, which may be a client's or an authority's, signed by `issuer`, in directory/name.crt and .key (0600)."""
     made = Certificate(directory / f"{name}.crt", directory / f"{name}.key")
     request = directory / f"{name}.request"
     subprocess.run(["openssl", "req", "-new", "-newkey", *KEYS["ecdsa"], "-nodes", "-keyout", str(made.key), "-out", str(request),
                     "-subj", f"/O=Tests/CN={name}"], check=True, capture_output=True)
+    extensions = directory / f"{name}.extensions"
+    extensions.write_text("basicConstraints = critical, CA:TRUE\n" if is_authority else f"subjectAltName = DNS:{name}\n")
     subprocess.run(["openssl", "x509", "-req", "-in", str(request), "-days", "60", "-CA", str(issuer.cert), "-CAkey", str(issuer.key),
-                    "-set_serial", "4711", "-out", str(made.cert)], check=True, capture_output=True)
+                    "-set_serial", "4711", "-extfile", str(extensions), "-out", str(made.cert)], check=True, capture_output=True)
     made.key.chmod(0o600)
     return made
 

@@ -53,6 +53,14 @@ class TlsLab(Lab):
         self.config_tail = (f"<VirtualHost *:{self.plain_port}>\nServerName {alice.host}\nDocumentRoot {alice.docroot}\n"
                             f"AssignUserID #{alice.uid} #{alice.uid}\n<Directory {alice.docroot}>\nRequire all granted\n</Directory>\n"
                             "<Location /secure>\nSSLRequireSSL\n</Location>\n</VirtualHost>\n")
+        middle = sign_certificate(self.tls_directory, "middle", self.authority, is_authority=True)
+        self.config_tail += "".join(
+            f"<VirtualHost *:{self.port}>\nServerName {name}.alice.test\nDocumentRoot {alice.docroot}\nAssignUserID #{alice.uid} #{alice.uid}\n"
+            f"<Directory {alice.docroot}>\nRequire all granted\n</Directory>\n{made.directives()}{more}</VirtualHost>\n" for name, made, more in (
+                ("chain", sign_certificate(self.tls_directory, "chain.alice.test", middle), f"SSLCACertificateFile {middle.cert}\n"),
+                ("modern", make_certificate(self.tls_directory, "modern.alice.test"), "SSLProtocol TLSv1.3\n"),
+                ("other", make_certificate(self.tls_directory, "other.alice.test"), "SSLCipherSuite ECDHE-ECDSA-AES128-GCM-SHA256\n"),
+                ("same", make_certificate(self.tls_directory, "same.alice.test"), "")))
         for name, text in (("env", ENV), ("sum", SUM)):
             alice.write(f"cgi-bin/{name}", text, 0o755)
         alice.write("info.php", PHP)
@@ -259,6 +267,26 @@ def test_a_request_for_anothers_host_is_misdirected(lab: TlsLab) -> None:
             assert ask(sock, "alice.test")[0] == 200
             assert ask(sock, host)[0] == status
     assert "AH02032: Hostname bob.test is not served on the TLS connection to alice.test" in lab.error_log()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_host_that_speaks_otherwise_is_another_connections(lab: TlsLab, version: str) -> None:
+    """Of one identity: protocols and ciphers of the one count for the other's requests only if they are the same, as in httpd."""
+    with lab.connect_tls("alice.test", context=client_context(VERSIONS[version])) as sock:
+        statuses = [ask(sock, f"{name}.alice.test")[0] for name in ("same", "modern")]
+    with lab.connect_tls("alice.test") as sock:
+        statuses += [ask(sock, "other.alice.test")[0]]
+    assert statuses == [200, 421, 421]
+
+
+def test_a_chain_may_be_among_the_authorities_of_clients(lab: TlsLab) -> None:
+    """As panels write it: the issuer in SSLCACertificateFile, where no client is asked for a certificate."""
+    arguments = ["--resolve", f"chain.alice.test:{lab.port}:127.0.0.1", "--cacert", str(lab.authority.cert)]
+    done = curl(*arguments, f"https://chain.alice.test:{lab.port}/")
+    assert (done.returncode, done.stdout) == (0, b"alice\n"), done.stderr
+    told = lab.s_client("chain.alice", "-showcerts")
+    assert told.count("BEGIN CERTIFICATE") == 2
+    assert "No client certificate CA names sent" in told
 
 
 def test_clients_show_a_certificate_where_they_must(lab: TlsLab) -> None:
