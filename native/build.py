@@ -27,9 +27,9 @@ def make_ffi() -> cffi.FFI:
     ffi.cdef((HERE / "cdef.h").read_text())
     ffi.set_source(
         "perchild._native",
-        '#include "child.h"\n#include "certcheck.h"\n',
+        "".join(f'#include "{name}.h"\n' for name in ("certcheck", "child", "nursery", "runexec", "runner")),
         libraries=LIBRARIES,
-        extra_compile_args=FLAGS,
+        extra_compile_args=[*FLAGS, "-Werror=implicit-function-declaration"],
         extra_link_args=["-pthread", "-Wl,-z,relro,-z,now"],
     )
     return ffi

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "backend.h"
+#include "route.h"
 
 /* A child named by ChildPerUserID may have no host of its own: it accepts for the others, and answers what cannot be routed. */
 static void

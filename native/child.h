@@ -10,6 +10,7 @@
 #include "pc.h"
 
 struct pc_child;
+struct pc_route_map;
 
 /* ------------------------------------------------------------------ the page (page.c) */
 
@@ -61,46 +62,6 @@ void pc_page_cpu(struct pc_child *child);    /* what it has used of processors *
 void pc_page_memory(struct pc_child *child); /* and of memory; takes half a millisecond */
 void pc_slot_set(struct pc_page *page, uint32_t slot, int32_t value);
 int32_t pc_slot_get(const struct pc_page *page, uint32_t slot);
-
-/* ------------------------------------------------------------------ the route table (route.c) */
-
-enum pc_route_how { PC_ROUTE_NONE, PC_ROUTE_EXACT, PC_ROUTE_WILD, PC_ROUTE_DEFAULT };
-
-struct pc_route {
-    uint32_t value; /* identity number, or host index in an own table; PC_NO_HOST */
-    enum pc_route_how how;
-    bool is_tls;
-};
-
-/* Check the table's every offset once, so that lookups need not. Returns 0 or -PC_E_FORMAT. */
-int pc_route_check(struct pc_slice table);
-/* Whether every value of a checked table is below `count` (or PC_NO_HOST as an address's default): indexes of hosts. */
-int pc_route_check_values(struct pc_slice table, uint32_t count);
-/* Who serves `name` on the local address. Pure; table checked before. */
-struct pc_route pc_route_find(struct pc_slice table, const struct sockaddr_storage *local, struct pc_slice name);
-/* Whether the answer on `port` depends on which local address it is (else the wildcard address does). */
-bool pc_route_needs_local(struct pc_slice table, uint16_t port);
-
-/* Whether the hosts of the local address speak TLS (SSLEngine); and whether those of any address do. */
-bool pc_route_speaks_tls(struct pc_slice table, const struct sockaddr_storage *local);
-bool pc_route_has_tls(struct pc_slice table);
-/* Whether a host of any address speaks HTTP/2 without TLS; only the server's table says it. */
-bool pc_route_has_h2c(struct pc_slice table);
-
-/* Whether connections to the local address begin with a PROXY protocol header (RemoteIPProxyProtocol). ret_peers: ACCESS leaves of
- * who may send one; len 0 = everybody. */
-bool pc_route_front(struct pc_slice table, const struct sockaddr_storage *local, struct pc_slice *ret_peers);
-/* Whether any address has that. ret_key: of those who have this table; signs clients' addresses (hand.c); zero in an own table. */
-bool pc_route_has_fronts(struct pc_slice table, uint8_t ret_key[PC_KEY_BYTES]);
-
-/* A mapped server table; replaced while threads look things up, so they hold it by a hazard pointer. */
-struct pc_route_map {
-    struct pc_slice table;
-    bool needs_local[PC_MAX_LISTENERS];
-    bool has_fronts, has_tls, has_h2c;
-    uint8_t key[PC_KEY_BYTES], key_before[PC_KEY_BYTES]; /* of fronts, and that of the table before this one */
-    struct pc_route_map *older; /* retired, freed when no thread holds it */
-};
 
 /* ------------------------------------------------------------------ transports (transport.c; tls_io.c) */
 
@@ -470,81 +431,6 @@ void pc_child_facts(struct pc_child *child, struct pc_child_facts *ret_facts);
 int pc_keys_take(struct pc_child *child, const struct pc_child_options *options);
 void pc_keys_close(struct pc_child *child);
 
-/* spawn.c: fork, drop, serve. In the dispatcher: the child's pid, or -PC_E_SYS. In the child: 0, once Python is needed, with
- * ret_child; a child that does not need Python never returns. */
-int pc_spawn(const struct pc_drop *drop, const struct pc_child_options *options, struct pc_child **ret_child);
-/* The same behind a fork: drop, serve; returns only if Python is needed. */
-struct pc_child *pc_spawn_become(const struct pc_drop *drop, const struct pc_child_options *options);
-
-/* nursery.c: a quiet process that forks tenants' children for the dispatcher, whose children they are. Because it does nothing
- * else, its children go on sharing their memory with it and with each other; and it was forked before there was a plan. */
-/* Start it. In the dispatcher: its pid, and ret_fd to talk to it; -PC_E_SYS. In a child of it that needs Python: 0; ret_child is
- * NULL in a runner. */
-int pc_nursery_start(int *ret_fd, struct pc_child **ret_child);
-/* Have a child forked. Returns its pid, -PC_E_BAD (too many descriptors: fork it yourself), -PC_E_CLOSED, -PC_E_SYS. */
-int pc_nursery_spawn(int fd, const struct pc_drop *drop, const struct pc_child_options *options);
-
-/* runner.c: the process that executes an identity's programs */
-struct pc_runner_options {
-    int box_fd;    /* read end of the identity's job box */
-    int file_fd;   /* what compile wrote for it: perchild/runner/main.py reads it */
-    int parent_fd; /* pidfd of the dispatcher */
-    char name[64]; /* of the identity, for people; NUL-terminated */
-};
-/* Fork into namespaces, or without where they are refused. flags: CLONE_PARENT or 0. Returns pid, 0 in the runner, -errno. */
-int pc_runner_fork(unsigned long flags, bool is_privileged);
-/* Let go of what runners share with who forks them, until their drop: in whatever becomes an identity. */
-void pc_runner_unshare(void);
-/* Behind that fork: mounts, drop. Python goes on, with pc_runner_here. */
-void pc_runner_become(const struct pc_drop *drop, const struct pc_runner_options *options);
-/* Both, without a nursery. Returns the pid, 0 in the runner, -PC_E_SYS. */
-int pc_runner_spawn(const struct pc_drop *drop, const struct pc_runner_options *options);
-/* Have the nursery fork it. As pc_nursery_spawn. */
-int pc_nursery_spawn_runner(int fd, const struct pc_drop *drop, const struct pc_runner_options *options);
-/* Whether this process is a runner, and what it holds. */
-bool pc_runner_here(int *ret_box, int *ret_file, bool *ret_is_apart);
-/* Block TERM, USR1 and CHLD, and nothing else, in a runner. Returns a signalfd of them, the caller's, or -PC_E_SYS. */
-int pc_runner_signals(void);
-
-/* runexec.c: in the runner */
-#define PC_EXEC_LINE_BYTES 1024 /* of "#!" line */
-enum pc_exec_refusal {
-    PC_EXEC_OK, PC_EXEC_BAD_PATH, PC_EXEC_NOT_BELOW, PC_EXEC_NO_DIRECTORY, PC_EXEC_DIRECTORY_OWNER, PC_EXEC_DIRECTORY_WRITABLE,
-    PC_EXEC_NO_FILE, PC_EXEC_LINK, PC_EXEC_KIND, PC_EXEC_OWNER, PC_EXEC_WRITABLE, PC_EXEC_SETID, PC_EXEC_MODE, PC_EXEC_HASHBANG,
-    PC_EXEC_HASHBANG_CR, PC_EXEC_NO_INTERPRETER, PC_EXEC_INTERPRETER, PC_EXEC_STRINGS, PC_EXEC_NO_CWD, PC_EXEC_LIMIT,
-    PC_EXEC_FORK, PC_EXEC_EXEC, PC_EXEC_REFUSALS,
-};
-enum { PC_EXEC_CPU, PC_EXEC_MEMORY, PC_EXEC_PROCESSES, PC_EXEC_LIMITS };
-
-struct pc_exec_limit {
-    bool is_set;
-    uint64_t soft, hard;
-};
-
-struct pc_exec_wish { /* blocks are strings with their NULs, one behind the other */
-    const char *path, *cwd; /* absolute; cwd "": the program's directory */
-    const char *roots, *args, *env;
-    size_t roots_len, args_len, env_len;
-    const char *search_path; /* the value of PATH */
-    uint32_t uid, gid;
-    int fds[3];    /* 0, 1 and 2 of the program; they stay the caller's */
-    int listen_fd; /* service: becomes its descriptor 3; -1 = none */
-    int config_fd; /* service with a listen_fd: becomes its descriptor 4; 0 = none */
-    struct pc_exec_limit limits[PC_EXEC_LIMITS]; /* seconds, bytes, processes of the user */
-    int nice;
-    bool is_service; /* the configuration's own command: neither file nor environment is checked */
-    bool has_own_env; /* the configuration's own variables: the file is checked, they are not */
-};
-/* Returns the new process's pid, or -enum pc_exec_refusal with errno (0 = nothing to add); a refusal is explained on fds[2]. */
-int pc_exec_start(const struct pc_exec_wish *wish);
-const char *pc_exec_reason(int refusal);
-/* Pure: >0 length of a "#!" line, 0 need more, <0 no such line. */
-int pc_exec_parse_hashbang(const char *raw, size_t len, struct pc_slice *ret_interpreter, struct pc_slice *ret_argument);
-bool pc_exec_may_pass(struct pc_slice variable); /* pure: "NAME=value" of a request may be in a program's environment */
-struct stat;
-/* Pure: suEXEC's conditions on a program and its directory. */
-int pc_exec_check_facts(const struct stat *directory, const struct stat *file, uint32_t uid, uint32_t gid);
-
 /* main.c: the child's main thread */
 enum pc_main { PC_MAIN_END, PC_MAIN_PYTHON /* a question waits for a thread of the interpreter */ };
 void pc_child_begin(struct pc_child *child, bool has_one_worker); /* first threads, READY */
@@ -620,72 +506,6 @@ void pc_tls_free(struct pc_tls *tls);
 uint32_t pc_tls_request_host(struct pc_worker *worker, const struct pc_conn *conn, struct pc_slice name, struct pc_host **ret_host);
 /* Before any handshake: send a fatal alert (RFC 8446 6; 112 unrecognized_name, 80 internal_error), and linger. */
 enum pc_next pc_tls_refuse(struct pc_worker *worker, struct pc_conn *conn, uint8_t alert);
-
-/* hand.c: the hand-off; docs/protocol.md */
-#define PC_HAND_MAGIC 0x4F484350u /* "PCHO" */
-#define PC_HAND_VERSION 2
-enum pc_hand_kind { PC_HAND_FRESH = 1, PC_HAND_CARRIED = 2 };
-
-struct pc_hand {
-    uint32_t magic;
-    uint16_t version;
-    uint8_t kind, hops;
-    uint32_t carried_len; /* bytes behind this struct; 0 for PC_HAND_FRESH */
-    uint32_t requests;    /* answered on this connection so far */
-    uint32_t sender;      /* identity number, for the log only */
-    uint8_t client_family; /* 0: the socket's peer is the client; 4, 6: a front end said who it is, and tag that it did */
-    uint8_t zero;
-    uint16_t client_port;
-    uint8_t client[16];
-    uint64_t tag; /* pc_hand_sign, by who took the front end's header */
-};
-_Static_assert(sizeof(struct pc_hand) == 48, "struct pc_hand is what docs/protocol.md says, without gaps");
-
-/* Pure: whether a message of `len` bytes keeps the rules. Returns 0 or -PC_E_PEER. ret_carried points into raw. */
-int pc_hand_check_message(const char *raw, size_t len, struct pc_hand *ret_hand, struct pc_slice *ret_carried);
-/* The tag of conn's client and its socket, as the kernel numbers sockets: who has no key can neither make nor move one. */
-uint64_t pc_hand_sign(const uint8_t key[PC_KEY_BYTES], const struct pc_conn *conn);
-/* Send without waiting. 0, -PC_E_AGAIN (full), -PC_E_SYS. The caller closes its copy after 0. */
-int pc_hand_send(struct pc_child *child, uint32_t number, struct pc_conn *conn, struct pc_slice carried);
-/* Pass conn on, or hold it back when the inbox is full. conn is gone afterwards, or waits. */
-enum pc_next pc_hand_over(struct pc_worker *worker, struct pc_conn *conn, uint32_t number, struct pc_slice carried);
-void pc_hand_receive(struct pc_worker *worker); /* slot -2 -> descriptor -> -1 */
-void pc_hand_retry(struct pc_worker *worker);   /* the connections held back */
-void pc_hand_say_refused(struct pc_worker *worker); /* those that were left out of the error log, when a second is over */
-void pc_hand_look(struct pc_child *child, uint64_t now_ns); /* at RLIMIT_NOFILE, now and then, before anything is received */
-/* Checks on a received descriptor: a connected TCP socket on one of our addresses. 0 or -PC_E_PEER; fills addresses. */
-int pc_hand_check_socket(const struct pc_config *config, int fd, struct pc_conn *conn);
-
-/* job.c, and perchild/wire/job.py: one message to the identity's runner, little endian. Behind the struct and without gaps: path,
- * working directory, arguments ("a\0b\0"), environment ("NAME=value\0"). Descriptors: RUN three (the program's 0, 1, 2), CANCEL
- * none, WAKE one (a stream socket; the answer is a line: "ok", "error TEXT", or "again", which is to ask the runner's successor). */
-#define PC_JOB_MAGIC 0x4F4A4350u /* "PCJO" */
-#define PC_JOB_VERSION 1
-#define PC_JOB_MAX_BYTES 131072
-#define PC_JOB_MAX_ARGUMENTS 256
-#define PC_JOB_MAX_VARIABLES 1024
-enum pc_job_kind { PC_JOB_RUN = 1, PC_JOB_CANCEL = 2, PC_JOB_WAKE = 3 };
-
-struct pc_job {
-    uint32_t magic;
-    uint16_t version;
-    uint8_t kind, zero;
-    uint64_t id;      /* of a RUN: pid << 32 | counter, unique per child */
-    uint32_t service; /* WAKE: number in the runner's file; CANCEL: seconds that the program still has */
-    uint32_t path_len, cwd_len, arg_len, env_len;
-} __attribute__((packed));
-_Static_assert(sizeof(struct pc_job) == 36, "struct pc_job is what perchild/wire/job.py packs");
-
-struct pc_job_text { struct pc_slice path, cwd, arguments, environment; };
-/* Send without waiting; magic, version and lengths are filled in. Descriptors stay the caller's, who closes them after 0.
- * -PC_E_AGAIN (full), -PC_E_HEAD_LARGE, -PC_E_NOT_FOUND (the identity has no runner), -PC_E_SYS. */
-int pc_job_send(struct pc_child *child, const struct pc_job *job, const struct pc_job_text *text, const int *fds, uint32_t fd_count);
-uint64_t pc_job_next_id(struct pc_child *child);
-/* End a program unless it ends by itself within grace_s: sent now, or as soon as there is room. */
-void pc_job_cancel(struct pc_child *child, uint64_t id, uint32_t grace_s);
-/* What conn->gate->full names is full: conn, which the caller owns, goes through its phase's step again by and by. False: too many wait. */
-bool pc_job_wait(struct pc_worker *worker, struct pc_conn *conn);
-void pc_job_retry(struct pc_worker *worker);
 
 /* conn.c */
 struct pc_conn *pc_conn_new(struct pc_child *child, int fd); /* owned by the caller's thread; NULL = too many */

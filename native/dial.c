@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "dial.h"
+#include "job.h"
 #include "kept.h"
 #include "knock.h"
 

@@ -14,6 +14,7 @@
 
 #include "gate.h"
 #include "h2.h"
+#include "job.h"
 #include "serve.h"
 
 #define MS 1000000ull

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "gate.h"
+#include "job.h"
 #include "serve.h"
 
 #define LISTEN_BYTES 16384 /* of error output in a row */

@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "hand.h"
+#include "route.h"
 
 #define RECEIVE_BATCH 32
 #define FULL_INBOXES 32

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "gate.h"
+#include "job.h"
 
 #define MAX_JOB_FDS 3
 #define FULL_PLACES 8 /* remembered in one round of retries */

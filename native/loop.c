@@ -15,6 +15,8 @@
 #include <unistd.h>
 
 #include "h2.h"
+#include "hand.h"
+#include "job.h"
 #include "kept.h"
 #include "knock.h"
 

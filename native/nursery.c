@@ -18,6 +18,8 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "nursery.h"
+#include "runner.h"
 
 #define MAX_FDS 240 /* below SCM_MAX_FD, 253 */
 #define MAX_GROUPS 1024

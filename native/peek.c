@@ -10,6 +10,8 @@
 #include <sys/socket.h>
 
 #include "h2.h"
+#include "hand.h"
+#include "route.h"
 
 #define ALERT_DECODE_ERROR 50 /* RFC 8446 6 */
 #define ALERT_UNRECOGNIZED_NAME 112

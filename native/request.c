@@ -9,6 +9,8 @@
 
 #include "gate.h"
 #include "h2.h"
+#include "hand.h"
+#include "route.h"
 
 #define ALERT_INTERNAL_ERROR 80 /* RFC 8446 6 */
 #define ALERT_UNRECOGNIZED_NAME 112

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "child.h"
+#include "route.h"
 
 struct table_head {
     char magic[8];

@@ -20,6 +20,8 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "job.h"
+#include "runexec.h"
 
 #define MAX_STRINGS (PC_JOB_MAX_ARGUMENTS + PC_JOB_MAX_VARIABLES)
 #define STACK_BYTES 65536

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "runner.h"
 
 #define APART ((unsigned long)(CLONE_NEWPID | CLONE_NEWNS))
 

@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "nursery.h"
+#include "runner.h"
 
 #define EXIT_RECORD 3
 #define EXIT_STALE_KEY 4 /* a key was changed since the record was made: as in perchild/dispatcher/children.py */

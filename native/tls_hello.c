@@ -4,6 +4,7 @@
  * Before:   tls_ctx.c   After: tls.c */
 #include <string.h>
 
+#include "route.h"
 #include "tls.h"
 
 /* ------------------------------------------------------------------ the name */

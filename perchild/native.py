@@ -1,7 +1,7 @@
 """The only importer of the C extension: typed calls, one translator of error codes.
 
 Runs as: dispatcher (build_seccomp, the accept locks), compile (restrict_to_read_search), child (everything else).
-Source: native/pc.h and native/child.h are the contracts.
+Source: native/pc.h, native/child.h, nursery.h, runner.h and runexec.h are the contracts.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def watch_runner_signals() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is executed: struct pc_exec_wish in native/child.h. limits: (soft, hard) or None of CPU s, bytes, processes."""
+    """What is executed: struct pc_exec_wish in native/runexec.h. limits: (soft, hard) or None of CPU s, bytes, processes."""
 
     path: bytes
     cwd: bytes

@@ -2,7 +2,7 @@ r"""A job: one message of a child to its identity's runner, on the identity's jo
 
     u32 magic "PCJO"; u16 version; u8 kind; u8 zero; u64 id; u32 service; u32 path_len; u32 cwd_len; u32 arg_len; u32 env_len
 then path, working directory, arguments ("a\0b\0"), environment ("NAME=value\0"), without gaps; little endian; struct pc_job in
-native/child.h. Descriptors: RUN three (the program's 0, 1 and 2), CANCEL none, WAKE one (a stream socket, on which one line
+native/job.h. Descriptors: RUN three (the program's 0, 1 and 2), CANCEL none, WAKE one (a stream socket, on which one line
 is answered: "ok", "error TEXT", or "again": the runner is ending, ask its successor), LOG one (the server's error log, opened anew; the
 dispatcher's, and who else sends it changes where its own tenant's runner complains).
 Runs as: runner (decode_job), dispatcher (encode_job).  Pure.  Distrusts: every byte; a child may be taken over.

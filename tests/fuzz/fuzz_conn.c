@@ -14,6 +14,7 @@
 /* libs: -lnghttp2 */
 /* seeds: http1 conn */
 /* max_len: 4096 */
+#include "hand.h"
 #include "loop.c" /* for handle_event */
 
 #include "../native/child_case.h"

@@ -13,6 +13,7 @@
 /* seeds: hand */
 /* max_len: 256 */
 #include "child.h"
+#include "hand.h"
 
 #include "fuzz.h"
 

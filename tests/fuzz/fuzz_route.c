@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 
 #include "child.h"
+#include "route.h"
 
 #include "fuzz.h"
 

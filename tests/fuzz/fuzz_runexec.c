@@ -4,6 +4,7 @@
 /* max_len: 1200 */
 /* flags: -D_GNU_SOURCE */
 #include "child.h"
+#include "runexec.h"
 
 #include "fuzz.h"
 

@@ -8,6 +8,7 @@
 #include <poll.h>
 
 #include "child_case.h"
+#include "job.h"
 
 #define OUT_BYTES (16u << 20)
 

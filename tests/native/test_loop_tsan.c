@@ -20,6 +20,7 @@
 #include <sched.h>
 
 #include "child_case.h"
+#include "hand.h"
 
 #define CLIENTS 8
 #define ROUNDS 25

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "child.h"
+#include "runexec.h"
 
 #include "check.h"
 

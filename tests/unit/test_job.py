@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from perchild.wire import job as wire
 
-HEADER = (Path(__file__).resolve().parents[2] / "native/child.h").read_text()
+HEADER = (Path(__file__).resolve().parents[2] / "native/job.h").read_text()
 RUN = wire.Job(wire.RUN, 7 << 32 | 1, 0, b"/srv/a.cgi", b"/srv", (b"x", b""), (b"A=1", b"B="))
 
 words = st.lists(st.binary(max_size=20).filter(lambda one: b"\0" not in one), max_size=5).map(tuple)
