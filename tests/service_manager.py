@@ -12,8 +12,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from typing import Self
+from typing import Any, Self
 
 from tests.lab import ROOT, Lab, is_alive, kill_all, tree_of, wait_until
 
@@ -97,6 +98,16 @@ class Manager:
     def wait_for(self, word: str) -> None:
         """Wait until a line begins so."""
         wait_until(lambda: self.hear() and any(line.startswith(word) for line in self.words()), word, 60)
+
+    def reload(self) -> dict[str, Any]:
+        """Reload as the lab does, and hear what is said meanwhile: a socket holds ten messages, and who sends another one waits."""
+        answers: list[dict[str, Any]] = []
+        asking = threading.Thread(target=lambda: answers.append(self.lab.reload()))
+        asking.start()
+        while asking.is_alive():
+            self.hear()
+            asking.join(0.01)
+        return answers[0]
 
     def crash(self) -> None:
         """Kill the dispatcher, and what it leaves, as KillMode=mixed does."""

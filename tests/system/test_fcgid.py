@@ -185,7 +185,7 @@ def test_processes_that_are_killed_are_started_again() -> None:
                 os.kill(pid, signal.SIGKILL)
             wait_until(lambda gone=pids[:count]: not set(gone) & set(programs(lab, alice.uid)), "they end")
             assert fetch(lab, "/who.php").body.split()[0] == str(alice.uid).encode()
-        assert "signal 9" in lab.error_log()
+        wait_until(lambda: "signal 9" in lab.error_log(), "the runner has said how they ended")
         lab.stop()
 
 
@@ -240,5 +240,5 @@ def test_a_starter_that_does_not_start_is_said(text: str, mode: int, line: str) 
         answer = lab.get("alice.test", "/who.php", timeout_s=30)
         assert answer.status == (503 if mode != 0o700 else 502), lab.error_log()[-1500:]
         assert b"posix" not in answer.body
-        assert line in lab.error_log()
+        wait_until(lambda: line in lab.error_log(), "the runner has said why")
         lab.stop()

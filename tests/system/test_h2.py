@@ -51,10 +51,10 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 def curl(lab: Lab, *arguments: str, host: str = "alice.test", data: bytes | None = None) -> tuple[int, bytes]:
     """Ask once; return status and body. The last argument is the path."""
-    command = ["curl", "--silent", "--show-error", "--http2" if lab.tls else "--http2-prior-knowledge", "--insecure", "--max-time", "20",
+    command = ["curl", "--silent", "--show-error", "--http2" if lab.tls else "--http2-prior-knowledge", "--insecure", "--max-time", "60",
                "--resolve", f"{host}:{lab.port}:127.0.0.1", "--write-out", "\n%{http_code} %{http_version}", *arguments[:-1],
                f"{'https' if lab.tls else 'http'}://{host}:{lab.port}{arguments[-1]}"]
-    done = subprocess.run(command, input=data, capture_output=True, check=True, timeout=30)
+    done = subprocess.run(command, input=data, capture_output=True, check=True, timeout=90)
     body, _, tail = done.stdout.rpartition(b"\n")
     status, version = tail.split()
     assert version == b"2"

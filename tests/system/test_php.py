@@ -378,7 +378,7 @@ def test_a_php_that_is_not_installed_is_503_and_said() -> None:
         lab.start()
         answer = lab.get("alice.test", "/uid.php", timeout_s=30)
         assert (answer.status, b"posix" in answer.body) == (503, False)
-        assert "php-fpm9.9 is not installed" in lab.error_log()
+        wait_until(lambda: "php-fpm9.9 is not installed" in lab.error_log(), "it is said")
         lab.stop()
 
 

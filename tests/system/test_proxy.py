@@ -93,7 +93,7 @@ def quiet_port() -> socket.socket:
 def scene() -> Iterator[Scene]:
     """One server for the whole file."""
     with contextlib.ExitStack() as stack:
-        lab = stack.enter_context(Lab("KeepAliveTimeout 20\nRequestReadTimeout body=2\n", names=("alice",)))
+        lab = stack.enter_context(Lab("KeepAliveTimeout 20\nMaxKeepAliveRequests 0\nRequestReadTimeout body=5\n", names=("alice",)))
         tenant = lab.tenants["alice"]
         path = tenant.home / "back.sock"
         back, local = stack.enter_context(BackEnd()), stack.enter_context(BackEnd(path))
@@ -107,7 +107,7 @@ def scene() -> Iterator[Scene]:
         lab.config_tail = lab.host_block(tenant, PASSES.format(
             to=f"127.0.0.1:{back.port}", port=back.port, socket=path, dead=dead.getsockname()[1], held=held.getsockname()[1], full=full.getsockname()[1], home=tenant.home,
             short=SHORT_S))
-        lab.start()
+        lab.start(environment={"RES_OPTIONS": "timeout:1 attempts:1"})  # /name is looked up, wherever this runs
         yield Scene(lab, back, local, held.getsockname()[1])
 
 
@@ -312,11 +312,12 @@ def test_retry_0_tries_again_at_once(scene: Scene) -> None:
 def test_a_silent_back_end_is_504(scene: Scene) -> None:
     """timeout= of the pass."""
     over = threading.Event()
-    scene.back.raw_scripts["/s/wait"] = lambda _request, _peer: not over.wait(20)
-    begun = time.monotonic()
-    assert scene.get("/short/wait").status == 504
-    assert time.monotonic() - begun < 10
-    over.set()
+    scene.back.raw_scripts["/s/wait"] = lambda _request, _peer: not over.wait(60)
+    try:
+        assert scene.get("/short/wait").status == 504
+        assert not over.is_set()
+    finally:
+        over.set()
 
 
 def test_a_back_end_that_takes_no_connection_is_503(scene: Scene) -> None:
@@ -324,10 +325,8 @@ def test_a_back_end_that_takes_no_connection_is_503(scene: Scene) -> None:
     with client(scene.lab) as one, client(scene.lab) as other:
         one.send(get("alice.test", "/full/x"))
         assert other.ask(get("alice.test", "/")).status == 200
-        begun = time.monotonic()
         assert (found := one.read()) is not None
         assert found.status == 503
-        assert time.monotonic() - begun < 10
     assert "failed: The timeout specified has expired" in scene.lab.error_log()
 
 
@@ -336,7 +335,7 @@ def test_connections_are_kept_and_a_stale_one_does_no_harm(scene: Scene) -> None
     with client(scene.lab) as one:
         first, begun = one.ask(get("alice.test", "/a/x")).json()["number"], time.monotonic()
         while time.monotonic() - begun < 1.5:  # once a second those that have been idle for too long are looked for
-            assert scene.get("/a/x").json()["number"] == first
+            assert one.ask(get("alice.test", "/a/x")).json()["number"] == first
         scene.back.scripts["/b/bye"] = lambda _request, peer: say(peer) and False
         assert one.ask(get("alice.test", "/a/bye")).status == 200
         assert one.ask(get("alice.test", "/a/x")).json()["number"] != first
@@ -441,7 +440,7 @@ def test_a_tunnel_is_kept_while_bytes_come_and_not_by_time_for_a_body(scene: Sce
         assert (head := one.read()) is not None
         assert head.status == 101
         begun = time.monotonic()
-        while time.monotonic() - begun < 3.5:  # longer than RequestReadTimeout body=2
+        while time.monotonic() - begun < 6.5:  # longer than RequestReadTimeout body=5
             del one.buffer[:]
             one.send(b"ping")
             while len(one.buffer) < 4:
@@ -493,7 +492,7 @@ def test_a_client_that_leaves_ends_the_request_there(scene: Scene) -> None:
         one.send(get("alice.test", "/a/leave"))
         wait_until(lambda: any("/b/leave" in request.line for request in scene.back.requests), "the request")
         one.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    assert seen.wait(10)
+    assert seen.wait(30)
 
 
 COMPARED = [

@@ -176,7 +176,7 @@ def test_graceful_stop_finishes_a_slow_download_first() -> None:
         response = download.finish()
         assert (response.status, len(response.body)) == (200, size)
         assert lab.process is not None
-        assert lab.process.wait(timeout=15) == 0
+        assert lab.process.wait(timeout=60) == 0
         lab.process.communicate()
         lab.process = None
         wait_until(lambda: not any(is_alive(pid) for pid in pids), "all have ended")
@@ -186,7 +186,7 @@ def test_graceful_stop_finishes_a_slow_download_first() -> None:
 def accepts(lab: Lab) -> bool:
     """Whether a new connection is taken."""
     try:
-        lab.connect(timeout_s=1).close()
+        lab.connect().close()
     except OSError:
         return False
     return True
@@ -203,9 +203,9 @@ def test_stop_does_not_wait_for_ever_for_a_child_that_ignores_everything() -> No
         os.kill(stuck, signal.SIGSTOP)
         wait_until(lambda: procs.is_stopped(stuck), "it stands still")
         os.kill(lab.pid, signal.SIGTERM)
-        wait_until(lambda: not any(is_alive(pid) for pid in rest), "the others end at once", 3)
+        wait_until(lambda: not any(is_alive(pid) for pid in rest), "the others end at once", 8)
         assert is_alive(stuck)
-        lab.stop(timeout_s=12)
+        lab.stop()
         log = lab.error_log()
         assert log.count("AH00045") == 3
         assert f"AH00046: child process {stuck} still did not exit, sending a SIGKILL" in log

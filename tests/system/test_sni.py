@@ -36,7 +36,7 @@ class SniLab(Lab):
 
     def dial(self) -> socket.socket:
         """Return a connection to the TLS port."""
-        sock = socket.create_connection(("127.0.0.1", self.tls_port), timeout=10)
+        sock = socket.create_connection(("127.0.0.1", self.tls_port), timeout=30)
         self._socks.add(sock)
         return sock
 

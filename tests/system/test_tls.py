@@ -208,7 +208,7 @@ def test_a_directory_is_for_those_who_have_shown_a_certificate(lab: TlsLab) -> N
 
 def visit(lab: TlsLab, context: ssl.SSLContext, name: str, session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession]:
     """Make a request on a new connection; return whether its session was resumed, and the next one."""
-    raw = socket.create_connection(("127.0.0.1", lab.port), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", lab.port), timeout=30)
     with context.wrap_socket(raw, server_hostname=name, session=session) as sock:
         assert ask(sock, name)[0] == 200
         reused, found = sock.session_reused, sock.session
