@@ -5,6 +5,8 @@
  * Forked by the busy dispatcher, a child would lose every page that the dispatcher writes to afterwards, which for an interpreter
  * is most of them (1.4 MB each, measured). This process sleeps between forks, so what is shared stays shared. CLONE_PARENT makes
  * the new process the dispatcher's child: it alone waits for it, and PR_SET_PDEATHSIG means the dispatcher.
+ * What is forked waits for the dispatcher's word that it has heard of it. Else the child of a nursery that dies before its answer, of
+ * which nobody knows, could take a connection or a job with it when it is ended.
  * Before:   perchild/dispatcher/spawn.py   After: spawn.c */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +29,8 @@
 
 /* A request: this, then group_count + inbox_count u32, then log_count + key_count bytes (1 = a descriptor is given). Its descriptors,
  * in this order: standard error, control, inbox, record, types, page, then those whose flags say so: route, mutex, job box, ticket
- * keys; listeners, inboxes, logs, TLS keys. A runner's: standard error, job box, its file, pidfd of the dispatcher. */
+ * keys; listeners, inboxes, logs, TLS keys. A runner's: standard error, job box, its file, pidfd of the dispatcher. The last one in each
+ * is where the word comes. */
 struct request {
     uint32_t uid, gid, group_count, listener_count, inbox_count, log_count, key_count, max_open, generation;
     int32_t parent_pid, mutex_kind, mutex_id;
@@ -127,7 +130,7 @@ send_letter(int fd, struct letter *letter)
 
 /* Returns the pid, or a negative error as pc_nursery_spawn. */
 static int
-exchange(int fd, struct letter *letter)
+ask(int fd, struct letter *letter)
 {
     int32_t pid = -1;
     if (send_letter(fd, letter) < 0)
@@ -143,10 +146,27 @@ exchange(int fd, struct letter *letter)
     return pid < 0 ? -PC_E_SYS : (int)pid;
 }
 
+/* ask, and the word to who was forked; the end of the stream is the word that we know nothing of it. */
+static int
+exchange(int fd, struct letter *letter)
+{
+    int word[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, word) < 0)
+        return -PC_E_SYS;
+    add_fd(letter, word[1]);
+    int pid = ask(fd, letter), error = errno;
+    (void)close(word[1]); /* the nursery has its own */
+    if (pid > 0)
+        (void)send(word[0], "", 1, MSG_NOSIGNAL); /* fails when it is dead already, which its pidfd tells */
+    (void)close(word[0]);
+    errno = error;
+    return pid;
+}
+
 int
 pc_nursery_spawn(int fd, const struct pc_drop *drop, const struct pc_child_options *options)
 {
-    if (10 + options->listener_count + options->inbox_count + options->log_count + options->key_count > MAX_FDS
+    if (11 + options->listener_count + options->inbox_count + options->log_count + options->key_count > MAX_FDS
         || drop->group_count > MAX_GROUPS)
         return -PC_E_BAD;
     struct letter letter = {.fd_count = 0};
@@ -236,12 +256,28 @@ take_given(const struct letter *letter, const uint8_t *given, uint32_t count, in
     return next;
 }
 
+/* Nothing was touched yet: who is not known ends without a trace. */
+static void
+await_word(struct letter *letter)
+{
+    int word = letter->fds[--letter->fd_count];
+    char byte;
+    ssize_t len;
+    do
+        len = recv(word, &byte, sizeof byte, 0);
+    while (len < 0 && errno == EINTR);
+    if (len != (ssize_t)sizeof byte)
+        _exit(0);
+    (void)close(word);
+}
+
 /* Behind the fork: put the arguments together again, with this process's numbers of the descriptors. NULL in a runner. */
 static struct pc_child *
 be_born(struct letter *letter)
 {
     const struct request *request = &letter->request;
     int logs[MAX_FDS], keys[MAX_FDS], next = 6;
+    await_word(letter);
     if (dup2(letter->fds[0], STDERR_FILENO) < 0)
         pc_die(111, "standard error");
     if (request->is_runner) {

@@ -56,8 +56,8 @@ def kill_nursery(server: Server) -> None:
 def kill_unknown(server: Server) -> None:
     """Kill children that nobody here knows; to be called when no fork is under way.
 
-    A nursery that is killed behind a fork leaves one whose number it did not tell. A child would end by itself, for what was made for
-    it was closed; a runner would not, since its box is still there, and would neither be told to end nor be seen.
+    A nursery that is killed behind a fork leaves one whose number it did not tell. It ends by itself, since nobody gives it the word to
+    begin (native/nursery.c); one that does not, because somebody has stopped it, is not left to stand there.
     """
     for pid in server.sys.kill_unknown():
         server.events.say("error", "", f"pid {pid} was forked by a nursery that did not live to say so: killed")

@@ -76,7 +76,7 @@ def open_record(records_fd: int, name: str) -> int:
 def start_child(server: Server, member: Member) -> Child:
     """Fork one child of an identity and register nothing: the caller watches pidfd and control.
 
-    If the nursery is lost over it, another one is forked without: a child that it may have left sees its control pair close.
+    If the nursery is lost over it, another one is forked without: a child that it may have left ends before it has begun.
 
     Nobody accepts any more while the server stops: a child that is forked then serves its inbox, and ends.
 

@@ -94,17 +94,21 @@ def wait_for_descriptors(pid: int, wanted: dict[int, str], timeout_s: float = 30
 
 
 @contextlib.contextmanager
-def traced(pid: int, trace: Path, calls: str, *options: str) -> Iterator[Path]:
+def traced(pid: int, trace: Path, calls: str, *options: str, has_forks: bool = True) -> Iterator[Path]:
     """Have strace write a process's calls, of all its threads, to `trace`; calls: their names with commas.
 
     It begins when a call of each thread is there, one in which threads wait: that strace is their tracer, and says so, comes before it
-    sees what they do.
+    sees what they do. has_forks: what the process forks is traced like itself; without, it must have one thread.
     """
-    command = ["strace", "-f", "-qq", "-p", str(pid), "-o", str(trace), "-e", f"trace={calls},{_WAITS}", *options]
+    command = ["strace", *(["-f"] if has_forks else []), "-qq", "-p", str(pid), "-o", str(trace), "-e", f"trace={calls},{_WAITS}", *options]
+
+    def is_seen(task: str) -> bool:
+        text = trace.read_text() if trace.exists() else ""
+        return task in re.findall(r"^(\d+) ", text, re.MULTILINE) if has_forks else bool(text)
+
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as tracer:
         try:
-            wait_until(lambda: trace.exists() and set(os.listdir(f"/proc/{pid}/task")) <= set(re.findall(r"^(\d+) ", trace.read_text(), re.MULTILINE)),
-                       "every thread is traced")
+            wait_until(lambda: all(map(is_seen, os.listdir(f"/proc/{pid}/task"))), "every thread is traced")
             yield trace
         finally:
             tracer.terminate()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import socket
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.boundary import procs
-from tests.lab import Lab, comm_of, is_alive, tree_of, uid_of, wait_until
+from tests.lab import Lab, comm_of, is_alive, parse_response, read_all, tree_of, uid_of, wait_until
 from tests.load import Answer, Load, Report, reconcile, write_secrets
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900),
@@ -263,13 +264,53 @@ def test_child_of_a_nursery_that_dies_before_its_answer_is_reaped() -> None:
     with make_lab() as lab:
         lab.start()
         old = lab.nursery
-        with procs.traced(old, lab.base / "trace", "sendto", "-e", "inject=sendto:signal=SIGKILL"):  # before the kernel does it
+        with procs.traced(old, lab.base / "trace", "sendto", "-e", "inject=sendto:signal=SIGKILL", has_forks=False):  # before the kernel does it
             assert lab.get("carol.test").body == b"carol\n"
         wait_until(lambda: "reaped a process that this server does not know: pid" in lab.error_log(), "it is reaped")
         wait_until(lambda: zombies(lab.pid) == [] and other_nursery(lab, old), "another nursery")
         assert len(lab.children(lab.tenants["carol"].uid)) == 1
         assert lab.get("carol.test").body == b"carol\n"
         lab.stop()
+
+
+WHERE = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nexec readlink /proc/self/ns/pid\n"
+
+
+@pytest.mark.parametrize(("who", "path"), [("child", "/whoami"), ("runner", "/cgi-bin/where")])
+def test_what_a_killed_nursery_has_forked_takes_nothing(who: str, path: str) -> None:
+    """The nursery is killed at its answer, when the dispatcher stands still behind its request: what was forked, of which nobody will
+    hear, takes neither the connection from the inbox nor the job from the box, and whoever is forked instead serves it."""
+    with Lab("NumServers 1\n", names=("carol",)) as lab:
+        carol = lab.tenants["carol"]
+        programs = carol.put_programs({"where": WHERE})
+        lab.host_config = f"ScriptAlias /cgi-bin/ {programs}/\n<Directory {programs}>\nRequire all granted\n</Directory>\n"
+        lab.start()
+        if who == "runner":
+            assert lab.get("carol.test").body == b"carol\n"  # her child is there, and only her runner is forked
+        nursery, known = lab.nursery, set(tree_of(lab.pid))
+        at_request, at_answer = "inject=sendmsg:signal=SIGSTOP:when=1", "inject=sendto:signal=SIGKILL"
+        with (procs.traced(nursery, lab.base / "nursery", "sendto", "-e", at_answer, has_forks=False),
+              procs.traced(lab.pid, lab.base / "dispatcher", "sendmsg", "-e", at_request, has_forks=False), lab.connect() as client):
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: carol.test\r\nConnection: close\r\n\r\n".encode())
+            try:
+                wait_until(lambda: not is_alive(nursery), "the nursery is killed")
+                stranger, = set(tree_of(lab.pid)) - known
+                wait_until(lambda: waits_to_begin(stranger) or select.select([client], [], [], 0)[0], "it waits, or has answered")
+            finally:
+                os.kill(lab.pid, signal.SIGCONT)
+            answer = parse_response(read_all(client))
+        wait_until(lambda: not Path(f"/proc/{stranger}").exists() and other_nursery(lab, nursery), "the stranger is gone, a nursery is there")
+        assert answer.status == 200
+        if who == "child":
+            assert [answer.json()["pid"]] == lab.children(carol.uid)
+        else:
+            assert [answer.body.decode().strip()] == [os.readlink(f"/proc/{pid}/ns/pid") for pid in lab.runners(carol.uid)]
+        lab.stop()
+
+
+def waits_to_begin(pid: int) -> bool:
+    """Whether a process that a nursery has forked sleeps before it has become anything else."""
+    return comm_of(pid) == "pc-nursery" and procs.read_status(pid)["State"].startswith("S")
 
 
 def test_nothing_outlives_a_killed_dispatcher() -> None:
