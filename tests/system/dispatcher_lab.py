@@ -3,7 +3,7 @@
 The "configuration" is a JSON object; the route table is JSON too. The toy child drops to its uid, takes connections, reads
 one line (a host name), hands the connection to the identity that the route table names, and answers with a line of JSON:
 who served, under which uid, pid and generation, and which kinds of descriptors it holds. "exit N" and "abort" end it,
-"hold" keeps the connection open; "pass N" on one that is held hands it over to identity N.
+"hold" keeps the connection open; "pass N" on one that is held hands it over to identity N. "busy" is the last that a child takes.
 """
 
 from __future__ import annotations
@@ -150,8 +150,11 @@ class ToyChild:
             os._exit(int(argument))
         if word == "abort":
             os.kill(os.getpid(), signal.SIGKILL)
-        if word == "control":
-            self.control.send(bytes.fromhex(argument))
+        silent: dict[str, Callable[[], object]] = {
+            "control": lambda: self.control.send(bytes.fromhex(argument)), "busy": self.be_busy,
+            "break-inbox": lambda: self.inbox.shutdown(socket.SHUT_RD)}
+        if word in silent:
+            silent[word]()
             conn.close()
             return
         if word == "idle":
@@ -159,10 +162,6 @@ class ToyChild:
             os._exit(0)
         if word == "deaf":
             self.listeners[0].shutdown(socket.SHUT_RD)
-        if word == "break-inbox":
-            self.inbox.shutdown(socket.SHUT_RD)
-            conn.close()
-            return
         if word == "log":
             os.write(self.log_fds[0], argument.encode() + b"\n")
         reply = {"name": self.spec.name, "uid": os.getuid(), "pid": os.getpid(), "generation": self.spec.generation,
@@ -174,6 +173,14 @@ class ToyChild:
             self.loop.register(conn, selectors.EVENT_READ, self.on_held)
         else:
             conn.close()
+
+    def be_busy(self) -> None:
+        """Do as a prefork child with a request does: accept nothing more, and say so."""
+        while self.listeners:
+            listener = self.listeners.pop()
+            self.loop.unregister(listener)
+            listener.close()
+        self.tell(control.MSG_LOAD, 0, 1)
 
     def on_held(self, conn: socket.socket) -> None:
         raw = conn.recv(7)  # "pass N\n": what follows is for the receiver

@@ -110,14 +110,11 @@ def test_load_of_a_tenant_does_not_change_the_number_of_unassigned_children(tmp_
 def test_busy_unassigned_children_get_company_exponentially(tmp_path: Path) -> None:
     """prefork: without an idle child, more are started each second, up to the limit; then it is said once."""
     with run_lab(tmp_path, {**default_config(tmp_path), "mpm": "prefork", "scale": (1, 1, 2, 4, 1, 4)}) as lab:
-        busy: set[int] = set()
-
-        def occupy() -> bool:
-            busy.add(lab.get(f"main control {forge_load(0, 1)}") == {})
-            return len(lab.pids("main")) == 4
-
-        lab.wait(occupy, 20)
-        lab.wait(lambda: occupy() and "AH00161" in lab.log(), 20)
+        for _ in range(4):
+            assert lab.get("main busy") == {}  # who is busy accepts nothing: this waits for a child that is not
+        lab.wait(lambda: len(lab.pids("main")) == 4 and "AH00161" in lab.log())
+        lab.wait(lambda: [child["busy"] for child in lab.members()["main"]["children"]] == [1] * 4)
+        assert lab.log().count("AH00161") == 1
 
 
 def test_shut_down_listener_listens_again(tmp_path: Path) -> None:
