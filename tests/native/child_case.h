@@ -306,6 +306,7 @@ child_new(struct child_case *one, const struct child_plan *plan)
         .inbox_numbers = numbers, .inbox_fds = inboxes, .inbox_count = 2,
         .log_fds = logs, .log_count = 2, .max_open = 4096, .mutex_fd = -1, .mutex_id = -1,
         .key_fds = plan->key_fds, .key_count = plan->key_count, .job_fd = plan->has_programs ? plan->job_fd : -1, .ticket_fd = plan->has_tickets ? plan->ticket_fd : -1, .may_scale_leaders = true,
+        .takes_any_key = true, /* else there would be no child to ask about a key that is not its certificate's */
     };
     if (pc_child_new(&options, &one->child, &why) != 0) {
         fprintf(stderr, "pc_child_new: %s\n", why);
