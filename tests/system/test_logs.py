@@ -211,7 +211,9 @@ def test_bytes_are_those_on_the_wire_and_times_are_plausible(pair: Pair) -> None
         got = pair.lab.exchange(raw)
         wanted.append((len(raw), len(got), time.monotonic() - began))
     raw = get("alice.test", "/big.bin", "Connection: close")
-    wanted.append((len(raw), len(pair.lab.exchange(raw)), 5.0))
+    began = time.monotonic()
+    got = pair.lab.exchange(raw)
+    wanted.append((len(raw), len(got), time.monotonic() - began))
     lines = lines_of(pair.ours / "bytes.log", len(wanted))
     for line, (sent, received, took) in zip(lines, wanted, strict=True):
         _, bytes_in, bytes_out, micro, whole, milli, micro_again, stamp, _, pid = line.split("|")
@@ -220,7 +222,7 @@ def test_bytes_are_those_on_the_wire_and_times_are_plausible(pair: Pair) -> None
         assert int(micro) // 1000 == int(milli)
         assert int(micro) == int(micro_again)
         assert int(whole) == int(micro) // 1_000_000
-        assert abs(int(stamp) - time.time()) < 30
+        assert abs(int(stamp) - time.time()) < 300
         assert int(pid) in pair.lab.children(pair.lab.tenants["alice"].uid)
 
 
