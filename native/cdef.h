@@ -115,4 +115,5 @@ struct pc_cert_facts {
     char words[128];
 };
 int pc_cert_check(const char *pem, size_t len, int key_fd, struct pc_cert_facts *ret_facts);
+int pc_cert_check_list(const char *pem, size_t len, char *ret_words);
 int pc_cert_check_command(const char *name, const char *value, char *ret_words);

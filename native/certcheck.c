@@ -3,7 +3,7 @@
  * Distrusts: the files: a tenant may have written them. What they say is shown only as numbers, and as OpenSSL's words for an error.
  * What is checked is what the child's SSL_CTX will check: the same calls, at the same security level.
  * Before:   perchild/config/certs.py   After: -
- * Tests: native/test_certcheck.c. */
+ * Tests: tests/unit/config/test_config_tls.py. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,6 +106,16 @@ problem_of(int reason)
     return PC_CERT_REFUSED;
 }
 
+/* A chain in the wrong order: whose key it is comes behind its issuer. */
+static bool
+is_key_of_later(EVP_PKEY *key, STACK_OF(X509) *chain)
+{
+    bool is_found = false;
+    for (int i = 0; i < sk_X509_num(chain) && !is_found; i++)
+        is_found = X509_check_private_key(sk_X509_value(chain, i), key) == 1;
+    return is_found;
+}
+
 /* As the child will. */
 static int
 try_out(X509 *leaf, EVP_PKEY *key, STACK_OF(X509) *chain, struct pc_cert_facts *facts)
@@ -116,7 +126,10 @@ try_out(X509 *leaf, EVP_PKEY *key, STACK_OF(X509) *chain, struct pc_cert_facts *
     if (ctx == NULL)
         pc_die(111, "out of memory");
     int is_taken = X509_check_private_key(leaf, key) == 1 && SSL_CTX_use_cert_and_key(ctx, leaf, key, chain, 1) == 1;
-    return is_taken ? 0 : refuse(facts, problem_of(ERR_GET_REASON(ERR_peek_last_error())));
+    if (is_taken)
+        return 0;
+    enum pc_cert_problem problem = problem_of(ERR_GET_REASON(ERR_peek_last_error()));
+    return refuse(facts, problem == PC_CERT_OTHER_KEY && is_key_of_later(key, chain) ? PC_CERT_LATER_KEY : problem);
 }
 
 int
@@ -148,6 +161,25 @@ pc_cert_check(const char *pem, size_t len, int key_fd, struct pc_cert_facts *ret
     X509_free(leaf);
     sk_X509_pop_free(chain, X509_free);
     return result;
+}
+
+int
+pc_cert_check_list(const char *pem, size_t len, char ret_words[PC_CERT_WORDS])
+{
+    bool is_asked = false;
+    BIO *bio = len <= INT32_MAX ? BIO_new_mem_buf(pem, (int)len) : NULL;
+    if (bio == NULL)
+        pc_die(111, "out of memory");
+    ERR_clear_error();
+    STACK_OF(X509_INFO) *found = PEM_X509_INFO_read_bio(bio, NULL, no_pass_phrase, &is_asked);
+    unsigned long error = ERR_peek_last_error();
+    const char *reason = error != 0 ? ERR_reason_error_string(error) : NULL;
+    (void)snprintf(ret_words, PC_CERT_WORDS, "%s", reason != NULL ? reason : "not taken");
+    ERR_clear_error();
+    bool is_whole = found != NULL;
+    sk_X509_INFO_pop_free(found, X509_INFO_free);
+    (void)BIO_free(bio); /* of memory: cannot fail */
+    return is_whole ? 0 : -PC_E_BAD;
 }
 
 int

@@ -360,6 +360,13 @@ def check_certificate(pem: bytes, key_fd: int) -> CertFacts:
     return CertFacts(facts.problem, facts.kind, facts.bits, facts.chain_count, facts.not_before_s, facts.not_after_s, _text(facts.words))
 
 
+def check_certificate_list(pem: bytes) -> str | None:
+    """Return what is wrong with certificates or revocation lists, None if all can be read. Runs as: compile."""
+    words = _ffi.new("char[128]")
+    is_whole = _lib.pc_cert_check_list(pem, len(pem), words) == 0
+    return None if is_whole else _text(words)
+
+
 def check_tls_command(name: str, value: str) -> str | None:
     """Return what is wrong with a command of SSL_CONF_cmd(3), None if nothing. Runs as: compile."""
     words = _ffi.new("char[128]")

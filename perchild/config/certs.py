@@ -7,6 +7,7 @@ Runs as: compile (pure: files come through World).  Distrusts: the files, which 
 
 from __future__ import annotations
 
+import dataclasses as dc
 import datetime as dt
 import re
 from collections.abc import Iterator
@@ -22,6 +23,18 @@ _CRL = re.compile(r"-----BEGIN X509 CRL-----\s[A-Za-z0-9+/=\s]+-----END X509 CRL
 _HASH_NAME = re.compile(r"[0-9a-f]{8}\.\d+\Z")
 _CRL_NAME = re.compile(r"[0-9a-f]{8}\.r\d+\Z")
 _CONSEQUENCE = "; until then this host's handshakes are refused, those of others are not"
+_OTHER_IS_USED = "; until then the host's other certificate is used"
+_BREAKING = frozenset(("chain", "ca", "crl"))  # parts whose faults break a host that has a good certificate
+_BEGIN = re.compile(r"-----BEGIN (?:X509 )?CERTIFICATE-----")
+# What a file without a certificate holds instead: how it begins, or what is in it; what to do.
+_INSTEAD = (
+    ("0\ufffd", ", but perhaps one in DER form: openssl x509 -inform DER -in FILE -out FILE.pem"),
+    ("PRIVATE KEY-----", ", but a private key: SSLCertificateFile names the certificate, SSLCertificateKeyFile its key"),
+    ("-----BEGIN CERTIFICATE REQUEST-----", ", but a request for one: write there what the authority has answered"),
+    ("-----BEGIN NEW CERTIFICATE REQUEST-----", ", but a request for one: write there what the authority has answered"),
+    ("-----BEGIN TRUSTED CERTIFICATE-----", ", but a trusted one: openssl x509 -in FILE -out FILE.pem"),
+    ("-----BEGIN PKCS7-----", ", but PKCS #7: openssl pkcs7 -print_certs -in FILE -out FILE.pem"),
+)
 
 
 class UnreadableError(Exception):
@@ -71,6 +84,9 @@ class World(Protocol):
     def check(self, pem: str, key_path: str) -> Facts:
         """Look at a leaf with its chain, and its key; UnreadableError: of the key."""
 
+    def check_list(self, pem: str) -> str | None:
+        """Return what is wrong with certificates or revocation lists, None if all can be read."""
+
     def command(self, name: str, value: str) -> str | None:
         """Return what is wrong with a command of SSL_CONF_cmd(3)."""
 
@@ -99,6 +115,10 @@ class NoWorld:
         """There is no key."""
         message = f"{key_path}: there are no files here"
         raise UnreadableError(message)
+
+    def check_list(self, _pem: str) -> str | None:
+        """Nobody is there to ask."""
+        return None
 
     def command(self, _name: str, _value: str) -> str | None:
         """Nobody is there to ask."""
@@ -139,9 +159,10 @@ def unpack_sources(named: list[tuple[str, str]]) -> Sources:
 class Remark:
     """Something the operator should know: about which file (a member of Sources, and its index), in words."""
 
-    part: str  # "certs", "keys", "chain", "ca", "crl"
+    part: str  # "engine", "certs", "keys", "chain", "ca", "crl"
     index: int
     text: str
+    is_fault: bool = False  # what it is about is not used
 
 
 @dataclass(slots=True)
@@ -151,6 +172,20 @@ class Materials:
     items: bytes = b""
     remarks: list[Remark] = field(default_factory=list)
     is_broken: bool = False
+    has_authorities: bool = False
+
+    def add_fault(self, part: str, index: int, text: str) -> None:
+        """Note what cannot be used, without what comes of it."""
+        self.remarks.append(Remark(part, index, text, is_fault=True))
+        self.is_broken = self.is_broken or part in _BREAKING
+
+    def end_faults(self, *, has_certificate: bool) -> str:
+        """Say what comes of the faults; return why the host is broken, "" if it is not."""
+        self.is_broken = self.is_broken or not has_certificate
+        consequence = _CONSEQUENCE if self.is_broken else _OTHER_IS_USED
+        self.remarks = [dc.replace(one, text=one.text + consequence) if one.is_fault else one for one in self.remarks]
+        faults = [one for one in self.remarks if one.is_fault]
+        return min(faults, key=lambda one: has_certificate and one.part not in _BREAKING).text if self.is_broken else ""
 
 
 @dataclass(slots=True)
@@ -186,10 +221,10 @@ def read_materials(sources: Sources, world: World, store: Store) -> Materials:
     authorities = _read_authorities(sources, found, store, world)
     lists = _read_lists(sources, found, store, world)
     if not sources.pairs:
-        found.remarks.append(Remark("engine", 0, "SSLEngine On without a certificate: name it with SSLCertificateFile, and its key with "
-                                                 f"SSLCertificateKeyFile{_CONSEQUENCE}"))
-    found.is_broken = found.is_broken or not certs
-    items = [record.text("TLS_BROKEN", found.remarks[0].text)] if found.is_broken else list(certs.values())
+        found.add_fault("engine", 0, "SSLEngine On without a certificate: name it with SSLCertificateFile, and its key with SSLCertificateKeyFile")
+    why = found.end_faults(has_certificate=bool(certs))
+    found.has_authorities = bool(authorities)
+    items = [record.text("TLS_BROKEN", why)] if why else list(certs.values())
     if authorities:
         items.append(record.text("TLS_CA", authorities))
     if lists:
@@ -210,11 +245,11 @@ def _add_certificate(index: int, pair: tuple[str, str], chain: list[str], found:
     try:
         facts = world.check(pem, key_path)
     except UnreadableError as error:
-        found.remarks.append(Remark("keys", index, f"{error}{_CONSEQUENCE}"))
+        found.add_fault("keys", index, str(error))
         return
     if facts.problem:
         part, text = _explain(facts, path, key_path)
-        found.remarks.append(Remark(part, index, f"{text}{_CONSEQUENCE}"))
+        found.add_fault(part, index, text)
         return
     if facts.kind in certs:
         found.remarks.append(Remark("certs", index, f"{path}: there is a certificate with this kind of key before it, which is used"))
@@ -231,10 +266,12 @@ def _explain(facts: Facts, path: str, key_path: str) -> tuple[str, str]:
     words = f" ({facts.words})" if facts.words else ""
     return {
         1: ("certs", f"{path} holds no certificate that can be read{words}: write it there in PEM form, its chain behind it"),
-        2: ("keys", f"{key_path} holds no private key that can be read{words}: write it there in PEM form"),
+        2: ("keys", f"{key_path} holds no private key that can be read{words}: write it there in PEM form" if key_path != path else
+            f"{path} holds no private key: name the file that does with SSLCertificateKeyFile"),
         3: ("keys", f"the key in {key_path} has a pass phrase, and nobody is there to say it when a child starts: take it off with openssl pkey"),
         4: ("keys", f"the key in {key_path} is not that of the certificate in {path}: name the one that the certificate was made for"),
         5: ("certs", f"{path}: too weak for OpenSSL's security level{words}: have one issued for RSA with 2048 bits or more, or for P-256"),
+        7: ("certs", f"{path}: the key in {key_path} is that of a certificate further down: put that one first, its chain behind it"),
     }.get(facts.problem, ("certs", f"{path}: OpenSSL does not take it{words}"))
 
 
@@ -249,18 +286,31 @@ def _look_at_times(path: str, facts: Facts, now_s: int) -> Iterator[str]:
 
 
 def _read_blocks(path: str, part: str, index: int, found: Materials, store: Store, world: World) -> list[str]:
-    """Return the CERTIFICATE blocks of a file; none, with a remark, if there is none."""
+    """Return the CERTIFICATE blocks of a file; none, with a remark, if there is none, or one of them is cut off."""
     store.note(path, world)
     try:
-        blocks = [match.group().replace("X509 CERTIFICATE", "CERTIFICATE") for match in _BLOCK.finditer(world.read(path))]
+        text = world.read(path)
     except UnreadableError as error:
-        found.remarks.append(Remark(part, index, f"{error}{_CONSEQUENCE}"))
-        found.is_broken = found.is_broken or part in {"chain", "ca"}
+        found.add_fault(part, index, str(error))
         return []
-    if not blocks:
-        found.remarks.append(Remark(part, index, f"{path} holds no certificate in PEM form{_CONSEQUENCE}"))
-        found.is_broken = found.is_broken or part in {"chain", "ca"}
-    return blocks
+    blocks = [match.group().replace("X509 CERTIFICATE", "CERTIFICATE") for match in _BLOCK.finditer(text)]
+    wrong = _explain_blocks(text, len(blocks))
+    unread = world.check_list("\n".join(blocks)) if blocks and part == "ca" else None
+    if unread is not None:
+        wrong = f"a certificate that cannot be read ({unread}): write it anew"
+    if wrong:
+        found.add_fault(part, index, f"{path} holds {wrong}")
+    return [] if wrong else blocks
+
+
+def _explain_blocks(text: str, count: int) -> str:
+    """Return what a file holds instead of certificates, with a remedy; "" if it has some, and all are whole."""
+    if len(_BEGIN.findall(text)) > count:
+        return "a certificate that is cut off: write the whole file"
+    if count:
+        return ""
+    instead = next((words for sign, words in _INSTEAD if (text.startswith(sign) if sign[0] == "0" else sign in text)), ": write it there")
+    return f"no certificate in PEM form{instead}"
 
 
 def _read_authorities(sources: Sources, found: Materials, store: Store, world: World) -> str:
@@ -282,8 +332,7 @@ def _hashed(directory: str, part: str, pattern: re.Pattern[str], found: Material
     try:
         names = [name for name in sorted(world.names(directory)) if pattern.match(name)]
     except UnreadableError as error:
-        found.remarks.append(Remark(part, 1, f"{error}{_CONSEQUENCE}"))
-        found.is_broken = True
+        found.add_fault(part, 1, str(error))
         return []
     return [f"{directory}/{name}" for name in names[:MAX_AUTHORITY_FILES]]
 
@@ -297,12 +346,12 @@ def _read_lists(sources: Sources, found: Materials, store: Store, world: World) 
         try:
             text = world.read(path)
         except UnreadableError as error:
-            found.remarks.append(Remark("crl", index, f"{error}{_CONSEQUENCE}"))
-            found.is_broken = True
+            found.add_fault("crl", index, str(error))
             continue
         lists = _CRL.findall(text)
         if not lists or len(lists) != text.count("-----BEGIN X509 CRL-----"):
-            found.remarks.append(Remark("crl", index, f"{path} holds no revocation list in PEM form, or is cut off{_CONSEQUENCE}"))
-            found.is_broken = True
+            found.add_fault("crl", index, f"{path} holds no revocation list in PEM form, or is cut off: write it anew")
+        elif (unread := world.check_list("\n".join(lists))) is not None:
+            found.add_fault("crl", index, f"{path} holds a revocation list that cannot be read ({unread}): write it anew")
         blocks += lists
     return "".join(f"{block}\n" for block in dict.fromkeys(blocks))

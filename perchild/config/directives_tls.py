@@ -14,7 +14,7 @@ from perchild import limits
 from perchild.config.directives_program import BOTH
 from perchild.config.directives_section import Bits
 from perchild.config.messages import BadDirectiveError
-from perchild.config.rows import ANYWHERE, MANY, SERVER, Row, custom, one
+from perchild.config.rows import ANYWHERE, MANY, Row, custom, one
 from perchild.config.values import FLAG, PATH, Env, number, parse_choice, parse_number
 from perchild.wire.record import PROTOCOL_BITS, SSL_OPTION_BITS, TLS_PROTOCOL_BITS
 
@@ -22,7 +22,7 @@ TLS_ALL = sum(TLS_PROTOCOL_BITS.values())
 H1_FIRST = PROTOCOL_BITS["h1_first"]
 _OLD = frozenset(("sslv2", "sslv3", "tlsv1", "tlsv1.1"))
 _OUTSIDE = frozenset(("", "<virtualhost"))
-_VERIFY = {"none": 0, "optional": 1, "require": 2, "optional_no_ca": 3}
+_VERIFY = {"none": 0, "optional": 1, "require": 2, "optional_no_ca": 3, "off": 0, "on": 2}
 _CRL_CHECK = {"none": 0, "leaf": 1, "chain": 3}
 _CRL_MISSING_OK = 4
 _IDLE_OPTIONS = frozenset(("optrenegotiate", "legacydnstringformat"))
@@ -76,7 +76,10 @@ def _parse_ciphers(words: list[str], env: Env) -> dict[str, str]:
     return {kind: words[-1]}
 
 
-def _parse_command(words: list[str], env: Env) -> tuple[str, str]:
+def _parse_command(words: list[str], env: Env) -> tuple[str, str] | None:
+    if words[0].lower() == "dhparameters":
+        env.warn("SSLOpenSSLConfCmd DHParameters has no effect: OpenSSL has groups of its own (RFC 7919)", -1)
+        return None
     name = _COMMANDS.get(words[0].lower())
     if name is None:
         message = (f"SSLOpenSSLConfCmd {words[0]} is not supported; there are {', '.join(_COMMANDS.values())}, "
@@ -94,11 +97,12 @@ def _parse_options(words: list[str], env: Env) -> Bits:
     bits = Bits(int(not is_relative), 0, 0)
     for index, word in enumerate(words):
         name = word.lstrip("+-").lower()
-        if name == "fakebasicauth":
+        if name == "fakebasicauth" and word[0] != "-":
             message = "FakeBasicAuth is not supported: SSLVerifyClient require admits who has a certificate"
             raise BadDirectiveError(message, index)
-        if name in _IDLE_OPTIONS:
-            env.warn(f"{word} has no effect", index)
+        if name in _IDLE_OPTIONS or name == "fakebasicauth":
+            if word[0] != "-":
+                env.warn(f"{word} has no effect", index)
             continue
         bit = parse_choice(name, index, SSL_OPTION_BITS)
         bits = (Bits(bits.absolute, bits.added & ~bit, bits.removed | bit) if word[0] == "-"
@@ -106,14 +110,14 @@ def _parse_options(words: list[str], env: Env) -> Bits:
     return bits
 
 
-def _for_hosts(name: str, parse: Callable[[str, int, Env], Any]) -> Callable[[list[str], Env], Any]:
+def _for_hosts(name: str, parse: Callable[[list[str], Env], Any]) -> Callable[[list[str], Env], Any]:
     """Return a parser that says why this one cannot stand in a section."""
     def checked(words: list[str], env: Env) -> Any:  # noqa: ANN401 (any directive's)
         if env.context not in _OUTSIDE:
             message = (f"{name} in a section would need a second handshake in the middle of a connection, which TLS 1.3 and HTTP/2 do not have: "
                        "put it into the <VirtualHost>, or give that part a host of its own")
             raise BadDirectiveError(message)
-        return parse(words[0], 0, env)
+        return parse(words, env)
 
     return checked
 
@@ -151,15 +155,27 @@ def _parse_spoken(words: list[str], env: Env) -> Spoken:
     return Spoken(bits if bits & PROTOCOL_BITS["h2"] else bits & ~H1_FIRST)
 
 
+def _for_server(place: int, parse: Callable[[list[str], Env], int]) -> Callable[[list[str], Env], dict[int, int]]:
+    """Return a parser of what counts for the whole server, and is taken elsewhere, as in httpd, without effect."""
+    def checked(words: list[str], env: Env) -> dict[int, int]:
+        value = parse(words, env)
+        if not env.context:
+            return {place: value}
+        env.warn("this counts for the whole server, and has no effect here: write it outside of hosts and sections", -1)
+        return {}
+
+    return checked
+
+
 def _h2(place: int, low: int, high: int) -> Callable[[list[str], Env], dict[int, int]]:
-    return lambda words, _env: {place: parse_number(words[0], 0, low, high)}
+    return _for_server(place, lambda words, _env: parse_number(words[0], 0, low, high))
 
 
 def _idle(name: str, doc: str, *, is_said: bool, off: str = "off") -> Row:
     """Return the row of a directive without effect. is_said: with a warning, unless its argument is `off`."""
     def parse(words: list[str], env: Env) -> None:
         if is_said and not (words and words[0].lower() == off):
-            env.warn(f"{name} has no effect: {doc[0].lower()}{doc[1:]}", -1)
+            env.warn(f"{name} has no effect: {doc}", -1)
 
     return custom(name, ANYWHERE, "...", (0, MANY), parse, "host", "", f"Without effect: {doc}", store="ignore")
 
@@ -193,6 +209,9 @@ _QUIET: tuple[tuple[str, str], ...] = (
     ("H2WebSockets", "RFC 8441 is spoken where a back end takes WebSockets"),
     ("H2TLSCoolDownSecs", "records have one size"), ("H2TLSWarmUpSize", "records have one size"),
     ("H2Padding", "answers are not padded"),
+    ("H2MaxHeaderBlockLen", "a response's fields have limits of their own"),
+    ("H2MaxStreamErrors", "clients that err again and again are ended without it"),
+    ("H2SessionExtraFiles", "streams are served by the child's own threads"),
 )
 _SAID: tuple[tuple[str, str, str], ...] = (
     ("SSLCompression", "compression gives secrets away (CRIME)", "off"),
@@ -202,7 +221,7 @@ _SAID: tuple[tuple[str, str, str], ...] = (
     ("SSLSessionTicketKeyFile", "ticket keys are made here, for each identity, and renewed twice a day", ""),
     ("SSLCADNRequestFile", "clients are sent the names of SSLCACertificateFile's", ""),
     ("SSLCADNRequestPath", "clients are sent the names of SSLCACertificateFile's", ""),
-    ("SSLVHostSNIPolicy", "the name of a handshake and that of a request must belong to the same identity, always", ""),
+    ("SSLVHostSNIPolicy", "it is secure, and the name of a handshake and that of a request must belong to the same identity", ""),
     ("SSLSRPVerifierFile", "passwords by SRP are not spoken", ""), ("SSLSRPUnknownUserSeed", "passwords by SRP are not spoken", ""),
     ("H2AltSvc", "write an Alt-Svc field with Header", ""), ("H2AltSvcMaxAge", "write an Alt-Svc field with Header", ""),
     ("H2EarlyHint", "write a Link field with Header", ""),
@@ -231,8 +250,8 @@ ROWS: tuple[Row, ...] = (
            "Whether the lists count: for the client's own certificate, or for its authorities', too", default="none", is_located=True),
     custom("SSLProtocol", BOTH, "[+|-]protocol ...", (1, MANY), _parse_protocol, "host", "tls_protocols",
            "all, TLSv1.2, TLSv1.3; older ones are not spoken", default="all"),
-    custom("SSLCipherSuite", BOTH, "[TLSv1.3] ciphers", (1, 2), _parse_ciphers, "host", "tls_ciphers",
-           "Ciphers as OpenSSL names them; with TLSv1.3 those of TLS 1.3", store="update", default="Mozilla's intermediate list"),
+    custom("SSLCipherSuite", ANYWHERE, "[TLSv1.3] ciphers", (1, 2), _for_hosts("SSLCipherSuite", _parse_ciphers), "host", "tls_ciphers",
+           "Ciphers as OpenSSL names them; with TLSv1.3 those of TLS 1.3; of a host alone", store="update", default="Mozilla's intermediate list"),
     one("SSLHonorCipherOrder", BOTH, FLAG, "host", "tls_server_order", "Whether our order of ciphers counts, not the client's", default="Off"),
     one("SSLSessionTickets", BOTH, FLAG, "host", "tls_tickets", "Whether clients may resume a session", default="On"),
     one("SSLSessionCacheTimeout", BOTH, number(1, 86_400, "seconds", "seconds"), "host", "tls_timeout_s",
@@ -241,7 +260,7 @@ ROWS: tuple[Row, ...] = (
            "Whether clients are asked for a certificate, in the handshake; in a section: who showed none is refused, if its host asks",
            default="none", is_located=True),
     custom("SSLVerifyDepth", ANYWHERE, "number", (1, 1),
-           _for_hosts("SSLVerifyDepth", lambda word, index, _env: parse_number(word, index, 0, 100)), "host", "tls_depth",
+           _for_hosts("SSLVerifyDepth", lambda words, _env: parse_number(words[0], 0, 0, 100)), "host", "tls_depth",
            "Authorities between a client's certificate and one of ours", default="1", range="0..100"),
     custom("SSLRequireSSL", ANYWHERE, "", (0, 0), lambda _words, _env: 1, "settings", "ssl_require", "Requests without TLS are refused"),
     custom("SSLOptions", ANYWHERE, "[+|-]option ...", (1, MANY), _parse_options, "settings", "ssl_options",
@@ -253,14 +272,17 @@ ROWS: tuple[Row, ...] = (
            "What clients may speak: http/1.1, h2 (by TLS), h2c (h2 without TLS, with prior knowledge)", store="combine", default="http/1.1"),
     custom("ProtocolsHonorOrder", BOTH, "On|Off", (1, 1), lambda words, env: FLAG.parse(words[0], 0, env), "host", "protocols_order",
            "Whether the order of Protocols counts, or h2 comes first wherever a client speaks it", default="On"),
-    custom("H2MaxSessionStreams", SERVER, "number", (1, 1), _h2(0, 1, 1000), "server", "h2_limits", "Streams of one connection at a time",
+    custom("H2MaxSessionStreams", BOTH, "number", (1, 1), _h2(0, 1, 1000), "server", "h2_limits",
+           "Streams of one connection at a time; of the whole server",
            store="update", default=str(limits.value("H2_STREAMS")), range="1..1000"),
-    custom("H2WindowSize", SERVER, "bytes", (1, 1), _h2(1, 65535, 1 << 24), "server", "h2_limits", "Bytes of a request's body on their way",
+    custom("H2WindowSize", BOTH, "bytes", (1, 1), _h2(1, 65535, 1 << 24), "server", "h2_limits",
+           "Bytes of a request's body on their way; of the whole server",
            store="update", default=str(limits.value("H2_WINDOW_BYTES")), unit="bytes", range=f"65535..{1 << 24}"),
-    custom("H2MaxDataFrameLen", SERVER, "bytes", (1, 1), _h2(2, 0, 16384), "server", "h2_limits", "Longest piece of an answer; 0 = what fits",
+    custom("H2MaxDataFrameLen", BOTH, "bytes", (1, 1), _h2(2, 0, 16384), "server", "h2_limits",
+           "Longest piece of an answer, 0 = what fits; of the whole server",
            store="update", default="0", unit="bytes", range="0..16384"),
-    custom("H2EarlyHints", SERVER, "On|Off", (1, 1), lambda words, env: {3: int(FLAG.parse(words[0], 0, env))}, "server", "h2_limits",
-           "Whether 103 answers of back ends go to clients of HTTP/2, too", store="update", default="Off"),
+    custom("H2EarlyHints", ANYWHERE, "On|Off", (1, 1), _for_server(3, lambda words, env: int(FLAG.parse(words[0], 0, env))), "server", "h2_limits",
+           "Whether 103 answers of back ends go to clients of HTTP/2, too; of the whole server", store="update", default="Off"),
     *(_idle(name, doc, is_said=False) for name, doc in _QUIET),
     *(_idle(name, doc, is_said=True, off=off) for name, doc, off in _SAID),
 )

@@ -302,6 +302,7 @@ class CertificateFiles:
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
         self._facts: dict[tuple[str, str], native.CertFacts] = {}
+        self._lists: dict[str, str | None] = {}
 
     def read(self, path: str) -> str:
         """Return the text of a file with certificates; UnreadableError."""
@@ -337,6 +338,12 @@ class CertificateFiles:
             finally:
                 os.close(fd)
         return found
+
+    def check_list(self, pem: str) -> str | None:
+        """Return what is wrong with certificates or revocation lists, None if all can be read."""
+        if pem not in self._lists:
+            self._lists[pem] = native.check_certificate_list(pem.encode("ascii", "replace"))
+        return self._lists[pem]
 
     def command(self, name: str, value: str) -> str | None:
         """Return what is wrong with a command of SSL_CONF_cmd(3)."""

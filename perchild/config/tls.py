@@ -37,7 +37,7 @@ class TlsPacker:
         self._world = world
         self._warn = warn
         self._fail = fail
-        self._said: set[str] = set()
+        self._said: set[tuple[str, int | None]] = set()
 
     def speaks_tls(self, host: Settings) -> bool:
         """Return whether a host speaks TLS."""
@@ -71,13 +71,18 @@ class TlsPacker:
         materials = read_materials(sources, self._world, store)
         verify = self._get(host, "tls_verify")[0]
         crl_check = self._check_revocation(host, store)
-        if verify in {1, 2} and not (sources.ca_file or sources.ca_path):
-            self._say(self._engine_node(host), "SSLVerifyClient without SSLCACertificateFile: no client's certificate will be believed")
+        if verify in {1, 2} and not (materials.has_authorities or materials.is_broken):
+            what = (f"{sources.ca_path} has no file that is called by its hash: run openssl rehash there, for until then" if sources.ca_path else
+                    "SSLVerifyClient without SSLCACertificateFile:")
+            self._say(self._engine_node(host), f"{what} no client's certificate will be believed", is_own=True)
         for remark in materials.remarks:
             at = nodes.get(remark.part, [])
-            self._say(at[remark.index] if remark.index < len(at) else self._engine_node(host), remark.text)
+            self._say(at[remark.index] if remark.index < len(at) else self._engine_node(host), remark.text, is_own=remark.part == "engine")
+        for _, node in self._idle_keys(host):
+            self._say(node, "SSLCertificateKeyFile without a certificate beside it has no effect: name that, too, with SSLCertificateFile",
+                      is_own=True)
         ciphers = {**self._main["tls_ciphers"], **host.get("tls_ciphers", {})}
-        commands = [*self._main["tls_commands"], *host.get("tls_commands", ())]
+        commands = [one for one in (*self._main["tls_commands"], *host.get("tls_commands", ())) if one]
         return record.item("TLS", b"".join((
             sources.pack(), materials.items,
             record.u32s("TLS_PROTOCOLS", self._get(host, "tls_protocols")),
@@ -123,10 +128,16 @@ class TlsPacker:
                  "crl": [value[1] if value else None for value in (single["crl_file"], single["crl_path"])]}
         return Sources(pairs, **paths), nodes
 
-    def _say(self, node: Node | None, text: str) -> None:
-        """Warn, once for each file: the same certificate may be a hundred hosts'."""
-        if text not in self._said:
-            self._said.add(text)
+    def _idle_keys(self, host: Settings) -> list[tuple[str, Node]]:
+        """Return a host's keys that belong to no certificate: of the main server's, its own are the keys."""
+        keys: list[tuple[str, Node]] = host.get("tls_keys", [])
+        return keys[len(host.get("tls_certs", [])):]
+
+    def _say(self, node: Node | None, text: str, *, is_own: bool = False) -> None:
+        """Warn, once for each file: the same certificate may be a hundred hosts'. is_own: it is about the host, so once for each."""
+        key = (text, id(node) if is_own else None)
+        if key not in self._said:
+            self._said.add(key)
             self._warn(node, text, 0)
 
 

@@ -95,6 +95,9 @@ class Certificates:
         del pem
         return Known()
 
+    def check_list(self, _pem: str) -> str | None:
+        return None
+
     def command(self, _name: str, _value: str) -> str | None:
         return None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import ssl
 import struct
+import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -22,6 +24,30 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Certificate]:
     directory = tmp_path_factory.mktemp("certs")
     kinds = {"a": {}, "other": {}, "rsa": {"kind": "rsa"}, "weak": {"kind": "rsa1024"}, "old": {"days": -1}, "soon": {"days": 3}}
     return {name: make_certificate(directory, "a.example", file=name, **given) for name, given in kinds.items()}  # type: ignore[arg-type]
+
+
+class Made(NamedTuple):
+    """Files that are no good."""
+
+    der: Path
+    request: Path
+    cut: Path
+    turned: Path
+    garbage: Path
+
+
+@pytest.fixture(scope="module")
+def made(certs: dict[str, Certificate]) -> Made:
+    """A certificate in DER form, a request, a chain that is cut off, one that is the wrong way round, and what is none."""
+    directory, cert = certs["a"].cert.parent, certs["a"].cert.read_text()
+    files = Made(*(directory / f"no-good.{name}" for name in Made._fields))
+    der = ssl.PEM_cert_to_DER_cert(cert)
+    files.der.write_bytes(der)
+    files.request.write_text("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n")
+    files.cut.write_text(cert + certs["other"].cert.read_text()[:300])
+    files.turned.write_text(certs["other"].cert.read_text() + cert)
+    files.garbage.write_text(cert + ssl.DER_cert_to_PEM_cert(der[:-8]))
+    return files
 
 
 class TlsWorld(World):
@@ -90,18 +116,24 @@ def test_hosts_share_keys_and_values_of_the_server(tls: TlsWorld, certs: dict[st
     ("SSLCertificateFile {weak.cert}\nSSLCertificateKeyFile {weak.key}\n", "too weak"),
     ("SSLCertificateFile {a.cert}\nSSLCertificateKeyFile /nowhere/key\n", "/nowhere/key cannot be read (No such file or directory)"),
     ("SSLCertificateFile /nowhere/cert\n", "/nowhere/cert cannot be read"),
-    ("SSLCertificateFile {a.key}\nSSLCertificateKeyFile {a.key}\n", "holds no certificate in PEM form"),
-    ("SSLCertificateFile {a.cert}\n", "holds no private key that can be read"),
+    ("SSLCertificateFile {a.key}\nSSLCertificateKeyFile {a.key}\n", "holds no certificate in PEM form, but a private key: SSLCertificateFile names"),
+    ("SSLCertificateFile {made.der}\nSSLCertificateKeyFile {a.key}\n", "but perhaps one in DER form: openssl x509 -inform DER"),
+    ("SSLCertificateFile {made.request}\nSSLCertificateKeyFile {a.key}\n", "but a request for one"),
+    ("SSLCertificateFile {made.cut}\nSSLCertificateKeyFile {a.key}\n", "holds a certificate that is cut off: write the whole file"),
+    ("SSLCertificateFile {made.turned}\nSSLCertificateKeyFile {a.key}\n", "is that of a certificate further down: put that one first"),
+    ("SSLCertificateFile {a.cert}\nSSLCertificateKeyFile {a.key}\nSSLCACertificateFile {made.garbage}\n", "holds a certificate that cannot be read"),
+    ("SSLCertificateFile {soon.cert}\nSSLCertificateKeyFile {soon.key}\nSSLCACertificateFile /nowhere/ca\n", "/nowhere/ca cannot be read"),
+    ("SSLCertificateFile {a.cert}\n", "a.crt holds no private key: name the file that does with SSLCertificateKeyFile"),
     ("SSLCertificateFile {a.cert}\nSSLCertificateKeyFile /dev/null\n", "is no regular file"),
     ("SSLCertificateFile {a.cert}\nSSLCertificateKeyFile {a.key}\nSSLCACertificateFile /nowhere/ca\n", "/nowhere/ca cannot be read"),
     ("SSLCertificateFile {a.cert}\nSSLCertificateKeyFile {a.key}\nSSLCertificateChainFile {a.key}\n", "holds no certificate"),
     ("", "SSLEngine On without a certificate"),
 ])
-def test_what_cannot_be_used_breaks_its_own_host(tls: TlsWorld, certs: dict[str, Certificate], text: str, words: str) -> None:
+def test_what_cannot_be_used_breaks_its_own_host(tls: TlsWorld, certs: dict[str, Certificate], made: Made, text: str, words: str) -> None:
     """A warning with file, line and remedy; the record says so to the child; the other host is as it was."""
-    text = host("SSLEngine On\n" + text.format(**certs)) + host(certs["rsa"].directives(), name="b.example")
-    result = tls.good(text)
-    assert [words in one.reason and one.line > 0 and "until then this host" in one.reason for one in result.warnings] == [True]
+    text = host("SSLEngine On\n" + text.format(**certs, made=made)) + host(certs["rsa"].directives(), name="b.example")
+    faults = [one for one in tls.good(text).warnings if "expires soon" not in one.reason]
+    assert [words in one.reason and one.line > 0 and "until then this host" in one.reason for one in faults] == [True]
     broken, good = (group(tls.host(text, index)["TLS"]) for index in (1, 2))
     assert words in broken["TLS_BROKEN"]
     assert not broken.get("TLS_CERT")
@@ -115,6 +147,17 @@ def test_the_good_one_of_two_is_used(tls: TlsWorld, certs: dict[str, Certificate
     box = box_of(tls, text.format(**certs))
     assert "TLS_BROKEN" not in box
     assert [group(one)["KEY_NUMBER"] for one in box["TLS_CERT"]] == [1]
+    assert ["until then the host's other certificate is used" in one.reason for one in tls.good(host(text.format(**certs))).warnings] == [True]
+
+
+def test_each_host_is_told_of_what_it_lacks(tls: TlsWorld, certs: dict[str, Certificate], tmp_path: Path) -> None:
+    """What names no file is said for each host; a key without a certificate, and authorities that are none, are said, too."""
+    bare = host("SSLEngine On\n") + host(f"SSLEngine On\nSSLCertificateKeyFile {certs['a'].key}\n", name="b.example")
+    reasons = [one.reason.partition(":")[0] for one in tls.good(bare).warnings]
+    assert reasons == ["SSLEngine On without a certificate", "SSLEngine On without a certificate",
+                       "SSLCertificateKeyFile without a certificate beside it has no effect"]
+    asks = certs["a"].directives() + f"SSLVerifyClient require\nSSLCACertificatePath {tmp_path}\n"
+    assert [f"{tmp_path} has no file that is called by its hash: run openssl rehash" in one.reason for one in tls.good(host(asks)).warnings] == [True]
 
 
 @pytest.mark.parametrize(("name", "words"), [("old", "has expired (2020-02-01 00:00 UTC)"), ("soon", "expires soon")])
@@ -150,7 +193,8 @@ def test_protocols(tls: TlsWorld, certs: dict[str, Certificate], text: str, want
     ("SSLOptions +FakeBasicAuth", "is not supported"), ("SSLOCSPEnable on", "does not support"), ("SSLRequire %{X} eq 1", "does not support"),
     ("SSLUserName SSL_CLIENT_S_DN_CN", "does not support"), ("<Location /a>\nSSLVerifyDepth 2\n</Location>", "second handshake"),
     ("SSLCARevocationCheck most", "'most' is none of"), ("<Location /a>\nSSLVerifyClient optional_no_ca\n</Location>", "has no meaning"),
-    ("Protocols spdy/3", "no protocol is left"), ("H2WindowSize 1", "not allowed"),
+    ("Protocols spdy/3", "no protocol is left"), ("H2WindowSize 1", "out of range"),
+    ("<Location /a>\nSSLCipherSuite HIGH\n</Location>", "second handshake"), ("H2MaxSessionStreams 100000", "out of range"),
 ])
 def test_what_is_wrong_is_an_error(tls: TlsWorld, text: str, words: str) -> None:
     """Nothing that decides who may see what is passed over."""
@@ -174,13 +218,22 @@ def test_a_section_counts_on_a_certificate_that_its_host_asks_for(tls: TlsWorld,
     assert [(words in one.reason, one.line) for one in result.errors] == [(True, lines.index(f"SSLVerifyClient {inner}") + 1)]
 
 
+def make_list(directory: Path, issuer: Certificate) -> str:
+    """Return an authority's revocation list, which names nobody, in PEM form."""
+    (directory / "index.txt").write_text("")
+    (directory / "config").write_text(f"[ca]\ndefault_ca = one\n[one]\ndatabase = {directory}/index.txt\ndefault_md = sha256\n")
+    done = subprocess.run(["openssl", "ca", "-gencrl", "-config", str(directory / "config"), "-cert", str(issuer.cert), "-keyfile", str(issuer.key),
+                           "-crldays", "30"], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
 def test_revocation_lists(tls: TlsWorld, certs: dict[str, Certificate], tmp_path: Path) -> None:
     """They are in the record where they count, with the files that compile watches; cut off, they take the host down."""
-    block = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
+    block, another = make_list(tmp_path, certs["other"]), make_list(tmp_path, certs["a"])
     one, directory = tmp_path / "one.crl", tmp_path / "lists"
     directory.mkdir()
     one.write_text("words\n" + block)
-    (directory / "0a1b2c3d.r0").write_text(block.replace("AAAA", "BBBB"))
+    (directory / "0a1b2c3d.r0").write_text(another)
     (directory / "other.pem").write_text("nonsense")
     said = f"SSLVerifyClient require\nSSLCACertificateFile {certs['other'].cert}\nSSLCARevocationFile {one}\nSSLCARevocationPath {directory}\n"
     box = box_of(tls, certs["a"].directives() + said + "SSLCARevocationCheck chain no_crl_for_cert_ok\n")
@@ -194,6 +247,9 @@ def test_revocation_lists(tls: TlsWorld, certs: dict[str, Certificate], tmp_path
     again = TlsWorld()
     broken = box_of(again, certs["a"].directives() + said + "SSLCARevocationCheck leaf\n")
     assert "cut off" in broken["TLS_BROKEN"]
+    one.write_text("-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
+    assert "one.crl holds a revocation list that cannot be read" in box_of(TlsWorld(), certs["a"].directives() + said +
+                                                                           "SSLCARevocationCheck leaf\n")["TLS_BROKEN"]
     reasons = tls.reasons(host(certs["a"].directives() + "SSLCARevocationCheck leaf\n"))
     assert ["AH01899" in reason for reason in reasons] == [True]
 
@@ -204,6 +260,13 @@ def test_directives_without_effect_are_taken(tls: TlsWorld, certs: dict[str, Cer
             "SSLPassPhraseDialog exec:/x\nSSLProxyEngine on\nH2Push off\nH2Direct on\n")
     assert tls.good(text + host(certs["a"].directives())).warnings == []
     assert [one.reason for one in tls.good("SSLCompression on\n").warnings] == ["SSLCompression has no effect: compression gives secrets away (CRIME)"]
+    other = ("SSLOptions -FakeBasicAuth -OptRenegotiate +StdEnvVars\nSSLVerifyClient off\nH2MaxHeaderBlockLen 8192\nH2MaxStreamErrors 8\n"
+             "H2SessionExtraFiles 5\n")
+    assert tls.good(host(certs["a"].directives() + other)).warnings == []
+    said = ("SSLOpenSSLConfCmd DHParameters /etc/ssl/dh.pem\nSSLFIPS On\nH2MaxSessionStreams 200\n<Location /x>\nH2EarlyHints On\n</Location>\n")
+    assert [one.reason.partition(" has no effect")[0] for one in tls.good(host(certs["a"].directives() + said)).warnings] == [
+        "SSLOpenSSLConfCmd DHParameters", "SSLFIPS", "this counts for the whole server, and", "this counts for the whole server, and"]
+    assert "TLS_CONF" not in box_of(tls, certs["a"].directives() + said)
     idle = {row.name for row in directives_tls.ROWS if row.doc.startswith("Without effect: ")}
     assert {"SSLUseStapling", "H2Push", "SSLFIPS"} <= idle
 
