@@ -35,7 +35,7 @@ pc_dial_end(struct pc_dial *dial)
     close_one(&dial->wake_fd);
     if (dial->is_counted)
         pc_backend_discount(dial->backend, 1);
-    dial->is_counted = false;
+    dial->is_counted = dial->must_list = false;
     dial->state = PC_DIAL_NONE;
 }
 
@@ -163,7 +163,7 @@ connect_next(struct pc_dial *dial, const struct pc_gate *gate)
     if (pc_gate_watch(gate, dial->fd, EPOLLIN | EPOLLRDHUP | (dial->watches_out ? EPOLLOUT : 0)) != 0)
         return fail_by_system(dial, errno);
     if (result == 0) {
-        pc_knock_list(dial);
+        dial->must_list = true;
         return open_now(dial);
     }
     dial->state = PC_DIAL_CONNECTING;
@@ -271,6 +271,10 @@ ssize_t
 pc_dial_send(struct pc_dial *dial, const struct pc_gate *gate, const char *buf, size_t len)
 {
     ssize_t sent = pc_io_result(send(dial->fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL));
+    if (sent > 0 && dial->must_list) {
+        dial->must_list = false;
+        pc_knock_list(dial);
+    }
     if (sent != -PC_E_AGAIN || dial->watches_out)
         return sent;
     dial->watches_out = true;

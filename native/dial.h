@@ -24,7 +24,8 @@ struct pc_dial {
     bool is_queue_full;         /* what -PC_E_MEMORY said: the socket's queue, else the job box */
     int error;                  /* FAILED: errno, or 0 */
     /* While nobody may have read its request: owned by the child's list, with backends.lock. */
-    bool is_listed;             /* its owner's */
+    bool is_listed;             /* its owner's, as the next */
+    bool must_list;             /* as soon as there is something to read on it */
     struct pc_dial *next, **link;
     uint64_t knock_ns;          /* when it is looked at again; 0 = its request is being read */
     uint32_t knock_ms;          /* how long it waits from then on */

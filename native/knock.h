@@ -5,7 +5,7 @@
 
 #include "dial.h"
 
-void pc_knock_list(struct pc_dial *dial);   /* a new connection; nothing if its back end is none of those */
+void pc_knock_list(struct pc_dial *dial);   /* a new connection that was given first bytes; nothing if its back end is none of those */
 void pc_knock_unlist(struct pc_dial *dial); /* it has an answer, or ends */
 /* See to it that pools whose php-fpm has overlooked a connection look again: called every PC_KNOCK_MS while there may be some. */
 void pc_knock(struct pc_child *child, uint64_t now_ns);

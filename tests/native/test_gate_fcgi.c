@@ -66,7 +66,7 @@ an_answer_in_single_bytes_comes_whole(void)
 }
 
 /* Say how many workers the responder of app.sock has. */
-static void
+static struct pc_backend *
 share_app(uint32_t workers)
 {
     char text[160];
@@ -76,6 +76,7 @@ share_app(uint32_t workers)
     child_must(pc_target_parse((struct pc_slice){text, (size_t)len}, &target) == 0, "pc_target_parse");
     child_must(pc_backend_find(one.child, &target, PC_BACKEND_FCGI, 0, false, &backend) == 0, "pc_backend_find");
     pc_backend_share(backend, workers);
+    return backend;
 }
 
 /* Whether, `ms` later, a connection comes that ends without a word. */
@@ -95,7 +96,7 @@ static void
 who_takes_no_byte_of_a_request_is_knocked_at(void)
 {
     char request[4096];
-    share_app(2);
+    (void)share_app(2);
     int listener = open_listener("app.sock", 8), fd = ask("/app/x.php"), back = take_connection(listener);
     uint64_t now_ns = pc_now_ns();
     CHECK_EQ(atomic_load(&one.child->backends.untaken_count), 1);
@@ -108,13 +109,35 @@ who_takes_no_byte_of_a_request_is_knocked_at(void)
     CHECK(heard(fd, "answer"));
     close_client(fd);
     close_listener(listener, "app.sock");
-    share_app(0);
+    (void)share_app(0);
+}
+
+/* A thread may be kept from its processor between connecting and sending: nothing is unread then, and nothing is read. */
+static void
+who_was_connected_to_long_before_it_was_asked_is_knocked_at(void)
+{
+    int listener = open_listener("app.sock", 8);
+    struct pc_conn conn = {.index = PC_MAX_CONNECTIONS - 1, .fd = -1};
+    struct pc_gate gate = {.child = one.child, .conn = &conn};
+    struct pc_dial dial = {.backend = share_app(2)};
+    CHECK_EQ(pc_dial_begin(&dial, &gate, true), 0);
+    int back = take_connection(listener);
+    uint64_t now_ns = pc_now_ns();
+    CHECK(back >= 0 && !is_knocked_at(listener, &now_ns, PC_KNOCK_MS));
+    CHECK_EQ(pc_dial_send(&dial, &gate, "request", 7), 7);
+    CHECK_EQ(atomic_load(&one.child->backends.untaken_count), 1);
+    CHECK(is_knocked_at(listener, &now_ns, 2 * PC_KNOCK_MS));
+    pc_dial_end(&dial);
+    CHECK_EQ(atomic_load(&one.child->backends.untaken_count), 0);
+    child_must(close(back) == 0, "close");
+    close_listener(listener, "app.sock");
+    (void)share_app(0);
 }
 
 static void
 requests_beyond_the_workers_wait_without_knocking(void)
 {
-    share_app(1);
+    (void)share_app(1);
     int listener = open_listener("app.sock", 8), fds[2] = {ask("/app/x.php"), ask("/app/x.php")};
     int backs[2] = {take_connection(listener), take_connection(listener)};
     uint64_t now_ns = pc_now_ns();
@@ -129,7 +152,7 @@ requests_beyond_the_workers_wait_without_knocking(void)
     child_must(close(fds[0]) == 0, "close");
     close_client(fds[1]);
     close_listener(listener, "app.sock");
-    share_app(0);
+    (void)share_app(0);
 }
 
 /* Its client is watched from the first sweep on. */
@@ -408,6 +431,7 @@ main(void)
     set_up();
     RUN(an_answer_in_single_bytes_comes_whole);
     RUN(who_takes_no_byte_of_a_request_is_knocked_at);
+    RUN(who_was_connected_to_long_before_it_was_asked_is_knocked_at);
     RUN(requests_beyond_the_workers_wait_without_knocking);
     RUN(an_answer_behind_a_sweep_is_no_timeout);
     RUN(who_leaves_meanwhile_is_noticed_by_the_next_sweep);
