@@ -93,5 +93,14 @@ def name_identities(server: Server, numbers: list[int]) -> str:
 
 
 def keep_tables(server: Server) -> tuple[int, int]:
-    """Return duplicates of the route table and the types table in force, which the caller owns."""
-    return os.dup(server.route_fd), os.dup(server.types_fd)
+    """Return duplicates of the route table and the types table in force, which the caller owns.
+
+    Raises:
+        OSError: there is no descriptor left.
+    """
+    route_fd = os.dup(server.route_fd)
+    try:
+        return route_fd, os.dup(server.types_fd)
+    except OSError:
+        os.close(route_fd)
+        raise

@@ -16,6 +16,7 @@ from perchild.dispatcher.logs import Rule, UnsafePathError, walk_as_root
 from perchild.dispatcher.state import Member, Server
 
 ROTATE_S = limits.value("TICKET_ROTATE_S")
+AGAIN_S = 60.0  # behind a renewal that failed
 
 
 def open_key(path: str, tenant_gids: frozenset[int], *, is_privileged: bool) -> int:
@@ -46,12 +47,24 @@ def have_tickets(server: Server, member: Member) -> int:
 
 
 def renew_old_tickets(server: Server) -> list[Member]:
-    """Give identities whose newest ticket key is old another one; return them, for their children are still to be told."""
+    """Give identities whose newest ticket key is old another one; return them, for their children are still to be told.
+
+    One that cannot have it now goes on with what it has, and is in nobody's way.
+    """
     now_s = server.sys.now_s()
-    old = [member for member in server.members.values() if member.ticket_fd >= 0 and now_s - member.ticket_s >= ROTATE_S]
-    for member in old:
-        _renew_tickets(server, member)
-    return old
+    renewed = []
+    for member in server.members.values():
+        if member.ticket_fd < 0 or now_s - member.ticket_s < ROTATE_S:
+            continue
+        try:
+            _renew_tickets(server, member)
+        except OSError as error:
+            member.ticket_s = now_s - ROTATE_S + AGAIN_S
+            server.events.say("error", "", f"no new ticket keys for {member.identity.name}: {error}; it goes on with its old ones",
+                              identity=member.identity.number)
+        else:
+            renewed.append(member)
+    return renewed
 
 
 def _renew_tickets(server: Server, member: Member) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -125,3 +126,12 @@ def test_who_has_changed_is_looked_at_before_the_others(monkeypatch: pytest.Monk
     clock.stamps["cert70"] = "old"
     clock.tick()
     assert clock.server.members[71].stale_s is None
+
+
+def test_a_table_without_the_other_is_given_back() -> None:
+    """Descriptors run out between the two."""
+    with open(os.devnull, "rb") as file:
+        before = set(os.listdir("/proc/self/fd"))
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            renew.keep_tables(cast("Server", SimpleNamespace(route_fd=file.fileno(), types_fd=-1)))
+        assert set(os.listdir("/proc/self/fd")) == before

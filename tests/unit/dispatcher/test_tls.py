@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import replace
@@ -26,7 +27,10 @@ class Clock:
         identities = (replace(make_identity(1), keys=("/key",)), make_identity(2))
         members = {one.number: Member(one, cast("Any", None), ()) for one in identities}
         hooks = SimpleNamespace(rotate_tickets=native.rotate_tickets)
-        self.server = cast("Server", SimpleNamespace(sys=SimpleNamespace(now_s=lambda: self.now), members=members, hooks=hooks))
+        self.said: list[str] = []
+        events = SimpleNamespace(say=lambda *words, **_more: self.said.append(words[2]))
+        self.server = cast("Server", SimpleNamespace(sys=SimpleNamespace(now_s=lambda: self.now), members=members, hooks=hooks,
+                                                     events=events))
 
     @property
     def member(self) -> Member:
@@ -72,6 +76,35 @@ def test_ticket_keys_are_renewed_in_time_and_children_are_told(monkeypatch: pyte
     assert second[1:] == first
     assert second[0] != first[0]
     tls.forget_tickets(clock.member)
+
+
+def test_one_whose_ticket_keys_cannot_be_renewed_keeps_the_others_waiting_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that have new keys are told of them, and what else is done each second is done; the one is tried again in a while."""
+    clock = Clock()
+    other = Member(replace(make_identity(3), keys=("/other",)), cast("Any", None), ())
+    clock.server.members[3] = other
+    told: list[Message] = []
+    tried: list[int] = []
+    monkeypatch.setattr(supervise, "post", lambda _server, _child, message: told.append(message))
+    old = tls.have_tickets(clock.server, clock.member), tls.have_tickets(clock.server, other)
+    for member in (clock.member, other):
+        member.children[7] = cast("Any", SimpleNamespace())
+
+    def rotate(before: int, fd: int) -> None:
+        tried.append(before)
+        if before == old[1]:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        native.rotate_tickets(before, fd)
+
+    clock.server.hooks.rotate_tickets = rotate
+    for clock.now in (tls.ROTATE_S, tls.ROTATE_S + 1, tls.ROTATE_S + tls.AGAIN_S):
+        supervise.rotate_tickets(clock.server)
+    assert told == [Message(MSG_TICKETS, fds=(clock.member.ticket_fd,))]
+    assert tried == [old[0], old[1], old[1]]
+    assert other.ticket_fd == old[1]
+    assert len(clock.said) == 2
+    for member in (clock.member, other):
+        tls.forget_tickets(member)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes such ways")
