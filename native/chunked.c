@@ -1,15 +1,18 @@
-/* chunked.c - take a chunked request body apart.
- * Runs as:  child (User, or a tenant's uid).   Sees: client bytes.
+/* chunked.c - take a chunked body apart: a client's, or a back end's.
+ * Runs as:  child (User, or a tenant's uid).   Sees: client bytes, those of a back end.
  * Trusts:   nothing.   Distrusts: every byte.
- * Before:   h1.c   After: request.c
+ * Before:   h1.c, reply.c   After: request.c, gate.c; gate_answer.c
  *
  * A state machine over single bytes, so that the pieces in which bytes arrive cannot matter.
  * Grammar: RFC 9112 7.1 without its "bad whitespace"; sizes of 1 to 16 digits below 2^63;
- * extensions and trailers are checked, bounded and dropped: a trailer never becomes a field of the
- * request. */
+ * extensions and trailers are checked and bounded. Extensions are dropped; which bytes are the trailer
+ * section's is told, and a trailer never becomes a field of the head. */
 #include "pc.h"
 
 #define MAX_SIZE_DIGITS 16
+
+_Static_assert(PC_MAX_TRAILER_BYTES < UINT16_MAX && PC_MAX_CHUNK_EXT_BYTES < UINT16_MAX && PC_MAX_TRAILER_FIELDS < UINT8_MAX,
+               "they fit struct pc_chunked");
 
 enum state {
     SIZE_FIRST,
@@ -96,12 +99,14 @@ step_extension(enum state state, uint8_t c)
 }
 
 static int
-step_trailer(enum state state, uint8_t c)
+step_trailer(struct pc_chunked *chunked, uint8_t c)
 {
-    switch (state) {
+    switch ((enum state)chunked->state) {
     case TRAILER_FIRST:
         if (c == '\r')
             return LAST_LF;
+        if (++chunked->trailer_fields > PC_MAX_TRAILER_FIELDS)
+            return -PC_E_BAD;
         return pc_byte_is_token(c) ? TRAILER_NAME : -PC_E_BAD;
     case TRAILER_NAME:
         if (c == ':')
@@ -152,10 +157,12 @@ step(struct pc_chunked *chunked, uint8_t c)
     if (state >= EXT_NAME_FIRST && state <= EXT_AFTER_QUOTE) {
         next = ++chunked->ext_bytes > PC_MAX_CHUNK_EXT_BYTES ? -PC_E_BAD : step_extension(state, c);
     } else if (state >= TRAILER_FIRST && state <= TRAILER_LF) {
-        next = ++chunked->trailer_bytes > PC_MAX_TRAILER_BYTES ? -PC_E_BAD : step_trailer(state, c);
+        next = ++chunked->trailer_bytes > PC_MAX_TRAILER_BYTES ? -PC_E_BAD : step_trailer(chunked, c);
     } else {
         next = step_frame(chunked, c);
     }
+    if (state >= TRAILER_FIRST && state <= LAST_LF)
+        chunked->fresh_bytes++;
     chunked->state = (uint8_t)(next < 0 ? (int)REFUSED : next);
     return next < 0 ? next : 0;
 }
@@ -168,6 +175,7 @@ pc_chunked_decode(struct pc_chunked *chunked, const char *buf, size_t len,
 
     if (len > most)
         len = most;
+    chunked->fresh_bytes = 0;
     while (at < len && !chunked->is_done) {
         if (chunked->state == DATA) {
             size_t take = len - at < chunked->left_bytes ? len - at : (size_t)chunked->left_bytes;

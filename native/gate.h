@@ -71,6 +71,7 @@ struct pc_gate {
     char *down;
     uint32_t down_at, down_len, down_cap;
     struct pc_reply *reply;   /* in the request's arena */
+    const char *head;         /* the same: base of its spans once it is the response's, for `down` is the body's then */
     uint32_t head_len;        /* 0 = the head is not whole yet */
     uint32_t interim_heads;   /* of the program, in front of it */
     bool has_ended;           /* the program has closed its output */
@@ -81,6 +82,8 @@ struct pc_gate {
     bool closes;              /* the connection ends behind the answer, whatever it says */
     bool is_over;             /* as many bytes as it promised are through */
     bool is_chunked, has_left, keeps_quiet /* what it sends is read and thrown away */;
+    bool takes_trailers;      /* the protocol's: those of a chunked answer are passed on */
+    uint32_t trailer_len;     /* of their section, at the beginning of `down` */
     uint64_t left_bytes, quiet_bytes;
     struct pc_chunked chunked;
 };

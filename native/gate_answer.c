@@ -83,7 +83,8 @@ may_pass_interim(const struct pc_gate *gate)
 static bool
 is_of_interim(const struct pc_reply_field *field)
 {
-    return !field->is_hop && field->id != PC_REPLY_CONTENT_LENGTH && field->id != PC_REPLY_TRANSFER_ENCODING;
+    bool is_framing = field->id == PC_REPLY_CONTENT_LENGTH || field->id == PC_REPLY_TRANSFER_ENCODING || field->id == PC_REPLY_TRAILER;
+    return !field->is_hop && !is_framing;
 }
 
 static void
@@ -196,6 +197,7 @@ is_ours(const struct pc_reply_field *field)
     case PC_REPLY_CONTENT_LENGTH:
     case PC_REPLY_TRANSFER_ENCODING:
     case PC_REPLY_CONNECTION:
+    case PC_REPLY_TRAILER: /* see announce_trailers */
     case PC_REPLY_DATE: /* httpd keeps a back end's: see keep_origin */
     case PC_REPLY_SERVER:
         return true;
@@ -218,17 +220,30 @@ keep_origin(const struct pc_gate *gate, const struct pc_reply_field *field, stru
     return gate->is_tunnel && field->id == PC_REPLY_UPGRADE;
 }
 
+/* Trailer names what may come behind the body: it goes on if that does. */
+static void
+announce_trailers(struct pc_gate *gate, const struct pc_reply_field *field)
+{
+    if (!gate->takes_trailers || gate->reply->framing != PC_REPLY_CHUNKED || field->is_hop)
+        return;
+    struct pc_slice names = pc_trailer_names(gate->req->arena, pc_slice_at(gate->head, field->value), gate->reply, gate->head);
+    if (names.len > 0)
+        pc_resp_add(gate->req, PC_S("Trailer"), names);
+}
+
 static void
 put_fields(struct pc_gate *gate)
 {
     struct pc_req *req = gate->req;
     const struct pc_reply *reply = gate->reply;
     /* One copy for all: the buffer is the body's from now on. */
-    const char *head = pc_arena_copy(req->arena, (struct pc_slice){gate->down, gate->head_len}).base;
+    const char *head = gate->head = pc_arena_copy(req->arena, (struct pc_slice){gate->down, gate->head_len}).base;
     for (uint32_t i = 0; i < reply->field_count; i++) {
         const struct pc_reply_field *field = &reply->fields[i];
         if (keep_origin(gate, field, pc_slice_at(head, field->value)) || !is_ours(field))
             pc_resp_add(req, pc_slice_at(head, field->name), pc_slice_at(head, field->value));
+        else if (field->id == PC_REPLY_TRAILER)
+            announce_trailers(gate, field);
     }
     req->resp.reason = pc_slice_at(head, reply->reason);
     req->resp.content_type = pc_slice_at(head, reply->content_type);
@@ -333,20 +348,55 @@ pc_gate_answer(struct pc_gate *gate)
 
 /* ------------------------------------------------------------------ the body */
 
+static int
+refuse_chunks(struct pc_gate *gate)
+{
+    const struct pc_req *req = gate->req;
+    if (!gate->is_broken)
+        pc_errlog_req(req, PC_ERROR, gate->ops->module, "the answer has a malformed chunk, or trailers that are malformed or too long: %.*s",
+                      (int)req->filename.len, req->filename.base);
+    gate->is_broken = true;
+    return -PC_E_CLOSED;
+}
+
+/* The section's bytes stay at the beginning of the buffer until all of them are here, in front of what comes next. */
+static void
+keep_trailers(struct pc_gate *gate)
+{
+    struct pc_req *req = gate->req;
+    uint32_t fresh = gate->chunked.fresh_bytes;
+    if (!gate->takes_trailers || fresh == 0)
+        return;
+    memmove(gate->down + gate->trailer_len, gate->down + gate->down_at - fresh, fresh);
+    gate->trailer_len += fresh;
+    if (!gate->chunked.is_done || gate->chunked.trailer_fields == 0)
+        return;
+    struct pc_slice section = pc_arena_copy(req->arena, (struct pc_slice){gate->down, gate->trailer_len});
+    req->resp.trailer_count = pc_trailer_take(req->arena, section, gate->reply, gate->head, &req->resp.trailers);
+}
+
+static int
+take_chunks(struct pc_gate *gate, struct pc_slice held, struct pc_slice *ret_bytes)
+{
+    int used = pc_chunked_decode(&gate->chunked, held.base, held.len, ret_bytes);
+    if (used < 0)
+        return refuse_chunks(gate);
+    gate->down_at = gate->down_len - (uint32_t)(held.len - (size_t)used);
+    keep_trailers(gate);
+    gate->is_over = gate->chunked.is_done;
+    return ret_bytes->len > 0 ? 1 : 0;
+}
+
 /* Give what lies in the buffer. 1 bytes, 0 none of it is body, <0 broken. */
 static int
 take_buffered(struct pc_gate *gate, struct pc_slice *ret_bytes)
 {
     struct pc_slice held = {gate->down + gate->down_at, gate->down_len - gate->down_at};
+    if (gate->is_chunked)
+        return take_chunks(gate, held, ret_bytes);
     *ret_bytes = held;
     gate->down_at = gate->down_len;
-    if (gate->is_chunked) {
-        int used = pc_chunked_decode(&gate->chunked, held.base, held.len, ret_bytes);
-        if (used < 0)
-            return used;
-        gate->down_at = gate->down_len - (uint32_t)(held.len - (size_t)used);
-        gate->is_over = gate->chunked.is_done;
-    } else if (gate->has_left) {
+    if (gate->has_left) {
         ret_bytes->len = held.len < gate->left_bytes ? held.len : (size_t)gate->left_bytes;
         gate->down_at = gate->down_len - (uint32_t)(held.len - ret_bytes->len); /* what is behind is none of it */
         gate->left_bytes -= ret_bytes->len;
@@ -396,11 +446,11 @@ next_bytes(struct pc_req *req, struct pc_slice *ret_bytes)
         }
         if (gate->has_ended)
             return (gate->has_left && gate->left_bytes > 0) || (gate->is_chunked && !gate->keeps_quiet) ? end_early(gate) : 0;
-        gate->down_at = gate->down_len = 0;
-        ssize_t count = gate->ops->recv(gate, gate->down, gate->down_cap);
+        gate->down_at = gate->down_len = gate->trailer_len;
+        ssize_t count = gate->ops->recv(gate, gate->down + gate->trailer_len, gate->down_cap - gate->trailer_len);
         if (count < 0)
             return (int)count;
-        gate->down_len = (uint32_t)count;
+        gate->down_len += (uint32_t)count;
         gate->has_ended = count == 0;
         gate->has_heard = !gate->keeps_quiet; /* who writes what nobody hears gets no more time for it */
         if (gate->keeps_quiet && takes_too_long(gate, (size_t)count))

@@ -104,6 +104,26 @@ preserves_host(const struct pc_req *req, const struct pc_target *target)
     return preserves == 1 || target->kind == PC_TARGET_SERVICE; /* an application is asked by the names it has outside */
 }
 
+/* Whether trailers of the answer would go on: in HTTP/2 always, in HTTP/1.1 if the client has said so. What RequestHeader makes of TE
+ * counts instead. */
+static bool
+takes_trailers(const struct pc_gate *gate)
+{
+    const struct pc_req *req = gate->req;
+    bool has_none = req->error_status != 0 || pc_serve_method(req) == PC_HEAD || req->head->minor == 0;
+    struct pc_pair *fields;
+    struct pc_slice item;
+    if (has_none || (req->is_h2 && !pc_fields_is_edited(req, PC_S("TE"))))
+        return !has_none;
+    if (pc_fields_in(req, PC_S("TE")).base == NULL)
+        return false;
+    for (uint32_t i = pc_fields_in_all(req, &fields); i-- > 0;)
+        for (size_t at = 0; pc_slice_ieq(fields[i].name, PC_S("TE")) && pc_list_next(fields[i].value, &at, &item);)
+            if (pc_slice_ieq(item, PC_S("trailers")))
+                return true;
+    return false;
+}
+
 static void
 choose_framing(struct http *http, struct pc_h1out_facts *facts)
 {
@@ -134,8 +154,10 @@ make_head(struct pc_worker *worker, struct http *http, const struct pc_target *t
                                  has_query ? (int)req->query.len : 0, has_query ? req->query.base : ""),
         .host = host_of(req, target), .preserve_host = preserves_host(req, target),
         .keep = req->pass == NULL || !req->pass->single_use,
+        .takes_trailers = takes_trailers(&http->gate),
     };
     http->wants_upgrade = facts.is_upgrade = may_upgrade(&http->gate, target);
+    http->gate.takes_trailers = facts.takes_trailers && !facts.is_upgrade;
     choose_framing(http, &facts);
     int len = pc_h1out_head(req, &facts, worker->out, PC_OUT_BYTES); /* nothing lies there in this phase */
     if (len > 0) {

@@ -73,6 +73,19 @@ int pc_reply_parse_http(struct pc_reply *reply, const char *buf, size_t len, boo
 /* The same for the output of an nph- script: lines may end in LF alone. */
 int pc_reply_parse_nph(struct pc_reply *reply, const char *buf, size_t len, bool is_head);
 
+/* ------------------------------------------------------------------ trailer.c: fields behind a body (RFC 9110 6.5) */
+
+/* Whether a trailer of this name may go on to a client: none that says something of framing, routing, authentication, caching or the
+ * content, for somebody on the way might take it for a field of the head; and none that the answer's Connection names. head: base of
+ * reply's spans. */
+bool pc_trailer_may_pass(const struct pc_reply *reply, const char *head, struct pc_slice name);
+/* Those fields of a whole section, which pc_chunked_decode has checked, that may pass; the slices point into it. Returns how many;
+ * ret_fields is in the arena. */
+uint32_t pc_trailer_take(struct pc_arena *arena, struct pc_slice section, const struct pc_reply *reply, const char *head,
+                         const struct pc_pair **ret_fields);
+/* What is left of the value of a Trailer field; len 0 = nothing. In the arena. */
+struct pc_slice pc_trailer_names(struct pc_arena *arena, struct pc_slice list, const struct pc_reply *reply, const char *head);
+
 /* ------------------------------------------------------------------ phpini.c: settings of PHP, for php-fpm */
 
 /* The value of PHP_VALUE, or PHP_ADMIN_VALUE, for a request, in its arena; base NULL = nothing is to be said. pool: the service of ours that
@@ -186,6 +199,7 @@ struct pc_h1out_facts {
     bool no_forwarded;       /* no X-Forwarded-For, -Host, -Server, -Proto of ours */
     bool is_upgrade;         /* Upgrade and Connection: upgrade go along; see pc_h1out_wants_upgrade */
     bool keep;               /* else Connection: close */
+    bool takes_trailers;     /* TE: trailers goes along, unless is_upgrade */
     uint8_t framing;         /* enum pc_h1out_framing; a POST without a body is LENGTH 0 */
     uint64_t length;
 };

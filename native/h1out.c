@@ -262,6 +262,9 @@ put_last_lines(struct out *out, const struct request *request)
     if (facts->is_upgrade) {
         put_field(out, PC_S("Upgrade"), pc_fields_in(request->req, PC_S("Upgrade")));
         put_field(out, PC_S("Connection"), PC_S("Upgrade"));
+    } else if (facts->takes_trailers) {
+        put_field(out, PC_S("TE"), PC_S("trailers"));
+        put_field(out, PC_S("Connection"), facts->keep ? PC_S("TE") : PC_S("close, TE"));
     } else if (!facts->keep) {
         put_field(out, PC_S("Connection"), PC_S("close"));
     }

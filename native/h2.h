@@ -80,6 +80,7 @@ struct pc_h2_stream {
     struct pc_h2_fields *interim; /* of 1xx answers, in their order, until they are submitted */
     uint32_t interim_bytes;
     struct pc_h2_fields *fields; /* of the response, likewise */
+    struct pc_h2_fields *trailers; /* and those behind its body; there before out_ended says so */
     bool wants_continue, out_ended, wants_reset;
     bool is_broken;       /* no more of the response comes, and it is not whole: a reset follows what there is */
     uint32_t reset_code;
@@ -87,7 +88,7 @@ struct pc_h2_stream {
     uint32_t out_at, out_len, out_cap;
 };
 
-/* Fields of a response, packed: lengths of name and value, then their bytes. */
+/* Fields of a response, or its trailers (status 0), packed: lengths of name and value, then their bytes. */
 struct pc_h2_fields {
     struct pc_h2_fields *next; /* of interim answers */
     uint32_t status, count, len;
@@ -200,6 +201,7 @@ void pc_h2_stream_frame(struct pc_conn *conn);          /* its head is parsed: h
 void pc_h2_stream_invite(struct pc_conn *conn);         /* 100 Continue */
 void pc_h2_stream_interim(struct pc_conn *conn, uint32_t status, const struct pc_pair *fields, uint32_t count); /* 103 and the like */
 void pc_h2_stream_head(struct pc_worker *worker, struct pc_conn *conn); /* the response's fields, instead of text */
+void pc_h2_stream_trailers(struct pc_conn *conn);       /* the response's, before it is */
 void pc_h2_stream_done(struct pc_conn *conn);           /* the response is whole */
 void pc_h2_stream_reset(struct pc_conn *conn, uint32_t code); /* no response: RST_STREAM */
 void pc_h2_stream_end(struct pc_worker *worker, struct pc_conn *conn); /* pc_conn_close */

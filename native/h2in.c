@@ -144,12 +144,15 @@ on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *n
     (void)session, (void)flags;
     if (stream == NULL)
         return 0;
-    if (stream->is_begun) /* a trailer */
+    bool is_too_much;
+    if (stream->is_begun) { /* a trailer */
         stream->head.decoded_bytes += name_len + value_len;
-    else
+        is_too_much = stream->head.decoded_bytes > PC_MAX_TRAILER_BYTES || ++stream->head.field_count > PC_MAX_TRAILER_FIELDS;
+    } else { /* what goes on far beyond its limits is not read to its end: each byte of it may stand for 4 KB */
         pc_h2head_field(&stream->head, field, content);
-    /* What goes on far beyond its limits is not read to its end: each byte of it may stand for 4 KB. */
-    if (stream->head.decoded_bytes <= (stream->is_begun ? PC_MAX_TRAILER_BYTES : 4 * PC_MAX_HEAD_BYTES))
+        is_too_much = stream->head.decoded_bytes > 4 * PC_MAX_HEAD_BYTES;
+    }
+    if (!is_too_much)
         return 0;
     pc_h2_charge(h2, COST_BREACH);
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;

@@ -18,6 +18,8 @@
 
 /* ------------------------------------------------------------------ responses go */
 
+static void submit_trailers(struct pc_h2 *h2, struct pc_h2_stream *stream, struct pc_h2_fields *from);
+
 static ssize_t
 read_body(nghttp2_session *session, int32_t id, uint8_t *buf, size_t len, uint32_t *flags, nghttp2_data_source *source, void *user)
 {
@@ -27,6 +29,8 @@ read_body(nghttp2_session *session, int32_t id, uint8_t *buf, size_t len, uint32
     (void)pthread_mutex_lock(&h2->lock);
     size_t count = stream->out_len < len ? stream->out_len : len;
     bool is_last = stream->out_ended && count == stream->out_len, is_broken = stream->is_broken;
+    struct pc_h2_fields *trailers = is_last ? stream->trailers : NULL;
+    stream->trailers = is_last ? NULL : stream->trailers;
     (void)pthread_mutex_unlock(&h2->lock);
     if (count == 0 && is_broken)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* RST_STREAM with INTERNAL_ERROR */
@@ -34,6 +38,10 @@ read_body(nghttp2_session *session, int32_t id, uint8_t *buf, size_t len, uint32
     if (stream->is_deferred)
         return NGHTTP2_ERR_DEFERRED;
     *flags |= NGHTTP2_DATA_FLAG_NO_COPY | (is_last ? NGHTTP2_DATA_FLAG_EOF : 0u);
+    if (trailers != NULL) {
+        *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+        submit_trailers(h2, stream, trailers);
+    }
     return (ssize_t)count;
 }
 
@@ -119,7 +127,7 @@ on_frame_not_send(nghttp2_session *session, const nghttp2_frame *frame, int erro
 struct news {
     struct pc_h2_fields *fields, *interim;
     uint32_t consumed, reset_code;
-    bool wants_continue, wants_reset, has_more, has_ended, is_broken;
+    bool wants_continue, wants_reset, has_more, has_ended, has_trailers, is_broken;
 };
 
 static nghttp2_nv
@@ -128,12 +136,13 @@ field_of(const char *name, size_t name_len, const char *value, size_t value_len)
     return (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value, name_len, value_len, NGHTTP2_NV_FLAG_NONE};
 }
 
-/* The status is written to `status`, and a field of its own. Returns how many there are. */
+/* The status, if there is one, is written to `status`, and a field of its own. Returns how many there are. */
 static size_t
 unpack(const struct pc_h2_fields *from, char status[20], nghttp2_nv fields[MAX_FIELDS_OUT])
 {
     size_t count = 0;
-    fields[count++] = field_of(":status", 7, status, pc_number(status, from->status));
+    if (from->status > 0)
+        fields[count++] = field_of(":status", 7, status, pc_number(status, from->status));
     for (const char *at = from->bytes; at < from->bytes + from->len && count < MAX_FIELDS_OUT;) {
         uint32_t lengths[2];
         memcpy(lengths, at, sizeof lengths);
@@ -159,6 +168,18 @@ submit_interim(struct pc_h2 *h2, const struct pc_h2_stream *stream, const struct
     }
 }
 
+/* Behind the last byte of the body, as the stream's end. */
+static void
+submit_trailers(struct pc_h2 *h2, struct pc_h2_stream *stream, struct pc_h2_fields *from)
+{
+    nghttp2_nv fields[MAX_FIELDS_OUT];
+    char status[20];
+    size_t count = unpack(from, status, fields);
+    if (nghttp2_submit_trailer(h2->session, stream->id, fields, count) != 0)
+        pc_h2_refuse(h2, stream, NGHTTP2_INTERNAL_ERROR);
+    pc_h2_free_fields(from);
+}
+
 static void
 submit_response(struct pc_h2 *h2, struct pc_h2_stream *stream, const struct news *news)
 {
@@ -166,7 +187,7 @@ submit_response(struct pc_h2 *h2, struct pc_h2_stream *stream, const struct news
     char status[20];
     size_t count = unpack(news->fields, status, fields);
     nghttp2_data_provider body = {.source.ptr = stream, .read_callback = read_body};
-    bool has_body = news->has_more || !news->has_ended;
+    bool has_body = news->has_more || !news->has_ended || news->has_trailers;
     stream->has_submitted = true;
     stream->progress_ns = h2->worker->now_ns;
     if (nghttp2_submit_response(h2->session, stream->id, fields, count, has_body ? &body : NULL) != 0)
@@ -223,7 +244,8 @@ pc_h2_take_news(struct pc_h2 *h2)
         struct news news = {
             .fields = stream->fields, .interim = stream->interim, .consumed = stream->consumed, .reset_code = stream->reset_code,
             .wants_continue = stream->wants_continue, .wants_reset = stream->wants_reset,
-            .has_more = stream->out_len > 0, .has_ended = stream->out_ended, .is_broken = stream->is_broken,
+            .has_more = stream->out_len > 0, .has_ended = stream->out_ended, .has_trailers = stream->trailers != NULL,
+            .is_broken = stream->is_broken,
         };
         stream->fields = stream->interim = NULL;
         stream->consumed = stream->interim_bytes = 0;

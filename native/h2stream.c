@@ -398,6 +398,17 @@ put_pairs(struct packer *out, const struct pc_pair *pairs, uint32_t count)
         put(out, pairs[i].name, pairs[i].value);
 }
 
+static struct pc_h2_fields *
+pack_pairs(uint32_t status, const struct pc_pair *pairs, uint32_t count)
+{
+    struct packer counting = {0};
+    put_pairs(&counting, pairs, count);
+    struct packer out = {.fields = make_fields(status, counting)};
+    put_pairs(&out, pairs, count);
+    out.fields->len = (uint32_t)out.len; /* values were trimmed */
+    return out.fields;
+}
+
 /* They are a hint: what the client has not taken in time is left out. */
 void
 pc_h2_stream_interim(struct pc_conn *conn, uint32_t status, const struct pc_pair *fields, uint32_t count)
@@ -411,15 +422,26 @@ pc_h2_stream_interim(struct pc_conn *conn, uint32_t status, const struct pc_pair
     unlock(stream);
     if (!has_room)
         return;
-    struct packer out = {.fields = make_fields(status, counting)};
-    put_pairs(&out, fields, count);
-    out.fields->len = (uint32_t)out.len; /* values were trimmed */
+    struct pc_h2_fields *packed = pack_pairs(status, fields, count);
     lock(stream);
     struct pc_h2_fields **at = &stream->interim;
     while (*at != NULL)
         at = &(*at)->next;
-    *at = out.fields;
+    *at = packed;
     note(conn);
+    unlock(stream);
+}
+
+void
+pc_h2_stream_trailers(struct pc_conn *conn)
+{
+    struct pc_io *io = conn->io;
+    struct pc_h2_stream *stream = conn->stream;
+    struct pc_h2_fields *packed = pack_pairs(0, io->req.resp.trailers, io->req.resp.trailer_count);
+    io->head_out_len += packed->len; /* they are no more of the body than the head is */
+    io->req.bytes_out += packed->len;
+    lock(stream);
+    stream->trailers = packed;
     unlock(stream);
 }
 
@@ -460,6 +482,7 @@ pc_h2_stream_drop(struct pc_h2_stream *stream)
     pc_h2head_free(&stream->head);
     pc_h2_free_fields(stream->fields);
     pc_h2_free_fields(stream->interim);
+    pc_h2_free_fields(stream->trailers);
     free(stream->in);
     free(stream->out);
     free(stream);

@@ -14,7 +14,8 @@
 #define PC_MAX_PATH_BYTES 4095 /* bytes: PATH_MAX less its NUL */
 #define PC_MAX_RANGES 5 /* count: ranges in one Range field; more are answered with the whole file */
 #define PC_MAX_CHUNK_EXT_BYTES 1024 /* bytes: chunk extensions of one body (CVE-2023-39326 class) */
-#define PC_MAX_TRAILER_BYTES 8190 /* bytes: trailer section of a chunked body */
+#define PC_MAX_TRAILER_BYTES 8190 /* bytes: trailer section of a body */
+#define PC_MAX_TRAILER_FIELDS 96 /* count: fields in it, as in the head of an answer */
 #define PC_MAX_DRAIN_BYTES 262144 /* bytes: of an unwanted request body read to keep the connection */
 #define PC_MAX_HOPS 3 /* count: hand-offs one connection may take in a row without an answer */
 #define PC_INBOX_SNDBUF_BYTES 65536 /* bytes: inbox depth: about 85 connections, and one carried head */

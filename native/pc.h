@@ -255,8 +255,10 @@ struct pc_chunked {
     uint8_t state;       /* 0 = start */
     bool is_done;        /* the final CRLF was consumed */
     uint8_t digit_count;
+    uint8_t trailer_fields;
+    uint16_t ext_bytes, trailer_bytes; /* without the last LF */
+    uint16_t fresh_bytes; /* so many at the end of what the last call has consumed are of the trailer section, its empty line included */
     uint64_t left_bytes; /* of the current chunk */
-    uint32_t ext_bytes, trailer_bytes;
 };
 
 /* One step: returns >0 bytes consumed, of which ret_data (maybe empty) is body; 0 need more; -PC_E_BAD. */
@@ -553,6 +555,8 @@ struct pc_resp {
     const struct pc_producer *producer;
     void *producer_state;
     struct pc_slice content_type; /* also among the fields; for charset and logs */
+    const struct pc_pair *trailers; /* a producer's, when it has come to its end, for who takes them */
+    uint32_t trailer_count;
 };
 
 enum pc_ask { PC_ASK_NOTHING, PC_ASK_HOSTNAME, PC_ASK_POLICY, PC_ASK_HANDLER };

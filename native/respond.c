@@ -180,6 +180,25 @@ attach_body(struct pc_io *io, size_t room)
     }
 }
 
+_Static_assert(PC_MAX_TRAILER_BYTES + 2 * PC_MAX_TRAILER_FIELDS + 8 < PC_GATE_DOWN_BYTES, "gather has room for the end of a body");
+
+/* The last chunk, and behind it the trailers, if the client takes any; a stream's are its session's to send. */
+static void
+end_body(struct pc_io *io)
+{
+    const struct pc_resp *resp = &io->req.resp;
+    struct writer out = {io->out + io->out_len};
+    if (io->req.conn->is_stream && resp->trailer_count > 0)
+        pc_h2_stream_trailers(io->req.conn);
+    if (!io->chunk_out)
+        return;
+    put(&out, PC_S("0\r\n"));
+    for (uint32_t i = 0; i < resp->trailer_count; i++)
+        put_field(&out, resp->trailers[i].name, resp->trailers[i].value);
+    put(&out, PC_S("\r\n"));
+    io->out_len = (size_t)(out.at - io->out);
+}
+
 /* Frame what the producer has into the buffer, behind what lies there, as long as there is room for a whole piece: small answers go
  * out in one write with their head. Returns 1 there is something to send, or <0: nothing, and why. */
 static int
@@ -192,12 +211,10 @@ gather(struct pc_io *io)
         if (more < 0)
             return io->out_at < io->out_len ? 1 : more; /* it says so again */
         io->producer_done = more == 0;
-        if (more == 0 && io->chunk_out) {
-            memcpy(io->out + io->out_len, "0\r\n\r\n", 5);
-            io->out_len += 5;
-        }
-        if (more == 0)
+        if (more == 0) {
+            end_body(io);
             return 1;
+        }
         if (!is_heard || bytes.len == 0)
             continue;
         if (io->chunk_out)

@@ -103,6 +103,7 @@ pc_serve_reset(struct pc_req *req)
     resp->close = false;
     resp->is_tunnel = false;
     resp->date = resp->server = (struct pc_slice){0};
+    resp->trailer_count = 0;
     resp->length = 0;
     resp->memory = (struct pc_slice){0};
     resp->fd = -1;

@@ -206,6 +206,60 @@ test_chunked_decode_bounds_the_trailer_section(void)
     CHECK(!takes_trailer(PC_MAX_TRAILER_BYTES + 2));
 }
 
+static bool
+takes_trailers(unsigned count)
+{
+    struct pc_chunked chunked = {0};
+    struct pc_slice data;
+    char text[8 * (PC_MAX_TRAILER_FIELDS + 2)] = "0\r\n";
+    size_t len = 3;
+    int status;
+
+    for (unsigned i = 0; i < count; i++)
+        len += (size_t)snprintf(text + len, sizeof text - len, "a:%u\r\n", i);
+    memcpy(text + len, "\r\n", 2);
+    status = pc_chunked_decode(&chunked, text, len + 2, &data);
+    return status == (int)len + 2 && chunked.is_done && chunked.trailer_fields == count;
+}
+
+static void
+test_chunked_decode_bounds_the_number_of_trailers(void)
+{
+    CHECK(takes_trailers(0));
+    CHECK(takes_trailers(PC_MAX_TRAILER_FIELDS));
+    CHECK(!takes_trailers(PC_MAX_TRAILER_FIELDS + 1));
+}
+
+/* Put together from what each call says of it, the section is what was sent, in any pieces. */
+static void
+test_chunked_decode_says_which_bytes_are_the_trailer_sections(void)
+{
+    static const char *const rows[][2] = {
+        {"2;x\r\nab\r\n0;y\r\nA: b\r\nC:d \r\n\r\nGET /", "A: b\r\nC:d \r\n\r\n"},
+        {"0\r\n\r\n\r\n", "\r\n"}, {"000;a\r\nx:\r\n\r\n0", "x:\r\n\r\n"},
+    };
+
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        for (size_t piece = 1, len = strlen(rows[i][0]); piece <= len; piece++) {
+            struct pc_chunked chunked = {0};
+            struct pc_slice data;
+            char section[64] = "";
+
+            for (size_t at = 0, have = 0; !chunked.is_done;) {
+                have = at < have ? have : len - have < piece ? len : have + piece;
+                int used = pc_chunked_decode(&chunked, rows[i][0] + at, have - at, &data);
+
+                CHECK_FOR(rows[i][0], used > 0 && chunked.fresh_bytes <= used);
+                if (used <= 0)
+                    break;
+                at += (size_t)used;
+                (void)strncat(section, rows[i][0] + at - chunked.fresh_bytes, chunked.fresh_bytes);
+            }
+            CHECK_FOR(rows[i][0], strcmp(section, rows[i][1]) == 0);
+        }
+    }
+}
+
 /* After a mistake nothing more is taken, even if it looks right. */
 static void
 test_chunked_decode_stays_refused(void)
@@ -225,6 +279,8 @@ main(void)
     RUN(test_chunked_decode_takes_sizes_up_to_the_limit);
     RUN(test_chunked_decode_bounds_extensions_of_the_whole_body);
     RUN(test_chunked_decode_bounds_the_trailer_section);
+    RUN(test_chunked_decode_bounds_the_number_of_trailers);
+    RUN(test_chunked_decode_says_which_bytes_are_the_trailer_sections);
     RUN(test_chunked_decode_stays_refused);
     return check_end();
 }

@@ -5,7 +5,7 @@
  * Before:   -   After: - */
 /* sources: accept.c access.c acme.c acceptlock.c arena.c ask.c child.c chunked.c cond.c conn.c date.c errlog.c escape.c fields.c file.c format.c */
 /* sources: h1.c hand.c host.c listing.c log.c map.c mime.c page.c peek.c record.c regex.c request.c remoteip.c respond.c route.c serve.c settings.c tlv.c */
-/* sources: transport.c uri.c util.c why.c wild.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c dial.c kept.c knock.c target.c gate_http.c h1out.c proxy.c job.c program.c reply.c cgienv.c */
+/* sources: transport.c uri.c util.c why.c wild.c gate.c gate_answer.c trailer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c dial.c kept.c knock.c target.c gate_http.c h1out.c proxy.c job.c program.c reply.c cgienv.c */
 /* sources: proxyhdr.c siphash.c keys.c tickets.c spool.c phpini.c hello.c */
 /* flags: -D_GNU_SOURCE */
 /* sources: tls.c tls_ctx.c tls_hello.c tls_io.c tls_session.c tls_vars.c */
@@ -98,6 +98,115 @@ a_back_end_that_goes_within_its_answer_cuts_it(void)
         CHECK(log_says(i == 0 ? "AH01110: error reading response: the connection to " : "the answer ended before its "));
         close_client(fd);
     }
+    close_listener(listener, "http.sock");
+}
+
+/* ------------------------------------------------------------------ claims: trailers */
+
+#define CHUNKED "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+#define ASK(fields) "GET /http/x HTTP/1.1\r\nHost: own.test\r\n" fields "\r\n"
+
+static void
+trailers_go_to_clients_that_take_them(void)
+{
+    static const struct { const char *request; bool is_asked; } rows[] = {
+        {ASK("TE: trailers\r\nConnection: TE\r\n"), true}, {ASK("TE: gzip;q=0.5 , Trailers\r\n"), true}, {ASK("TE: gzip\r\nTE: trailers\r\n"), true},
+        {ASK(""), false}, {ASK("TE: trailers2, \"trailers\"\r\n"), false}, {ASK("TE:\r\n"), false}, {ASK("X-TE: trailers\r\n"), false},
+    };
+    static const char said[] = CHUNKED "Trailer: X-Sum, Content-Length, X-Hop,, X_2\r\nConnection: X-Hop\r\n\r\n2\r\nab\r\n0\r\nX-Sum:  1 \r\n"
+                               "Content-Length: 9\r\nX-Hop: 1\r\nSet-Cookie: a=b\r\nx_2:\r\n\r\n";
+    int listener = open_listener("http.sock", 8);
+    for (size_t i = 0; i < 2 * COUNT_OF(rows); i++) {
+        size_t row = i / 2, len = strlen(said), piece = i % 2 == 0 ? len : 1;
+        int fd = send_request(rows[row].request), back = take_connection(listener);
+        CHECK_FOR(rows[row].request, (strstr(take(back), "\r\nTE: trailers\r\nConnection: TE\r\n\r\n") != NULL) == rows[row].is_asked);
+        for (size_t at = 0; at < len; at += piece) {
+            child_must(send(back, said + at, piece, MSG_NOSIGNAL) == (ssize_t)piece, "send");
+            drive();
+        }
+        receive(fd);
+        CHECK_FOR(rows[row].request, (strstr(out, "\r\nTrailer: X-Sum, X_2\r\n") != NULL) == rows[row].is_asked);
+        CHECK_FOR(rows[row].request, strstr(out, rows[row].is_asked ? "b\r\n0\r\nX-Sum: 1\r\nx_2: \r\n\r\n" : "b\r\n0\r\n\r\n") != NULL);
+        CHECK_FOR(rows[row].request, kept() == 1 && !client_saw_end);
+        out_len = 0;
+        say(fd, GET("/small"));
+        CHECK(heard(fd, "Content-Length: 60\r\n"));
+        let_go();
+        hang_up(back);
+        close_client(fd);
+    }
+    close_listener(listener, "http.sock");
+}
+
+/* Where there is no chunked body to put them behind: nobody asks for them, and what comes all the same is left out. */
+static void
+trailers_stay_where_an_answer_has_no_place_for_them(void)
+{
+    static const char *const requests[] = {
+        "HEAD /http/x HTTP/1.1\r\nHost: own.test\r\nTE: trailers\r\n\r\n", "GET /http/x HTTP/1.0\r\nHost: own.test\r\nTE: trailers\r\n\r\n",
+    };
+    int listener = open_listener("http.sock", 8);
+    for (size_t i = 0; i < COUNT_OF(requests); i++) {
+        int fd = send_request(requests[i]), back = take_connection(listener);
+        CHECK_FOR(requests[i], strstr(take(back), "\r\nTE:") == NULL);
+        put(back, i == 0 ? CHUNKED "Trailer: X-Sum\r\n\r\n" : CHUNKED "Trailer: X-Sum\r\n\r\n2\r\nab\r\n0\r\nX-Sum: 1\r\n\r\n");
+        receive(fd);
+        CHECK_FOR(requests[i], strstr(out, "X-Sum") == NULL && strstr(out, i == 0 ? "\r\n\r\n" : "\r\n\r\nab") != NULL && kept() == 1);
+        let_go();
+        hang_up(back);
+        close_client(fd);
+    }
+    close_listener(listener, "http.sock");
+}
+
+/* The last chunk is not sent, the client's connection ends, and that to the back end, too. */
+static void
+bad_trailers_cut_the_answer(void)
+{
+    static char much[PC_MAX_TRAILER_BYTES + 32], many[8 * PC_MAX_TRAILER_FIELDS + 64];
+    const char *const rows[] = {
+        "X-Sum\r\n\r\n", "X-Sum : 1\r\n\r\n", " X: 1\r\n\r\n", "X: a\n\r\n", "X: \1\r\n\r\n", ": 1\r\n\r\n", "X: 1\r\n\rX", ":status: 200\r\n\r\n", much, many,
+    };
+    memset(much, 'x', sizeof much - 1);
+    memcpy(much, "X:", 2);
+    for (unsigned i = 0, len = 0; i <= PC_MAX_TRAILER_FIELDS; i++)
+        len += (unsigned)snprintf(many + len, sizeof many - len, "a:%u\r\n", i % 10);
+    int listener = open_listener("http.sock", 8);
+    for (size_t i = 0; i < 2 * COUNT_OF(rows); i++) {
+        const char *row = rows[i / 2];
+        int fd = send_request(i % 2 == 0 ? ASK("") : ASK("TE: trailers\r\n")), back = take_connection(listener);
+        (void)take(back);
+        put(back, CHUNKED "\r\n2\r\nab\r\n0\r\n");
+        CHECK_FOR(row, heard(fd, "ab\r\n") && !client_saw_end);
+        put(back, row);
+        receive(fd);
+        CHECK_FOR(row, client_saw_end && strstr(out, "\r\n0\r\n") == NULL && has_hung_up(back) && kept() == 0);
+        CHECK_FOR(row, log_says("or trailers that are malformed or too long"));
+        hang_up(back);
+        close_client(fd);
+    }
+    close_listener(listener, "http.sock");
+}
+
+/* As large as they may be, and in two parts. */
+static void
+long_trailers_come_whole(void)
+{
+    static char text[PC_MAX_TRAILER_BYTES + 64];
+    int listener = open_listener("http.sock", 8);
+    int fd = send_request(ASK("TE: trailers\r\n")), back = take_connection(listener);
+    (void)take(back);
+    size_t len = (size_t)snprintf(text, sizeof text, "X-A: 1\r\nX-B:");
+    memset(text + len, 'b', PC_MAX_TRAILER_BYTES - len - 3);
+    memcpy(text + PC_MAX_TRAILER_BYTES - 3, "\r\n\r\n", 5);
+    put(back, CHUNKED "\r\n2\r\nab\r\n0\r\nX-A");
+    put(back, text + 3);
+    receive(fd);
+    char *found = strstr(out, "\r\n0\r\nX-A: 1\r\nX-B: bbb");
+    CHECK(found != NULL && strspn(found + 18, "b") == PC_MAX_TRAILER_BYTES - len - 3 && !client_saw_end && kept() == 1);
+    let_go();
+    hang_up(back);
+    close_client(fd);
     close_listener(listener, "http.sock");
 }
 
@@ -409,6 +518,10 @@ main(void)
     RUN(answers_come_whole_however_they_are_framed_and_cut);
     RUN(heads_that_break_a_rule_are_502);
     RUN(a_back_end_that_goes_within_its_answer_cuts_it);
+    RUN(trailers_go_to_clients_that_take_them);
+    RUN(trailers_stay_where_an_answer_has_no_place_for_them);
+    RUN(bad_trailers_cut_the_answer);
+    RUN(long_trailers_come_whole);
     RUN(bodies_are_framed_anew);
     RUN(a_client_hears_100_once_and_from_us);
     RUN(an_answer_before_the_body_is_heard_and_the_connections_end);

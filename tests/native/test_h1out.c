@@ -75,6 +75,12 @@ test_a_head_has_its_line_host_fields_and_our_word(void)
                             "Content-Length: 1234567890123\r\nConnection: close\r\n\r\n");
     facts.framing = PC_H1OUT_CHUNKED;
     CHECK(has_line(req, &facts, "\r\nTransfer-Encoding: chunked\r\n"));
+    facts.takes_trailers = true;
+    CHECK(has_line(req, &facts, "\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n"));
+    facts.keep = true;
+    CHECK(has_line(req, &facts, "\r\nTE: trailers\r\nConnection: TE\r\n\r\n"));
+    facts.is_upgrade = true;
+    CHECK(!has_line(req, &facts, "\r\nTE:") && has_line(req, &facts, "\r\nConnection: Upgrade\r\n"));
     case_free(one);
 }
 

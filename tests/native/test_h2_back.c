@@ -5,7 +5,7 @@
  * Before:   -   After: - */
 /* sources: accept.c access.c acme.c acceptlock.c arena.c ask.c child.c chunked.c cond.c conn.c date.c errlog.c escape.c fields.c file.c format.c */
 /* sources: h1.c hand.c host.c listing.c log.c map.c mime.c page.c peek.c record.c regex.c request.c remoteip.c respond.c route.c serve.c settings.c tlv.c */
-/* sources: transport.c uri.c util.c why.c wild.c gate.c gate_answer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c dial.c kept.c knock.c target.c gate_http.c h1out.c proxy.c job.c program.c reply.c cgienv.c */
+/* sources: transport.c uri.c util.c why.c wild.c gate.c gate_answer.c trailer.c gate_cgi.c gate_fcgi.c fcgi.c backend.c dial.c kept.c knock.c target.c gate_http.c h1out.c proxy.c job.c program.c reply.c cgienv.c */
 /* sources: proxyhdr.c siphash.c keys.c tickets.c spool.c phpini.c hello.c */
 /* sources: tls.c tls_ctx.c tls_hello.c tls_io.c tls_session.c tls_vars.c */
 /* sources: h2.c h2head.c h2in.c h2out.c h2peek.c h2stream.c */
@@ -174,6 +174,147 @@ a_head_that_cannot_be_sent_resets_its_stream(void)
     close_listener(listener, "http.sock");
 }
 
+/* ------------------------------------------------------------------ claims: trailers */
+
+#define CHUNKED "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, TE\r\n\r\n"
+
+static void
+trailers_end_their_stream(void)
+{
+    static const struct { const char *body; size_t len; } rows[] = {{"", 0}, {"2\r\nab\r\n", 2}, {"1\r\na\r\n1\r\nb\r\n", 2}};
+    int listener = open_listener("http.sock", 8);
+    for (size_t i = 0; i < 2 * COUNT_OF(rows); i++) {
+        start(1 << 20);
+        int32_t id = h2_get(&client, "/http/x");
+        settle();
+        int back = take_connection(listener);
+        CHECK(strstr(take(back), "\r\nTE: trailers\r\nConnection: TE\r\n\r\n") != NULL);
+        put(back, CHUNKED);
+        if (i % 2 == 1)
+            settle();
+        put(back, rows[i / 2].body);
+        put(back, "0\r\nX-Sum:  1 \r\nGrpc-Status: 0\r\nConnection: x\r\nTransfer-Encoding: chunked\r\nUpgrade: x\r\n");
+        settle();
+        CHECK(!h2_answer(&client, id)->has_ended && h2_answer(&client, id)->body_len == rows[i / 2].len);
+        put(back, "Keep-Alive: x\r\nDate: x\r\n\r\n");
+        settle();
+        CHECK(strstr(h2_answer(&client, id)->fields, "\ntrailer: X-Sum\n") != NULL);
+        CHECK(h2_answer(&client, id)->has_ended && !h2_answer(&client, id)->is_reset && h2_answer(&client, id)->body_len == rows[i / 2].len);
+        CHECK_FOR(h2_answer(&client, id)->trailers, strcmp(h2_answer(&client, id)->trailers, "x-sum: 1\ngrpc-status: 0\n") == 0);
+        CHECK_EQ(kept(), 1);
+        stop();
+        let_go();
+        hang_up(back);
+    }
+    close_listener(listener, "http.sock");
+}
+
+/* Its window is shut: trailers wait behind the body, and only there. */
+static void
+trailers_wait_for_the_body_in_front_of_them(void)
+{
+    static char body[100000];
+    int listener = open_listener("http.sock", 8);
+    start(1 << 20);
+    int32_t id = h2_get(&client, "/http/x");
+    settle();
+    int back = take_connection(listener);
+    (void)take(back);
+    put(back, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n186a0\r\n");
+    for (size_t at = 0; at < sizeof body;) {
+        ssize_t count = send(back, body + at, sizeof body - at, MSG_NOSIGNAL);
+        child_must(count > 0 || errno == EAGAIN, "send");
+        at += count > 0 ? (size_t)count : 0;
+        settle();
+    }
+    put(back, "\r\n0\r\nX-Sum: 1\r\n\r\n");
+    settle();
+    CHECK(h2_answer(&client, id)->body_len == 65535 && !h2_answer(&client, id)->has_ended && h2_answer(&client, id)->trailers[0] == '\0');
+    client.window += 1 << 20;
+    h2_answer(&client, id)->window += 1 << 20;
+    (void)h2_number(&client, NGHTTP2_WINDOW_UPDATE, 0, 1 << 20);
+    (void)h2_number(&client, NGHTTP2_WINDOW_UPDATE, (uint32_t)id, 1 << 20);
+    settle();
+    CHECK(h2_answer(&client, id)->body_len == sizeof body && h2_answer(&client, id)->has_ended);
+    CHECK(strcmp(h2_answer(&client, id)->trailers, "x-sum: 1\n") == 0);
+    stop();
+    let_go();
+    hang_up(back);
+    close_listener(listener, "http.sock");
+}
+
+/* Those that are malformed reset their stream, and no other; a client that goes while they wait leaves nothing behind. */
+static void
+bad_trailers_reset_their_stream(void)
+{
+    int listener = open_listener("http.sock", 8);
+    start(1 << 20);
+    int32_t id = h2_get(&client, "/http/x");
+    settle();
+    int back = take_connection(listener);
+    (void)take(back);
+    put(back, CHUNKED "2\r\nab\r\n0\r\nX-Sum : 1\r\n\r\n");
+    settle();
+    CHECK(h2_answer(&client, id)->is_reset && h2_answer(&client, id)->reset_code == NGHTTP2_INTERNAL_ERROR);
+    CHECK(h2_answer(&client, id)->trailers[0] == '\0' && has_hung_up(back) && kept() == 0);
+    hang_up(back);
+    int32_t other = h2_get(&client, "/small");
+    settle();
+    CHECK(h2_answer(&client, other)->has_ended && !client.has_goaway);
+    client.initial_window = 0;
+    (void)h2_frame(&client, NGHTTP2_SETTINGS, 0, 0, "\0\4\0\0\0\0", 6);
+    id = h2_get(&client, "/http/x");
+    settle();
+    back = take_connection(listener);
+    (void)take(back);
+    put(back, CHUNKED "2\r\nab\r\n0\r\nX-Sum: 1\r\n\r\n");
+    settle();
+    CHECK(h2_answer(&client, id)->has_head && !h2_answer(&client, id)->has_ended && h2_answer(&client, id)->body_len == 0);
+    stop();
+    let_go();
+    hang_up(back);
+    close_listener(listener, "http.sock");
+}
+
+/* A request's own: they count, and none of them goes on; too many, or what only a head has, reset the stream. */
+static void
+a_requests_trailers_end_here(void)
+{
+    static struct h2_field many[PC_MAX_TRAILER_FIELDS + 1];
+    static char value[PC_MAX_TRAILER_BYTES];
+    uint8_t block[16384];
+    memset(value, 'x', sizeof value - 1);
+    for (size_t i = 0; i < COUNT_OF(many); i++)
+        many[i] = (struct h2_field){"x-a", "1"};
+    const struct { struct h2_field field[1]; size_t count; bool passes; } rows[] = {
+        {{{"x-sum", "1"}}, 1, true}, {{{":path", "/"}}, 1, false}, {{{":status", "200"}}, 1, false}, {{{"transfer-encoding", "chunked"}}, 1, false},
+        {{{"x-big", value}}, 1, false}, {{{NULL, NULL}}, PC_MAX_TRAILER_FIELDS, true}, {{{NULL, NULL}}, PC_MAX_TRAILER_FIELDS + 1, false},
+    };
+    int listener = open_listener("http.sock", 8);
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        start(1 << 20);
+        int32_t id = h2_ask(&client, "POST", "/http/x", "own.test", true);
+        (void)h2_data(&client, id, "abc", 3, false);
+        settle();
+        int back = take_connection(listener);
+        CHECK(strstr(take(back), "\r\n\r\n3\r\nabc") != NULL);
+        size_t len = h2_pack(&client, rows[i].field[0].name != NULL ? rows[i].field : many, rows[i].count, block, sizeof block);
+        (void)h2_frame(&client, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM, (uint32_t)id, block, len);
+        settle();
+        CHECK_FOR(rows[i].field[0].name, h2_answer(&client, id)->is_reset == !rows[i].passes && !client.has_goaway);
+        CHECK_FOR(rows[i].field[0].name, strcmp(take(back), rows[i].passes ? "\r\n0\r\n\r\n" : "") == 0);
+        if (rows[i].passes) {
+            put(back, OK);
+            settle();
+            CHECK(h2_answer(&client, id)->status == 200 && h2_answer(&client, id)->has_ended);
+        }
+        stop();
+        let_go();
+        hang_up(back);
+    }
+    close_listener(listener, "http.sock");
+}
+
 int
 main(void)
 {
@@ -182,5 +323,9 @@ main(void)
     RUN(hints_are_a_bounded_part_of_a_stream);
     RUN(hints_are_not_kept_for_a_client_that_takes_nothing);
     RUN(a_head_that_cannot_be_sent_resets_its_stream);
+    RUN(trailers_end_their_stream);
+    RUN(trailers_wait_for_the_body_in_front_of_them);
+    RUN(bad_trailers_reset_their_stream);
+    RUN(a_requests_trailers_end_here);
     return http_close();
 }

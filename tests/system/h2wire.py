@@ -26,6 +26,7 @@ class Answer:
     reset: int | None = None
     ended: bool = False
     interim: list[dict[str, str]] = field(default_factory=list)
+    trailers: dict[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> int:
@@ -68,6 +69,10 @@ class H2Client:
     def send(self, number: int, data: bytes, *, last: bool = False) -> None:
         """Send a piece of a body."""
         self.sock.sendall(frame(DATA, END_STREAM if last else 0, number, data))
+
+    def send_trailers(self, number: int, *fields: tuple[str, str]) -> None:
+        """End a body with these fields."""
+        self.sock.sendall(frame(HEADERS, END_HEADERS | END_STREAM, number, self.encoder.encode(fields)))
 
     def reset(self, number: int, code: int = 8) -> None:
         """Reset a stream."""
@@ -112,7 +117,9 @@ class H2Client:
 
     def _take_head(self, answer: Answer, block: bytes) -> None:
         fields = {str(name): str(value) for name, value in self.decoder.decode(block)}
-        if fields[":status"].startswith("1"):
+        if answer.fields:
+            answer.trailers = fields
+        elif fields[":status"].startswith("1"):
             answer.interim.append(fields)
         else:
             answer.fields = fields

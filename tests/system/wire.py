@@ -87,13 +87,17 @@ class Client:
 
     def _read_chunks(self) -> bytes:
         parts = []
-        while True:
-            while (end := self.buffer.find(b"\r\n")) < 0:
-                assert self.fill(), "the server ended within a chunk"
-            size = int(self.buffer[:end].split(b";")[0], 16)
-            parts.append(self._take(end + 2 + size + 2))
-            if size == 0:
-                return b"".join(parts)
+        while size := int((line := self._take_line()).split(b";")[0], 16):
+            parts += [line, self._take(size + 2)]
+        parts.append(line)
+        while (line := self._take_line()) != b"\r\n":  # trailers
+            parts.append(line)
+        return b"".join([*parts, line])
+
+    def _take_line(self) -> bytes:
+        while (end := self.buffer.find(b"\r\n")) < 0:
+            assert self.fill(), "the server ended within a chunk"
+        return self._take(end + 2)
 
     def ask(self, raw: bytes | str) -> Response:
         """Send one request and return its final answer; fails if there is none."""
