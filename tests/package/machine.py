@@ -285,7 +285,7 @@ class Machine:
     def get(self, host: str, path: str = "/", port: int = 80) -> Response:
         """Make one request on a connection of its own."""
         def ask() -> bytes:
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
                 sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
                 return read_all(sock)
 

@@ -198,7 +198,7 @@ def test_refused_reload_says_why_and_changes_nothing(machine: Machine) -> None:
     path.write_text("NoSuchDirective on\n")
     pid = main_pid(machine)
     assert machine.try_run("systemctl", "reload", "perchildd").returncode != 0
-    assert any("NoSuchDirective" in line for line in machine.journal("-u", "perchildd"))
+    wait_until(lambda: any("NoSuchDirective" in line for line in machine.journal("-u", "perchildd")), "the journal says why")
     assert machine.get("alice.example", "/secret.txt").body == SECRETS["alice.example"]
     path.unlink()
     machine.run("systemctl", "reload", "perchildd")
@@ -275,8 +275,8 @@ def test_upgrade_is_not_held_up_by_one_broken_site(machine: Machine, deb: Path) 
 
 
 def is_cut(one: Answer, killed_s: float) -> bool:
-    """Whether a request was under way when the server was killed, or came to a child that had not yet heard of it."""
-    return one.error.startswith(("end", "ECONNRESET", "EPIPE")) and one.opened_s < killed_s + 1.0
+    """Whether a request was under way when the server was killed, or came to a child that had not yet heard of it: who is busy hears late."""
+    return one.error.startswith(("end", "ECONNRESET", "EPIPE")) and one.opened_s < killed_s + 5.0
 
 
 def test_crash_of_the_dispatcher_refuses_no_connection(machine: Machine) -> None:
@@ -284,9 +284,10 @@ def test_crash_of_the_dispatcher_refuses_no_connection(machine: Machine) -> None
     restarts = int(machine.property("NRestarts"))
     with machine.load(SECRETS, clients=40, pace_s=0.1) as load:
         load.wait_answers(100)
-        before, killed_s = main_pid(machine), time.monotonic()
+        before = main_pid(machine)
         machine.run("kill", "-9", str(before))
-        wait_for_another(machine, before, 60)  # longer than TimeoutStopSec, which systemd waits for what it believes to be left
+        killed_s = time.monotonic()
+        wait_for_another(machine, before, 150)  # longer than TimeoutStopSec, which systemd waits for what it believes to be left
         load.wait_answers(200)
         report = load.stop()
     bad = report.bad()
@@ -304,8 +305,8 @@ def test_hanging_dispatcher_is_found_by_the_watchdog(machine: Machine) -> None:
     machine.run("systemctl", "restart", "perchildd")
     before = main_pid(machine)
     machine.run("kill", "-STOP", str(before))
-    wait_for_another(machine, before, 60)
-    assert any("Watchdog timeout" in line or "watchdog" in line for line in machine.journal("-u", "perchildd"))
+    wait_for_another(machine, before, 150)
+    wait_until(lambda: any("Watchdog timeout" in line or "watchdog" in line for line in machine.journal("-u", "perchildd")), "the journal says why")
     machine.run("rm", "-r", f"/run/systemd/system/{directory.name}")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", "perchildd")
@@ -361,7 +362,7 @@ def test_first_connection_starts_the_server(machine: Machine) -> None:
     machine.run("systemctl", "start", "perchildd.socket")
     assert not is_active(machine)
     assert machine.get("alice.example", "/secret.txt").body == SECRETS["alice.example"]
-    assert is_active(machine)
+    wait_until(lambda: is_active(machine), "systemd has heard that it is ready")
     machine.run("systemctl", "restart", "perchildd")
     assert machine.get("bob.example", "/secret.txt").body == SECRETS["bob.example"]
     assert "passed" not in machine.shell("tail -n 20 /var/log/perchildd/error.log")
@@ -499,5 +500,5 @@ def test_certbot_gets_and_renews_a_certificate(machine: Machine, deb: Path, auth
     assert machine.run("curl", "-skL", "http://carol.example/") == "safe\n"
     before = served_serial(machine)
     machine.run("certbot", "renew", "--force-renewal", "--no-random-sleep-on-renew", "--no-verify-ssl")
-    wait_until(lambda: served_serial(machine) not in {before, ""}, "the new certificate is served", 30)
+    wait_until(lambda: served_serial(machine) not in {before, ""}, "the new certificate is served", 120)
     assert machine.run("curl", "-sk", "https://carol.example/") == "safe\n"
