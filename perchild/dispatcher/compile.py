@@ -27,6 +27,7 @@ from perchild.dispatcher.system import Sys
 from perchild.wire.plan import Compiled, Plan, decode_plan, encode_plan
 
 LIMIT_S = 60.0
+KILLED_S = 10.0  # until one that was killed is given up
 MAX_TEXT_BYTES = 1 << 20
 HURRY = 10  # less of the nice value: nine times the share of a process that has none
 EXIT_ERRORS = 1
@@ -156,6 +157,7 @@ class Job:
     text_fd: int
     notes_fd: int
     base: Plan | None
+    is_killed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,9 +225,21 @@ def finish_job(sys: Sys, job: Job) -> Outcome | None:
     return outcome
 
 
-def kill_job(sys: Sys, job: Job) -> None:
-    """End a job that took too long; its pidfd becomes readable."""
+def kill_job(sys: Sys, job: Job) -> Job:
+    """End a job that took too long; its pidfd becomes readable, by the new deadline or never."""
     sys.signal_pidfd(job.pidfd, 9)
+    return replace(job, deadline_s=sys.now_s() + KILLED_S, is_killed=True)
+
+
+def abandon_job(job: Job) -> str:
+    """Let go of a job that was killed and has not ended, and say so: the kernel waits for a file system on its behalf.
+
+    It has nothing that is taken from it any more, and is reaped whenever it ends.
+    """
+    for fd in (job.pidfd, job.plan_fd, job.route_fd, job.types_fd, job.text_fd, job.notes_fd):
+        os.close(fd)
+    return (f"compiling the configuration took too long, and its process {job.pid} cannot be ended: a file system that the configuration "
+            "or a certificate lies on does not answer; nothing was changed\n")
 
 
 def _take(job: Job, status: int) -> Outcome:

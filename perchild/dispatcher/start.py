@@ -16,8 +16,19 @@ from functools import partial
 
 from perchild.dispatcher import acceptlock, answer, board, logs, nursery, pidfile, reload, renew, runners, stop, supervise
 from perchild.dispatcher.children import drain_child
+from perchild.dispatcher.compile import (
+    KILLED_S,
+    Compiler,
+    Job,
+    Outcome,
+    Request,
+    abandon_job,
+    finish_job,
+    kill_job,
+    make_renewer,
+    start_job,
+)
 from perchild.dispatcher.compile import LIMIT_S as COMPILE_LIMIT_S
-from perchild.dispatcher.compile import Compiler, Job, Outcome, Request, finish_job, kill_job, make_renewer, start_job
 from perchild.dispatcher.errors import AlreadyRunningError, ConfigError, DispatcherError, LogError
 from perchild.dispatcher.events import Events
 from perchild.dispatcher.listen import Listeners
@@ -112,9 +123,7 @@ class Dispatcher:
         self._go_on_reopening()
         reload.finish_transition(server)
         if self._job is not None and now_s >= self._job.deadline_s:
-            server.events.say("error", "", "compiling the configuration took too long: ended")
-            kill_job(server.sys, self._job)
-            self._job = replace(self._job, deadline_s=now_s + 3600.0)
+            self._end_late_job(self._job)
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + supervise.TICK_S
             supervise.look_around(server)
@@ -258,6 +267,18 @@ class Dispatcher:
             self._reopen_error_log(outcome.plan)
         reload.apply_outcome(server, outcome, self._job_kind, partial(self._finish_reload, is_renewal=is_renewal))
 
+    def _end_late_job(self, job: Job) -> None:
+        server = self.server
+        if not job.is_killed:
+            server.events.say("error", "", "compiling the configuration took too long: ended")
+            self._job = kill_job(server.sys, job)
+            return
+        server.loop.forget(job.pidfd)
+        is_renewal, self._is_renewal, self._job = self._is_renewal, False, None
+        text = abandon_job(job)
+        server.events.say("error", "", text.rstrip())
+        self._finish_reload(False, text, is_renewal=is_renewal)
+
     def _finish_reload(self, is_done: bool, text: str, *, is_renewal: bool = False) -> None:  # noqa: FBT001 - the shape of Done
         server = self.server
         if is_done and self._job_done:
@@ -371,8 +392,9 @@ def compile_now(sys: Sys, request: Request, start: Start) -> Outcome:
     poller = select.poll()
     poller.register(job.pidfd, select.POLLIN)
     if not poller.poll(int((job.deadline_s - sys.now_s()) * 1000)):
-        kill_job(sys, job)
-        poller.poll()
+        job = kill_job(sys, job)
+        if not poller.poll(int(KILLED_S * 1000)):
+            raise ConfigError("", abandon_job(job).rstrip())
     outcome = finish_job(sys, job)
     if outcome is None or outcome.plan is None:
         raise ConfigError("", outcome.text.rstrip() if outcome else "compiling the configuration did not end")

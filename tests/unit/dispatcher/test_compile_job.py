@@ -10,6 +10,8 @@ import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from dispatcher_plans import make_plan
@@ -17,6 +19,7 @@ from dispatcher_plans import make_plan
 from perchild import __version__
 from perchild.config.identity import Person
 from perchild.dispatcher import compile as compiling
+from perchild.dispatcher import start
 from perchild.dispatcher.compile import (
     Outcome,
     Request,
@@ -31,6 +34,7 @@ from perchild.dispatcher.compile import (
     start_job,
     write_records,
 )
+from perchild.dispatcher.loop import READ, Loop
 from perchild.dispatcher.system import Sys
 from perchild.wire.plan import Compiled
 
@@ -112,6 +116,46 @@ def test_failed_job_gives_text_and_no_plan(compiler: compiling.Compiler, kill: b
     assert outcome.plan is None
     assert text in outcome.text
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+class Stuck(Sys):
+    """A system in which no signal ends a process: it waits in the kernel for a file system."""
+
+    now = 0.0
+
+    def now_s(self) -> float:
+        """Return the time that the test sets."""
+        return self.now
+
+    def signal_pidfd(self, pidfd: int, number: int) -> None:
+        """Do nothing to it."""
+
+
+def test_a_job_that_no_signal_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asked for the reload is told why, the next one can begin, and no descriptor is left."""
+    before = os.listdir("/proc/self/fd")
+    sys, loop, said, answers = Stuck(), Loop(), cast("list[str]", []), cast("list[tuple[bool, str]]", [])
+    events = SimpleNamespace(say=lambda *words: said.append(words[2]))
+    job = start_job(sys, REQUEST, {}, hang, lambda: None)
+    try:
+        monkeypatch.setattr(start, "describe", lambda *_words: "")
+        service = SimpleNamespace(say_status=lambda _text: None, say_ready=lambda: None)
+        one: Any = start.Dispatcher.__new__(start.Dispatcher)
+        one.server = SimpleNamespace(sys=sys, loop=loop, events=events, stopping=False, service=service)
+        one._job, one._is_renewal, one._job_done = job, False, [lambda *answer: answers.append(answer)]
+        loop.watch(job.pidfd, READ, lambda _events: None)
+        for sys.now in (compiling.LIMIT_S, compiling.LIMIT_S + compiling.KILLED_S):
+            assert one._job.deadline_s <= sys.now
+            one._end_late_job(one._job)
+        assert one._job is None
+        assert [is_done for is_done, _ in answers] == [False]
+        assert f"process {job.pid} cannot be ended" in answers[0][1]
+        assert len(said) == 2
+    finally:
+        loop.close()
+        os.kill(job.pid, signal.SIGKILL)
+        os.waitpid(job.pid, 0)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_job_holds_no_descriptor_of_the_dispatcher() -> None:
