@@ -189,7 +189,14 @@ class Lab:
                 self.command("-D", "FOREGROUND", *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 env={**os.environ, "NOTIFY_SOCKET": path, **(environment or {})}, start_new_session=True)
             wait_ready(sock, self.process)
+        self._wait_for_uids()
         return self
+
+    def _wait_for_uids(self) -> None:
+        """READY is said when one child is up; wait until those that were forked with it have become who they are, if they can."""
+        deadline = time.monotonic() + START_S
+        while os.geteuid() == 0 and time.monotonic() < deadline and any(uid_of(pid) == 0 for pid in self.children()):
+            time.sleep(0.01)
 
     def stop(self, number: int = signal.SIGTERM, timeout_s: float = 60) -> str:
         """Stop the server; return what it printed. Fails if a process of it stays behind."""
@@ -430,8 +437,16 @@ def tree_of(pid: int) -> list[int]:
     for parent in pids:
         with contextlib.suppress(OSError):
             for task in os.listdir(f"/proc/{parent}/task"):
-                pids += [int(one) for one in Path(f"/proc/{parent}/task/{task}/children").read_text().split()]
+                pids += children_of(Path(f"/proc/{parent}/task/{task}/children"))
     return pids
+
+
+def children_of(path: Path) -> list[int]:
+    """Return what a task's list of children says twice: while one of them ends, it may leave others out (proc_pid_children(5))."""
+    last, text = None, path.read_text()
+    while text != last:
+        last, text = text, path.read_text()
+    return [int(one) for one in text.split()]
 
 
 def uid_of(pid: int) -> int:

@@ -299,14 +299,18 @@ def read_page(lab: Lab, pid: int) -> wire_page.Page:
 
 
 def open_page(lab: Lab, pid: int) -> int:
-    """Return a duplicate of the dispatcher's descriptor of a child's page; the caller closes it."""
-    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
-    inode = next(int(line.split()[4]) for line in maps if "memfd:perchild-page" in line)
+    """Return a duplicate of the dispatcher's descriptor of a child's page; the caller closes it. A child that has just become itself maps it soon."""
+    inode = wait_until(lambda: _inode_of_page(pid), "the child has mapped its page")
     for number, target in descriptors(lab.pid).items():
         if "perchild-page" in target and os.stat(f"/proc/{lab.pid}/fd/{number}").st_ino == inode:
             return take_fd(lab.pid, number)
     message = f"the dispatcher holds no page of {pid}"
     raise LookupError(message)
+
+
+def _inode_of_page(pid: int) -> int:
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return next((int(line.split()[4]) for line in maps if "memfd:perchild-page" in line), 0)
 
 
 def counter(lab: Lab, pid: int, name: str) -> int:

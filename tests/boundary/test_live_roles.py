@@ -264,10 +264,15 @@ def test_a_listener_that_was_shut_down_listens_again(holder: str) -> None:
         uid = lab.tenants["alice"].uid if holder == "fixed" else lab.user_uid
         pid = lab.children(uid)[0]
         number = next(fd.number for fd in procs.look_at_fds(lab, pid) if fd.kind == roles.LISTENER)
-        with procs.borrowed(pid, number) as listener:
-            listener.shutdown(socket.SHUT_RD)
-        with pytest.raises(ConnectionRefusedError):
-            lab.connect()
+        os.kill(lab.pid, signal.SIGSTOP)  # it looks once a second, and could be there first
+        try:
+            wait_until(lambda: procs.is_stopped(lab.pid), "the dispatcher does not look")
+            with procs.borrowed(pid, number) as listener:
+                listener.shutdown(socket.SHUT_RD)
+            with pytest.raises(ConnectionRefusedError):
+                lab.connect()
+        finally:
+            os.kill(lab.pid, signal.SIGCONT)
         wait_until(lambda: can_connect(lab), "the port accepts again", 5)
         for tenant in lab.tenants.values():
             for _ in range(4):

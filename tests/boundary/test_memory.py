@@ -124,6 +124,7 @@ def test_the_route_table_holds_names_and_no_more(lab: SecretLab) -> None:
         (alice,) = wait_until(lambda: len(lab.children(uid)) == 1 and lab.children(uid), "she has one child")
         assert procs.count_in_memory(alice, fresh) == 0
         wait_until(lambda: all(procs.count_in_memory(pid, fresh) for pid in lab.children(lab.user_uid)), "the new name is known")
+        wait_until(lambda: all(len(lab.children(one.uid)) == 1 for one in lab.tenants.values()), "nobody's child is left that was replaced")
 
 
 def test_the_starters_environment_is_in_no_process() -> None:

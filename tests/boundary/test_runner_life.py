@@ -144,8 +144,8 @@ def test_a_changed_file_brings_a_successor_and_the_old_one_finishes(lab: Lab) ->
     assert lab.reload()["ok"]
     thread.join()
     assert answers[0].body == b"done\n"
-    assert who(lab, "bob") != bob
     wait_until(lambda: not is_alive(bob), "the old one has ended")
+    assert who(lab, "bob") != bob
     assert who(lab, "alice") == alice
 
 

@@ -161,7 +161,7 @@ def test_a_service_is_started_by_the_first_wake_and_holds_its_socket_alone() -> 
         assert (state.st_uid, state.st_mode & 0o777) == (one.uid, 0o600)
         assert one.wake() == "ok\n"
         assert one.ask()[0] == pid
-        assert "app0: begun" in one.log()
+        wait_until(lambda: "app0: begun" in one.log(), "what it said is in the log")
 
 
 def test_another_user_cannot_connect() -> None:
@@ -215,6 +215,7 @@ def test_wakes_of_many_children_are_all_answered() -> None:
             ours.settimeout(20)
             assert ours.recv(100) == b"ok\n"
             ours.close()
+        wait_until(lambda: "begun" in one.log(), "what it said is in the log")
         assert one.log().count("begun") == 1
         assert one.wake(5).startswith("error there is no service 5")
 

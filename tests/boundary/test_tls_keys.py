@@ -58,6 +58,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[KeyLab]:
                 done = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{lab.port}", "-servername", f"{name}.test", "-sigalgs",
                                        algorithms], input=b"Q\n", capture_output=True, timeout=30, check=False)
                 assert b"Peer signature type: " + algorithms.split("+")[0].encode() in done.stdout
+        count = 5 if request.param == "any" else 1 + len(NAMES)
+        wait_until(lambda: len(lab.children()) == count, "what the reload has replaced is gone")
         yield lab
 
 
