@@ -8,12 +8,14 @@ import resource
 import hypothesis
 import pytest
 
+from tests import spoken
+
 _, _HARD = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(_HARD, 20_000), _HARD))
 # However busy the machine is, an example may take its time.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
-SPOKEN = {"tls": ("PERCHILD_TEST_TLS", "plain"), "h2": ("PERCHILD_TEST_H2", "http1")}  # option: what tells the labs, what is left out
+SPEECHES = {"tls": ("PERCHILD_TEST_TLS", "plain"), "h2": ("PERCHILD_TEST_H2", "http1")}  # option: what tells the labs, what is left out
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,18 +25,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell the labs, those in processes of pytest-xdist as well."""
-    for option, (name, _) in SPOKEN.items():
+    """Tell the labs, those in processes of pytest-xdist as well, and have it looked after."""
+    for option, (name, _) in SPEECHES.items():
         if config.getoption(option):
             os.environ[name] = "1"
-    if config.getoption("--h2"):
-        config.pluginmanager.import_plugin("tests.h2report")
+    if any(map(config.getoption, SPEECHES)):
+        config.pluginmanager.register(spoken, "spoken")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what has no meaning in what is spoken."""
-    marks = [mark for option, (_, mark) in SPOKEN.items() if config.getoption(option)]
-    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in marks)]
+    """Leave out what has no meaning in what is spoken (spoken.py)."""
+    marks = [mark for option, (_, mark) in SPEECHES.items() if config.getoption(option)]
+    left_out = [item for item in items if marks and (spoken.is_own(item) or any(item.get_closest_marker(mark) for mark in marks))]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

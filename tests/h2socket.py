@@ -29,6 +29,7 @@ from tests.tls import TlsSocket
 
 Fields = list[tuple[bytes, bytes]]
 GOAWAY = 7
+REFUSED_STREAM = 7  # the error; RFC 9113 7
 OF_CONNECTION = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"host"}
 SPELLED = {b"etag": b"ETag", b"www-authenticate": b"WWW-Authenticate"}  # others have a capital for each word
 WEBSOCKET = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 4.2.2
@@ -180,6 +181,7 @@ class Exchange:
     is_tunnel: bool = False
     is_answered: bool = False  # to its end
     is_cut: bool = False  # reset: nothing more goes either way
+    is_refused: bool = False  # and was not looked at
     is_farewell: bool = False  # the server has said that it wants no other
 
     @property
@@ -315,6 +317,16 @@ class H2Socket:
 
     # ------------------------------------------------------------------ receiving
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the server wants no further stream on this connection."""
+        return self._is_leaving
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the request whose answer is to be read next was not worked on, says the server: it may be asked again elsewhere."""
+        return bool(self._queue) and self._queue[0].is_refused
+
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Receive text of HTTP/1.1; b"": the end."""
         assert not flags & ~(socket.MSG_WAITALL | socket.MSG_DONTWAIT)
@@ -396,7 +408,8 @@ class H2Socket:
         """Streams behind `last` were not worked on. The next answer says what HTTP/1.1 has for it, `Connection: close`."""
         self._is_leaving = True
         for number, exchange in self._asked.items():
-            exchange.is_cut |= number > last and not exchange.is_answered
+            exchange.is_refused |= number > last and not exchange.is_answered
+            exchange.is_cut |= exchange.is_refused
 
     def _take(self, event: events.Event) -> None:
         exchange = self._asked.get(getattr(event, "stream_id", None) or 0)
@@ -413,11 +426,15 @@ class H2Socket:
             exchange.end()
         elif isinstance(event, events.StreamReset):
             exchange.is_cut = True
+            exchange.is_refused = event.error_code == REFUSED_STREAM
 
     # ------------------------------------------------------------------ the socket's own
 
     def shutdown(self, how: int) -> None:
-        """Write no more: a stream whose body is not complete is reset, others have said their end already; a tunnel's ends."""
+        """Write no more: a stream whose body is not complete is reset, others have said their end already; a tunnel's ends.
+
+        If all was answered, the connection's half ends, too; before that the server would take it for the end of all.
+        """
         assert how == socket.SHUT_WR
         exchange = self._asking
         with self._lock:
@@ -427,6 +444,8 @@ class H2Socket:
                 self._h2.reset_stream(exchange.number, 8)
                 exchange.is_cut = True
         self._flush()
+        if all(one.is_answered or one.is_cut for one in self._asked.values()):
+            self._sock.shutdown(how)
 
     def __enter__(self) -> Self:
         """Nothing more."""

@@ -138,17 +138,27 @@ class Lab:
                 f"AssignUserID {identity}\n<Directory {tenant.docroot}>\nRequire all granted\n</Directory>\n"
                 f"<Location /whoami>\nSetHandler whoami\n</Location>\n{self.tls_block(tenant)}{self.host_config}\n{extra}\n</VirtualHost>\n")
 
+    def main_block(self) -> str:
+        """Return the VirtualHost of main.test, which is nobody's: an unassigned child serves it."""
+        return (f"<VirtualHost *:{self.port}>\nServerName main.test\nDocumentRoot {self.main_root}\n"
+                f"<Directory {self.main_root}>\nRequire all granted\n</Directory>\n{self.tls_of('main')}</VirtualHost>\n")
+
     def certificate(self, tenant: Tenant) -> Certificate:
         """Return a tenant's certificate, made when it is first asked for; its key is root's alone."""
-        if tenant.name not in self.certificates:
-            self.certificates[tenant.name] = make_certificate(self.tls_directory, tenant.host)
-        return self.certificates[tenant.name]
+        return self._certificate_of(tenant.name)
+
+    def _certificate_of(self, name: str) -> Certificate:
+        if name not in self.certificates:
+            self.certificates[name] = make_certificate(self.tls_directory, f"{name}.test")
+        return self.certificates[name]
 
     def tls_block(self, tenant: Tenant) -> str:
         """Return the directives that make a host speak TLS, if this lab's do."""
-        if not self.tls:
-            return ""
-        return self.certificate(tenant).directives()
+        return self.tls_of(tenant.name)
+
+    def tls_of(self, name: str) -> str:
+        """Return the same for any host, name.test."""
+        return self._certificate_of(name).directives() if self.tls else ""
 
     def config_text(self) -> str:
         """Return the whole configuration."""
@@ -284,6 +294,11 @@ class Lab:
     def version(self) -> str:
         """What this lab's clients speak, as the server calls it."""
         return "HTTP/2.0" if self.h2 else "HTTP/1.1"
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of this lab's URLs."""
+        return "https" if self.tls else "http"
 
     def connect_tls(self, name: str | None, *, context: ssl.SSLContext | None = None, timeout_s: float = PATIENCE_S) -> ssl.SSLSocket:
         """Return a new connection behind its handshake for the server name `name`."""

@@ -2,7 +2,7 @@
 
 One thread and one epoll set drive a few hundred clients. A client thinks for a random time, asks a random host for its
 secret, on a new connection or on the one it kept, and records what came of it. `Load.stop` lets what is under way end and
-returns a `Report`; `reconcile` compares it with access logs.
+returns a `Report`; `reconcile` compares it with access logs. The clients speak as their lab does: plain, over TLS, HTTP/2.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ import random
 import re
 import select
 import socket
+import ssl
 import statistics
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 from tests.lab import Lab, Response, parse_response
+from tests.tls import TlsSocket
 
-LOG_LINE = re.compile(r'\S+ \S+ \S+ \[[^\]]+\] "[A-Z]+ \S*\?id=(?P<id>[a-z0-9-]+) HTTP/1\.[01]" (?P<status>\d{3}) \S+ "[^"]*" "[^"]*"')
-IDLE, CONNECTING, WAITING = range(3)
+LOG_LINE = re.compile(r'\S+ \S+ \S+ \[[^\]]+\] "[A-Z]+ \S*\?id=(?P<id>[a-z0-9-]+) (?:HTTP/1\.[01]|HTTP/2\.0)" (?P<status>\d{3}) \S+ "[^"]*" "[^"]*"')
+IDLE, CONNECTING, SHAKING, WAITING = range(4)  # SHAKING: hands, TLS's
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,22 @@ class Answer:
     has_retry_after: bool
     error: str
 
+    is_bound: bool  # to the host that the connection was made for, as TLS's and HTTP/2's connections are
+
     @property
     def is_good(self) -> bool:
-        """Whether the host's own secret came, with 200."""
-        return not self.error and self.status == 200 and self.has_secret
+        """Whether the host's own secret came, with 200; on another host's connection that its owner says 421."""
+        return not self.error and (self.is_foreign if self.status == HTTPStatus.MISDIRECTED_REQUEST else self.status == HTTPStatus.OK and self.has_secret)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it was asked on a connection that is another host's."""
+        return self.is_bound and bool(self.host_before) and self.host != self.host_before
+
+    @property
+    def writer(self) -> str:
+        """The host whose child writes its line into the log."""
+        return self.host_before if self.is_foreign else self.host
 
     @property
     def took_s(self) -> float:
@@ -59,10 +74,11 @@ class Answer:
 
 @dataclass(slots=True)
 class Report:
-    """All answers of a load, and how often a kept connection was found closed between two requests."""
+    """All answers of a load, how often a kept connection was found closed between two requests, and a stream refused unseen (HTTP/2)."""
 
     answers: list[Answer] = field(default_factory=list)
     closed_idle: int = 0
+    refused: int = 0
 
     def bad(self) -> list[Answer]:
         """Return what is not the host's secret with 200."""
@@ -94,7 +110,7 @@ class Report:
 class _Client:
     """One client: at most one connection and one request under way."""
 
-    __slots__ = ("due_s", "got", "host", "host_before", "id", "index", "is_closing", "left", "opened_s", "port", "request",
+    __slots__ = ("due_s", "got", "host", "host_before", "id", "index", "is_again", "is_closing", "left", "opened_s", "port", "request",
                  "secret", "sent_s", "sock", "state")
 
     def __init__(self, index: int, due_s: float) -> None:
@@ -106,23 +122,26 @@ class _Client:
         self.port = 0
         self.opened_s = self.sent_s = 0.0
         self.left = 0
-        self.is_closing = False
+        self.is_closing = self.is_again = False  # is_again: it was asked once, and refused unseen
         self.request = b""
         self.got = b""
 
 
 class Load:
-    """Clients that ask `hosts` (name -> body that is its alone) on 127.0.0.1:port.
+    """Clients that ask `hosts` (name -> body that is its alone).
 
+    server: a lab, whose language they speak, or a port of 127.0.0.1 for plain HTTP/1.1;
     clients: how many; pace_s: mean time a client thinks between two requests; keep: most requests on one connection;
     switch: share of kept requests that name another host than before; timeout_s: when a request is given up;
     choose: picks the next host instead of an even draw.
     """
 
-    def __init__(self, port: int, hosts: Mapping[str, bytes], *, clients: int = 200, pace_s: float = 0.1, keep: int = 8,
+    def __init__(self, server: Lab | int, hosts: Mapping[str, bytes], *, clients: int = 200, pace_s: float = 0.1, keep: int = 8,
                  switch: float = 0.1, timeout_s: float = 20.0, seed: int | None = None, path: str = "/secret.txt",
                  name: str = "r") -> None:
-        self.address = ("127.0.0.1", port)
+        self.address = ("127.0.0.1", server if isinstance(server, int) else server.port)
+        self._speak = _say_plainly if isinstance(server, int) else server.speak
+        self.is_tls, self.is_bound = (False, False) if isinstance(server, int) else (server.tls, server.tls or server.h2)
         self.hosts = dict(hosts)
         self._names = tuple(self.hosts)
         self.pace_s, self.keep, self.switch, self.timeout_s = pace_s, keep, switch, timeout_s
@@ -217,6 +236,10 @@ class Load:
 
     def _begin(self, client: _Client) -> None:
         is_kept = client.sock is not None
+        if is_kept:
+            self._read(client)  # before anything is asked on a connection that has ended meanwhile
+            if client.sock is None:
+                return
         client.host_before = client.host if is_kept else ""
         if not is_kept or self._random.random() < self.switch:
             client.host = self._random.choice(self._names)
@@ -227,7 +250,7 @@ class Load:
             client.left = self._random.randint(1, self.keep)
         client.left -= 1
         client.is_closing = client.left <= 0
-        client.got = b""
+        client.got, client.is_again = b"", False
         field_line = "Connection: close\r\n" if client.is_closing else ""
         client.request = f"GET {self.path}?id={client.id} HTTP/1.1\r\nHost: {client.host}\r\n{field_line}\r\n".encode()
         client.sent_s = time.monotonic()
@@ -237,12 +260,12 @@ class Load:
             self._connect(client)
 
     def _connect(self, client: _Client) -> None:
-        client.sock = socket.socket()
-        client.sock.setblocking(False)
+        raw = socket.socket()
+        raw.setblocking(False)
         client.opened_s = client.sent_s
-        error = client.sock.connect_ex(self.address)
-        client.port = client.sock.getsockname()[1]
-        fd = client.sock.fileno()
+        error = raw.connect_ex(self.address)
+        client.port, fd = raw.getsockname()[1], raw.fileno()
+        client.sock = self._speak(raw)
         self._by_fd[fd] = client.index
         client.state = CONNECTING
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLOUT)
@@ -250,36 +273,65 @@ class Load:
         if error not in {0, errno.EINPROGRESS}:
             self._finish(client, errno.errorcode[error])
 
+    def _shake_hands(self, client: _Client) -> None:
+        """Make a step of TLS's handshake, which asks for the host of the request."""
+        client.state, sock = SHAKING, cast("TlsSocket", client.sock)
+        try:
+            waits_for = sock.step(client.host)
+        except OSError as error:
+            self._finish(client, _name_of(error))
+            return
+        if waits_for:
+            self._epoll.modify(sock.fileno(), waits_for)
+            return
+        self._epoll.modify(sock.fileno(), select.EPOLLIN)
+        self._send(client)
+
     def _send(self, client: _Client) -> None:
         assert client.sock is not None
         client.state = WAITING
         self._later(client, self.timeout_s)
         try:
-            client.sock.send(client.request)
+            client.sock.sendall(client.request)
         except OSError as error:
-            self._finish(client, errno.errorcode[error.errno or 0])
+            self._finish(client, _name_of(error))
 
     def _on_event(self, client: _Client, events: int) -> None:
         assert client.sock is not None
-        if client.state == CONNECTING and events & (select.EPOLLOUT | select.EPOLLERR):
+        if client.state == CONNECTING and not events & (select.EPOLLOUT | select.EPOLLERR):
+            return
+        if client.state == CONNECTING and (error := client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+            self._finish(client, errno.errorcode[error])
+        elif client.state == SHAKING or (client.state == CONNECTING and self.is_tls):
+            self._shake_hands(client)
+        elif client.state == CONNECTING:
             self._epoll.modify(client.sock.fileno(), select.EPOLLIN)
             self._send(client)
-            return
-        try:
-            part = client.sock.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._on_end(client, errno.errorcode[error.errno or 0])
-            return
-        if not part:
-            self._on_end(client, "end")
-            return
-        if client.state == IDLE:
-            self._on_end(client, "unasked bytes")
-            return
-        client.got += part
-        self._look(client)
+        else:
+            self._read(client)
+
+    def _read(self, client: _Client) -> None:
+        """Take all that has come: what TLS has deciphered already is not told of by epoll."""
+        while client.sock is not None:
+            try:
+                part = client.sock.recv(65536)
+            except BlockingIOError:
+                if client.state == IDLE and self._has_been_told_to_leave(client):
+                    self._on_end(client, "end")
+                return
+            except OSError as error:
+                self._on_end(client, _name_of(error))
+                return
+            if not part or client.state == IDLE:
+                self._on_end(client, "unasked bytes" if part else "end")
+                return
+            client.got += part
+            self._look(client)
+
+    @staticmethod
+    def _has_been_told_to_leave(client: _Client) -> bool:
+        """Whether the server has said that it takes no further request on the connection (HTTP/2)."""
+        return bool(getattr(client.sock, "is_leaving", False))
 
     def _on_end(self, client: _Client, error: str) -> None:
         """The other side closed: between two requests that is its right, else the request has failed."""
@@ -287,8 +339,21 @@ class Load:
             self.report.closed_idle += 1
             self._drop(client)
             self._later(client, self._think_s())
+        elif getattr(client.sock, "is_refused", False) and not client.got and not client.is_again:
+            client.is_again = True  # nobody has seen it, says the server: that is no failure, and it is asked anew (RFC 9113 8.7)
+            client.host_before = ""
+            self.report.refused += 1
+            self._drop(client)
+            self._connect(client)
         else:
-            self._finish(client, error + (" within the answer" if client.got else ""))
+            self._finish(client, self._how(client) + error)
+
+    @staticmethod
+    def _how(client: _Client) -> str:
+        """What is to be known of a request that has failed, beside its end."""
+        if client.got:
+            return "within the answer: "
+        return "refused again: " if client.is_again and getattr(client.sock, "is_refused", False) else ""
 
     def _look(self, client: _Client) -> None:
         head, has_head, body = client.got.partition(b"\r\n\r\n")
@@ -306,9 +371,11 @@ class Load:
         head, _, body = client.got.partition(b"\r\n\r\n")
         status = int(head.split(b" ", 2)[1]) if head.startswith(b"HTTP/1.1 ") else 0
         answer = Answer(client.id, client.host, client.host_before, client.port, client.opened_s, client.sent_s, time.monotonic(),
-                        status, body == client.secret, b"retry-after:" in head.lower(), error)
-        if error or client.is_closing:
+                        status, body == client.secret, b"retry-after:" in head.lower(), error, self.is_bound)
+        if error or client.is_closing or self._has_been_told_to_leave(client):
             self._drop(client)
+        elif answer.is_foreign:
+            client.host = client.host_before  # whose the connection still is
         client.state = IDLE
         self._later(client, self._think_s())
         with self._changed:
@@ -323,6 +390,16 @@ class Load:
             self._by_fd.pop(client.sock.fileno(), None)
             client.sock.close()  # leaves the epoll set
             client.sock = None
+
+
+def _say_plainly(sock: socket.socket) -> socket.socket:
+    """Return what speaks HTTP/1.1 without TLS on a socket: itself."""
+    return sock
+
+
+def _name_of(error: OSError) -> str:
+    """Return an error's name, of the system or of OpenSSL."""
+    return error.reason or type(error).__name__ if isinstance(error, ssl.SSLError) else errno.errorcode.get(error.errno or 0, str(error))
 
 
 class Download:

@@ -125,7 +125,6 @@ def put(tenant: Tenant, name: str, text: str) -> None:
     os.chown(path, tenant.uid, tenant.uid)
 
 
-@pytest.mark.plain
 @needs_gunicorn
 def test_flask_behind_gunicorn(lab: Lab) -> None:
     """It runs as the tenant, sees the client's host, takes bodies of either framing, streams, redirects."""
@@ -133,7 +132,7 @@ def test_flask_behind_gunicorn(lab: Lab) -> None:
     with client(lab, timeout_s=30) as one:
         found = one.ask(get("alice.test", "/flask/who?x=1"))
         assert found.status == 200, lab.error_log()
-        assert found.json() == {"uid": uid, "host": "alice.test", "for": "127.0.0.1", "url": "http://alice.test/flask/who?x=1"}
+        assert found.json() == {"uid": uid, "host": "alice.test", "for": "127.0.0.1", "url": f"{lab.scheme}://alice.test/flask/who?x=1"}
         body = b"x" * 200_000
         assert one.ask(get("alice.test", "/flask/sum", f"Content-Length: {len(body)}", method="POST") + body).json() == {"bytes": len(body)}
         chunk = b"%x\r\n%s\r\n" % (len(body), body)

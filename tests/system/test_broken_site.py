@@ -20,7 +20,7 @@ NAMES = ("alice", "bob", "carol")
 class Sites(Lab):
     """A server whose hosts are files in sites-enabled."""
 
-    def __init__(self, *, tls: bool = False) -> None:
+    def __init__(self, *, tls: bool | None = None) -> None:
         super().__init__(names=NAMES, vhosts=False, tls=tls)
         self.enabled = self.base / "sites-enabled"
         self.enabled.mkdir()
@@ -54,7 +54,7 @@ def lab() -> Iterator[Sites]:
 def test_broken_site_at_a_reload_goes_on_as_it_was(lab: Sites) -> None:
     """Its child is the one that it had, the others' changes are taken, nothing fails; mended, it is as new."""
     lab.start()
-    with Load(lab.port, write_secrets(lab), clients=20, pace_s=0.05) as load:
+    with Load(lab, write_secrets(lab), clients=20, pace_s=0.05) as load:
         load.wait_answers(100)
         assert lab.bodies() == GOOD
         bob = lab.tenants["bob"]

@@ -23,7 +23,7 @@ from tests.chromium import PROGRAM, Chromium
 from tests.lab import Lab, Tenant, wait_until
 from tests.system.websocket import GUID
 
-pytestmark = [pytest.mark.root, pytest.mark.plain, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids"),
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids"),
               pytest.mark.skipif(not PROGRAM, reason="no chromium")]
 
 PARTS = 60

@@ -6,7 +6,6 @@ Runs as: root, which starts the server.  Source: RFC 3875; httpd 2.4's mod_cgi f
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import socket
@@ -123,7 +122,6 @@ def post(path: str, *fields: str, method: str = "POST") -> bytes:
 # ---------------------------------------------------------------- requests
 
 
-@pytest.mark.plain
 def test_program_runs_as_its_tenant_with_the_request_as_its_environment(lab: Lab) -> None:
     """uid, working directory, descriptors 0 to 2, RFC 3875's variables; nothing of the server's own environment."""
     for tenant in lab.tenants.values():
@@ -137,7 +135,7 @@ def test_program_runs_as_its_tenant_with_the_request_as_its_environment(lab: Lab
         assert [fd for fd in said["fds"] if fd > 2] == []
         wanted = {"GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "GET", "QUERY_STRING": "a=1&b=2", "SCRIPT_NAME": "/cgi-bin/env",
                   "PATH_INFO": "/more/path", "SCRIPT_FILENAME": str(tenant.home / "cgi-bin/env"), "SERVER_NAME": tenant.host,
-                  "SERVER_PROTOCOL": lab.version, "SERVER_PORT": "80", "REMOTE_ADDR": "127.0.0.1", "HTTP_X_ONE": "1",
+                  "SERVER_PROTOCOL": lab.version, "SERVER_PORT": "443" if lab.tls else "80", "HTTPS": "on" if lab.tls else None, "REMOTE_ADDR": "127.0.0.1", "HTTP_X_ONE": "1",
                   "DOCUMENT_ROOT": str(tenant.docroot)}
         assert {name: env.get(name) for name in wanted} == wanted
         assert not {"HTTP_X_TWO", "HTTP_PROXY", "CONTENT_LENGTH", "NOTIFY_SOCKET", "PYTHONPATH"} & env.keys()
@@ -190,7 +188,6 @@ def test_chunked_body_reaches_the_program_as_it_comes(lab: Lab) -> None:
         assert behind.body == b"alice\n"
 
 
-@pytest.mark.plain
 def test_bodies_of_ten_megabytes_go_both_ways_at_once(lab: Lab) -> None:
     """An echoing program: what it cannot keep it must give back before it takes more."""
     body = os.urandom(MEGABYTE) * 10
@@ -395,7 +392,6 @@ def test_lines_of_error_output_are_bounded_too(lab: Lab) -> None:
     assert lab.error_log().count(f"AH01215: stderr from {path}: a\n") == 4096
 
 
-@pytest.mark.plain
 def test_a_program_that_does_not_read_its_input_still_answers(lab: Lab) -> None:
     """The body goes nowhere; the connection ends if it was not read to its end."""
     with client(lab) as conn:
@@ -440,17 +436,17 @@ def test_a_client_that_leaves_in_its_body_ends_its_program(lab: Lab) -> None:
     wait_until(lambda: not running(lab, "cat"), "the program has ended")
 
 
-@pytest.mark.plain
 def test_a_client_that_reads_slowly_gets_it_all(lab: Lab) -> None:
     """10 MB through a small window, while others are served."""
-    with contextlib.closing(socket.socket()) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.connect(("127.0.0.1", lab.port))
-        sock.settimeout(30)
-        sock.sendall(get("alice.test", "/cgi-bin/zeros", "Connection: close"))
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", lab.port))
+    sock.settimeout(30)
+    with lab.speak(sock) as speaking:
+        speaking.sendall(get("alice.test", "/cgi-bin/zeros", "Connection: close"))
         assert lab.get("alice.test", "/cgi-bin/hello").body == b"hello\n"
         received = 0
-        while part := sock.recv(1 << 16):
+        while part := speaking.recv(1 << 16):
             received += len(part)
     assert received > 10 * MEGABYTE
 
@@ -480,7 +476,6 @@ def test_a_program_may_tidy_up_behind_its_answer(short: Lab) -> None:
     wait_until((short.tenants["alice"].docroot / "careful").exists, "it has done what it had to")
 
 
-@pytest.mark.plain
 def test_a_program_that_never_reads_and_a_client_that_never_sends(short: Lab) -> None:
     """The one is the program's fault (504), the other the client's (408)."""
     with client(short, timeout_s=60) as conn:
@@ -497,7 +492,6 @@ def test_a_program_that_never_reads_and_a_client_that_never_sends(short: Lab) ->
     wait_until(lambda: not programs_of(short, short.tenants["alice"]), "the programs have ended")
 
 
-@pytest.mark.plain
 def test_a_hundred_clients_that_leave_leave_nothing(lab: Lab) -> None:
     """Processes and descriptors are as before; the other tenant is served meanwhile."""
     assert lab.get("alice.test", "/cgi-bin/hello").status == 200

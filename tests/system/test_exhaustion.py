@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300),
               pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 LOOK_S = 2.0
+NO_PLACE = "TLSV1_ALERT_INTERNAL_ERROR"  # a handshake is refused with it
 MAX_SHARE = 0.10  # of one processor, while there is nothing that can be done
 
 
@@ -89,11 +90,11 @@ def readable(socks: list[socket.socket]) -> list[socket.socket]:
     return select.select(socks, [], [], 0)[0]
 
 
+@pytest.mark.plain("who is not accepted makes no handshake, and its clients would wait for it")
 def test_accepting_child_without_descriptors_pauses_and_goes_on() -> None:
     """The only accepting child may open five more: what it cannot take waits in the backlog, it does not spin, none is lost."""
     with Lab("NumServers 1\nKeepAliveTimeout 60\n", names=("alice",)) as lab:
-        lab.config_tail = (f"<VirtualHost *:{lab.port}>\nServerName main.test\nDocumentRoot {lab.main_root}\n"
-                           f"<Directory {lab.main_root}>\nRequire all granted\n</Directory>\n</VirtualHost>\n")
+        lab.config_tail = lab.main_block()
         lab.start()
         assert lab.get("main.test").status == 200
         assert lab.get("alice.test").status == 200  # whose child is there from now on
@@ -132,8 +133,7 @@ def test_full_child_closes_those_first_that_have_been_idle_for_longest(host: str
     """Every place is a kept connection's: newcomers are served within moments, and it is the longest idle that are closed for them."""
     h2 = True if shortage == "places of HTTP/2" else None  # whose requests need places, too
     with Lab("NumServers 1\nKeepAliveTimeout 60\n", names=("alice",), h2=h2) as lab, contextlib.ExitStack() as stack:
-        lab.config_tail = (f"<VirtualHost *:{lab.port}>\nServerName main.test\nDocumentRoot {lab.main_root}\n"
-                           f"<Directory {lab.main_root}>\nRequire all granted\n</Directory>\n</VirtualHost>\n")
+        lab.config_tail = lab.main_block()
         if shortage != "descriptors":
             lab.prefix = ["prlimit", "--nofile=200:200", "--"]
         lab.start()
@@ -159,6 +159,7 @@ def test_full_child_closes_those_first_that_have_been_idle_for_longest(host: str
         lab.stop()
 
 
+@pytest.mark.plain("who is not accepted makes no handshake, and its clients would wait for it")
 def test_accepting_goes_on_when_the_limit_is_raised() -> None:
     """Not one more descriptor: everybody waits, nobody is dropped; with a raised limit all are answered."""
     with Lab("NumServers 1\n", names=("alice",)) as lab:
@@ -177,6 +178,7 @@ def test_accepting_goes_on_when_the_limit_is_raised() -> None:
 
 
 @pytest.mark.http1("half a head")
+@pytest.mark.plain("who is not accepted makes no handshake, and its clients would wait for it")
 def test_tenant_without_descriptors_loses_no_connection_in_its_inbox() -> None:
     """A tenant's child may open two more: further connections stay in its inbox, the child does not spin, others are not touched."""
     with Lab("NumServers 1\nKeepAliveTimeout 60\n", names=("alice", "bob")) as lab:
@@ -235,12 +237,15 @@ def test_low_limit_from_the_start_serves_more_clients_than_descriptors() -> None
         lab.prefix = ["prlimit", "--nofile=200:200", "--"]
         lab.start()
         secrets = write_secrets(lab)
-        with Load(lab.port, secrets, clients=400, pace_s=0.2, keep=4, timeout_s=30) as load:
+        with Load(lab, secrets, clients=400, pace_s=0.2, keep=4, timeout_s=30) as load:
             load.wait_answers(3000, 90)
             report = load.stop()
         print(report.summary())
-        assert all(not one.error for one in report.bad()), report.summary()
-        assert all(one.status == 503 and one.has_retry_after for one in report.bad()), report.summary()
+        told = [one for one in report.bad() if not (lab.tls and one.error == NO_PLACE)]
+        if lab.tls or lab.h2:  # their clients take so long that a kept connection is closed while they write: that is asked anew (RFC 9110 9.2.2)
+            told = [one for one in told if not (one.error == "end" and one.host_before)]
+        assert all(not one.error for one in told), report.summary()
+        assert all(one.status == 503 and one.has_retry_after for one in told), report.summary()
         assert len(report.bad()) < len(report.answers) / 2
         for host in secrets:
             assert lab.get(host).status == 200

@@ -69,7 +69,8 @@ ONE = "FcgidMaxProcessesPerClass 1\n"  # else a request that waits for a slow st
 
 def make_lab(form: str = FORMS["hestia"], config: str = ONE, *, more: str = "", text: str = STARTER, mode: int = 0o700) -> Lab:
     """Return a started server whose tenants have a starter and scripts."""
-    lab = Lab(config, names=("alice", "bob"), vhosts=False)
+    lab = Lab(config, names=("alice", "bob"))
+    lab.has_vhosts = False
     blocks = []
     for tenant in lab.tenants.values():
         starter = put_starter(tenant, more, text, mode)

@@ -60,7 +60,7 @@ def test_full_disk_under_the_logs_costs_counted_lines_and_nothing_else() -> None
             lab.config += f"CustomLog {disk}/small.log combined\n"
             lab.start()
             stack.callback(lab.stop)
-            with Load(lab.port, write_secrets(lab), clients=100, pace_s=0.05) as load:
+            with Load(lab, write_secrets(lab), clients=100, pace_s=0.05) as load:
                 load.wait_answers(100)
                 filler = fill(disk)
                 load.wait_answers(1000)
@@ -105,7 +105,7 @@ def test_log_that_is_dev_full_is_survived() -> None:
     """CustomLog /dev/full: every request is served, every line counted, the dispatcher's stop is clean."""
     with Lab("CustomLog /dev/full combined\n", names=("alice",)) as lab:
         lab.start()
-        with Load(lab.port, write_secrets(lab), clients=50, pace_s=0.02) as load:
+        with Load(lab, write_secrets(lab), clients=50, pace_s=0.02) as load:
             load.wait_answers(500)
             report = load.stop()
         assert not report.bad(), report.summary()

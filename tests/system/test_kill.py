@@ -44,8 +44,7 @@ def make_lab(*, accept_scope: str = "unassigned") -> Lab:
     lab = Lab(names=NAMES, accept_scope=accept_scope)
     fixed = "".join(f"ChildPerUserID #{lab.tenants[name].uid} #{lab.tenants[name].uid} {nth}\n" for nth, name in enumerate(FIXED, 1))
     lab.config = f"NumServers 5\nTimeout 10\n{fixed}"
-    lab.config_tail = (f"<VirtualHost *:{lab.port}>\nServerName main.test\nDocumentRoot {lab.main_root}\n"
-                       f"<Directory {lab.main_root}>\nRequire all granted\n</Directory>\n</VirtualHost>\n")
+    lab.config_tail = lab.main_block()
     return lab
 
 
@@ -120,7 +119,7 @@ def check_account(lab: Lab, report: Report, kills: list[Kill], *, held_back: str
     assert not account.unasked
     # What a killed child had answered and not yet written is lost with it; nobody else loses a line.
     uids = {kill.uid for kill in kills}
-    spared = [one for one in account.missing if lab.tenants[one.host.partition(".")[0]].uid not in uids]
+    spared = [one for one in account.missing if lab.tenants[one.writer.partition(".")[0]].uid not in uids]
     assert not spared
 
 
@@ -128,7 +127,7 @@ def test_only_what_a_killed_child_held_is_lost() -> None:
     """A kill each 200 ms under 200 clients: connections queued or held by others are all served; no zombie is left."""
     with make_lab() as lab:
         lab.start()
-        with Load(lab.port, write_secrets(lab), clients=CLIENTS, pace_s=0.15) as load:
+        with Load(lab, write_secrets(lab), clients=CLIENTS, pace_s=0.15) as load:
             load.wait_answers(2 * CLIENTS)
             kills = kill_for_a_while(lab, load, load.seed)
             for name in NAMES:
@@ -148,7 +147,7 @@ def test_tenants_that_are_not_killed_see_nothing() -> None:
         lab.start()
         secrets = write_secrets(lab)
         uid = lab.tenants["carol"].uid
-        with Load(lab.port, secrets, clients=CLIENTS, pace_s=0.15) as load:
+        with Load(lab, secrets, clients=CLIENTS, pace_s=0.15) as load:
             load.wait_answers(2 * CLIENTS)
             kills = []
             for _ in range(8):
@@ -212,7 +211,7 @@ def test_without_its_nursery_the_server_goes_on() -> None:
     """kill -9 of the process that tenants' children are forked from: the dispatcher forks them itself, and reaps it."""
     with make_lab() as lab:
         lab.start()
-        with Load(lab.port, write_secrets(lab), clients=50, pace_s=0.05) as load:
+        with Load(lab, write_secrets(lab), clients=50, pace_s=0.05) as load:
             load.wait_answers(200)
             nursery = [pid for pid in tree_of(lab.pid) if comm_of(pid) == "pc-nursery"]
             assert len(nursery) == 1
@@ -317,7 +316,7 @@ def test_nothing_outlives_a_killed_dispatcher() -> None:
     """kill -9 of the dispatcher under load: every child and the nursery end within seconds."""
     with make_lab() as lab:
         lab.start()
-        with Load(lab.port, write_secrets(lab), clients=100, pace_s=0.05, timeout_s=5) as load:
+        with Load(lab, write_secrets(lab), clients=100, pace_s=0.05, timeout_s=5) as load:
             load.wait_answers(300)
             pids = tree_of(lab.pid)
             assert len(pids) > len(NAMES)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab import Lab, read_all
 
-pytestmark = [pytest.mark.root, pytest.mark.plain, pytest.mark.timeout(600), pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(600), pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: alice.test\r\nConnection: close\r\n\r\n"
 CONNECTIONS = 6000  # of which some six would lose their answer if the close were a reset

@@ -115,6 +115,7 @@ def own() -> Iterator[Site]:
     one.close()
 
 
+@pytest.mark.silent("looks at processes alone")
 def test_no_php_outlives_the_test_that_started_it() -> None:
     """Also where that is killed and can stop nothing."""
     with Lab(names=("alice",)) as lab:
@@ -337,7 +338,6 @@ TELL = ("<?php ini_set('default_charset', 'koi8-r'); ini_set('memory_limit', '66
         "header('Content-Type: application/json'); echo json_encode([getmypid(), $all]);")
 
 
-@pytest.mark.plain  # a second host, without a certificate
 def test_what_one_place_sets_is_not_left_for_another() -> None:
     """One worker for two hosts: what it was told for one script it does not keep for the next, nor what is locked."""
     with Lab(names=("alice",)) as lab:
@@ -345,7 +345,7 @@ def test_what_one_place_sets_is_not_left_for_another() -> None:
         for name in ("plain", "loose", "locked", "mixed"):
             alice.write(f"{name}.php", TELL)
         block = lab.host_block(alice, SECTIONS)
-        other = lab.host_block(alice, SECTIONS[: SECTIONS.index("<Files")]).replace("alice.test", "other.test")
+        other = lab.host_block(alice, SECTIONS[: SECTIONS.index("<Files")]).replace("ServerName alice.test", "ServerName other.test")
         lab.has_vhosts, lab.config_tail = False, block + other
         lab.start()
 

@@ -43,7 +43,8 @@ def make_lab(block: str, more: Callable[[Tenant], None] = lambda _: None) -> Lab
     lab = Lab(names=("alice",))
     alice = lab.tenants["alice"]
     block = (block.replace("/home/alice/public_html", str(alice.docroot)).replace("/home/alice", str(alice.home))
-             .replace("alice alice", f"#{alice.uid} #{alice.uid}").replace("*:80", f"*:{lab.port}"))
+             .replace("alice alice", f"#{alice.uid} #{alice.uid}").replace("*:80", f"*:{lab.port}")
+             .replace("</VirtualHost>", f"{lab.tls_block(alice)}</VirtualHost>"))
     lab.has_vhosts, lab.config_tail = False, block
     more(alice)
     return lab.start()
@@ -164,7 +165,7 @@ def test_a_proxied_back_end_is_connected_to_by_the_user() -> None:
             thread.start()
             response = lab.get("alice.example", "/here")
             thread.join(30)
-            assert (response.status, response.fields["location"]) == (302, "http://alice.example/there")
+            assert (response.status, response.fields["location"]) == (302, f"{lab.scheme}://alice.example/there")
             assert seen == [lab.tenants["alice"].uid]
             assert lab.get("alice.example", "/static/x.txt").body == b"a file\n"
 

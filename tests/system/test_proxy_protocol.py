@@ -56,7 +56,7 @@ def v2(client: str = "192.0.2.1", port: int = 1234, more: bytes = b"", command: 
     return SIGNATURE + struct.pack(">BBH", command, 0x11 if source.version == 4 else 0x21, len(rest)) + rest
 
 
-def make_lab(config: str, hosts: str = "", **options: str) -> Lab:
+def make_lab(config: str, hosts: str = "", **options: object) -> Lab:
     """Return a server with alice and bob, not started. config: before the hosts; hosts: inside each."""
     lab = Lab(config, names=("alice", "bob"), **options)  # type: ignore[arg-type]
     blocks = ""
@@ -182,6 +182,19 @@ def test_logs_name_the_client(listed: Lab) -> None:
     log = listed.log / "bob.log"
     wait_until(lambda: log.exists() and "198.51.100.99 198.51.100.99 4321 GET /office/ 403\n" in log.read_text(), "the access log names it")
     wait_until(lambda: "[client 198.51.100.99:4321] AH01630: client denied by server configuration" in listed.error_log(), "so does the error log")
+
+
+@pytest.mark.parametrize(("tls", "h2"), [(True, False), (False, True), (True, True)], ids=["TLS", "h2c", "h2"])
+def test_whatever_is_spoken_comes_behind_the_header(tls: bool, h2: bool) -> None:  # noqa: FBT001 - what is spoken
+    """A front end that passes bytes on, and knows nothing of them but whose they are."""
+    with make_lab(LISTED, tls=tls, h2=h2) as lab:
+        lab.start()
+        for header in (v1(), v2(more=bytes(508))):
+            with from_peer(lab) as one:
+                one.send(header)
+                one.sock = lab.speak(one.sock)
+                for _ in range(2):
+                    assert client_of(one.ask(CLIENT)) == "192.0.2.1:1234"
 
 
 # ---------------------------------------------------------------- who is refused

@@ -45,9 +45,9 @@ VALUES = [
 ]
 
 
-def ask(port: int, values: list[str], path: str = "/back/x") -> dict[str, object]:
-    """Return status and the fields that the back end got."""
-    with Client(("127.0.0.1", port)) as one:
+def ask(connection: Client, values: list[str], path: str = "/back/x") -> dict[str, object]:
+    """Ask on a new connection; return status and the fields that the back end got."""
+    with connection as one:
         found = one.ask(get("alice.test", path, *(f"X-Forwarded-For: {value}" for value in values)))
         one.end()
     fields = fields_of(found.json()) if found.body.startswith(b'{"line"') else {}
@@ -74,13 +74,13 @@ def test_access_logs_and_back_ends_see_the_client(back: BackEnd) -> None:
     """Not the front end; and a client that writes the field itself gains nothing."""
     with make_lab(back, LISTS["internal"]) as lab:
         lab.start()
-        assert ask(lab.port, ["192.0.2.7"]) == {"status": 200, "for": "192.0.2.7"}
-        assert ask(lab.port, ["6.6.6.6, 192.0.2.7"]) == {"status": 200, "for": "6.6.6.6, 192.0.2.7"}
-        assert ask(lab.port, [], "/only/x")["status"] == 403
-        assert ask(lab.port, ["192.0.2.7"], "/only/x")["status"] == 404
-        assert ask(lab.port, ["192.0.2.7, 6.6.6.6"], "/only/x")["status"] == 403
-        assert ask(lab.port, ["192.0.2.7"], "/peers/x")["status"] == 403
-        assert ask(lab.port, [], "/peers/x")["status"] == 404
+        assert ask(client(lab), ["192.0.2.7"]) == {"status": 200, "for": "192.0.2.7"}
+        assert ask(client(lab), ["6.6.6.6, 192.0.2.7"]) == {"status": 200, "for": "6.6.6.6, 192.0.2.7"}
+        assert ask(client(lab), [], "/only/x")["status"] == 403
+        assert ask(client(lab), ["192.0.2.7"], "/only/x")["status"] == 404
+        assert ask(client(lab), ["192.0.2.7, 6.6.6.6"], "/only/x")["status"] == 403
+        assert ask(client(lab), ["192.0.2.7"], "/peers/x")["status"] == 403
+        assert ask(client(lab), [], "/peers/x")["status"] == 404
         log = lab.log / "who.log"
         wait_until(lambda: log.exists() and log.read_text().count("\n") == 7, "the log's lines")
         assert log.read_text().split("\n")[:3] == ["192.0.2.7 192.0.2.7 127.0.0.1 - /back/x", "192.0.2.7 192.0.2.7 127.0.0.1 6.6.6.6 /back/x",
@@ -113,7 +113,7 @@ def test_the_same_clients_as_httpd(back: BackEnd, lists: str) -> None:
             f"{HOST.format(lists=lists, port=back.port, log=log)}</VirtualHost>\n")
         with Httpd(lab.base / "httpd", tenant.uid, config) as httpd:
             for count, values in enumerate(VALUES, 1):
-                assert ask(lab.port, values) == ask(httpd.port, values), values
+                assert ask(client(lab), values) == ask(Client(("127.0.0.1", httpd.port)), values), values
                 wait_until(lambda count=count: log.read_text().count("\n") == count, "httpd's line, which it writes behind its answer")
         ours = lab.log / "who.log"
         wait_until(lambda: ours.exists() and ours.read_text().count("\n") == len(VALUES), "the log's lines")

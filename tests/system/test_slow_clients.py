@@ -19,7 +19,7 @@ import pytest
 from perchild.control.client import ask_pages
 from perchild.limits import value
 from tests.boundary import procs
-from tests.lab import Lab, wait_until
+from tests.lab import Lab, read_all, wait_until
 from tests.system.wire import Client, client, get
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
@@ -61,10 +61,13 @@ def ask_often(lab: Lab, host: str, count: int) -> list[int]:
 
 def drip(conn: Client, first: bytes, piece: bytes, pause_s: float, most_s: float) -> float:
     """Send `first`, and `piece` after each pause until the server answers or ends; return how long that took."""
-    began = time.monotonic()
+    began, patience_s = time.monotonic(), conn.sock.gettimeout()
     conn.send(first)
     while time.monotonic() - began < most_s:
-        if select.select([conn.sock], [], [], pause_s)[0]:
+        conn.sock.settimeout(pause_s)
+        with contextlib.suppress(TimeoutError):
+            conn.fill()
+            conn.sock.settimeout(patience_s)
             return time.monotonic() - began
         conn.send(piece)
     raise AssertionError(f"the server takes it for more than {most_s} s")
@@ -110,7 +113,6 @@ def test_body_that_stops_is_answered_408(lab: Lab) -> None:
         assert conn.reads_end()
 
 
-@pytest.mark.http1("the client looks for an answer at its socket, where frames come meanwhile")
 def test_body_below_the_rate_ends_in_time(lab: Lab) -> None:
     """MinRate=1000: a body of 100 bytes/s ends with 408."""
     with client(lab) as conn:
@@ -120,6 +122,8 @@ def test_body_below_the_rate_ends_in_time(lab: Lab) -> None:
         assert answer.status == 408
 
 
+@pytest.mark.http1("a head without a name")
+@pytest.mark.plain("the name comes with the handshake; who says none is in test_sni.py")
 def test_connection_without_a_name_ends_in_time(lab: Lab) -> None:
     """Silent, and dripping without a Host: both are closed without a word, PEEK_TIMEOUT_MS after they came, and cost nobody anything."""
     limit_s = value("PEEK_TIMEOUT_MS") / 1000
@@ -139,8 +143,9 @@ def reader(lab: Lab, path: str = "/large") -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.settimeout(MOST_S)
     sock.connect(("127.0.0.1", lab.port))
-    sock.sendall(get("alice.test", path))
-    return sock
+    speaking = lab.speak(sock)
+    speaking.sendall(get("alice.test", path))
+    return speaking
 
 
 def test_reader_that_stops_is_closed_and_others_notice_nothing(lab: Lab) -> None:
@@ -158,7 +163,7 @@ def test_reader_that_stops_is_closed_and_others_notice_nothing(lab: Lab) -> None
         socks = [stack.enter_context(reader(lab)) for _ in range(50)]
         wait_until(lambda: counters(lab, "timeouts") - before >= 50, "all were given up")
         with contextlib.suppress(ConnectionResetError):
-            assert len(socks[0].recv(LARGE, socket.MSG_WAITALL)) < LARGE
+            assert len(read_all(socks[0])) < LARGE
 
 
 def test_reader_that_is_slow_but_steady_gets_all(lab: Lab) -> None:
@@ -168,7 +173,9 @@ def test_reader_that_is_slow_but_steady_gets_all(lab: Lab) -> None:
         got, began = 0, time.monotonic()
         while time.monotonic() - began < 4.5:
             select.select([], [], [], 0.1)
-            got += len(conn.sock.recv(1 << 20))
+            wanted = got + (1 << 20)
+            while got < wanted and (part := conn.sock.recv(1 << 20)):
+                got += len(part)
         while got < LARGE and (part := conn.sock.recv(1 << 20)):
             got += len(part)
     assert got >= LARGE
@@ -195,6 +202,7 @@ def test_client_that_sends_on_still_reads_the_answer(lab: Lab, raw: bytes, statu
 
 
 @pytest.mark.http1("a half-closed connection")
+@pytest.mark.plain("Python's ssl cannot end its half alone")
 def test_half_closed_client_gets_its_answers(lab: Lab) -> None:
     """A client that shuts its sending side down behind its requests gets all of them answered, then the end."""
     for raw, count in ((get("alice.test"), 1), (get("alice.test") * 3, 3), (get("alice.test") + get("bob.test"), 2),
@@ -222,6 +230,7 @@ def test_client_that_goes_away_leaves_nothing(lab: Lab) -> None:
 
 
 @pytest.mark.http1("half a head")
+@pytest.mark.plain("clients that say nothing make no handshake; half a ClientHello is in test_sni.py")
 def test_two_thousand_half_open_clients_hinder_nobody(lab: Lab) -> None:
     """1000 clients that said nothing and 1000 with half a head: requests of others are answered, and the tenant's end by its deadline;
     when all are gone nothing is left."""

@@ -124,7 +124,6 @@ def test_several_large_ranges_are_parts_of_one_answer(lab: Lab) -> None:
     assert [part.partition(b"\r\n\r\n")[2] for part in parts] == [data[first:last + 1] for first, last in wanted]
 
 
-@pytest.mark.plain
 def test_pipelined_files_of_all_sizes_come_whole_and_in_order(lab: Lab) -> None:
     """Small and large ones in turn on one connection."""
     sizes = [size for size in SIZES if size < 10_000_000] * 3
@@ -144,20 +143,20 @@ def test_pipelined_files_of_all_sizes_come_whole_and_in_order(lab: Lab) -> None:
 def shrunk(lab: Lab, raw: bytes, name: str) -> bytes:
     """Ask for a file, read a little, cut the file, read the rest until the end; return the body that came."""
     path = lab.tenants["alice"].write(name, noise(30_000_000))
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.settimeout(30)
-        sock.connect(("127.0.0.1", lab.port))
-        sock.sendall(raw)
-        got = sock.recv(1000)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(30)
+    sock.connect(("127.0.0.1", lab.port))
+    with lab.speak(sock) as speaking:
+        speaking.sendall(raw)
+        got = speaking.recv(1000)
         os.truncate(path, 100)
         with contextlib.suppress(ConnectionResetError):
-            while part := sock.recv(1 << 20):
+            while part := speaking.recv(1 << 20):
                 got += part
         return got.partition(b"\r\n\r\n")[2]
 
 
-@pytest.mark.plain
 @pytest.mark.parametrize("field", [(), ("Range: bytes=1000-29000000",), ("Range: bytes=0-9,1000-29000000",)])
 def test_file_cut_while_it_is_sent_ends_the_connection_early(lab: Lab, field: tuple[str, ...]) -> None:
     """The promised length cannot be kept: no made-up byte, the connection ends, the child lives and serves on."""
@@ -239,7 +238,6 @@ def test_links_to_another_tenants_files_give_none_of_its_bytes(lab: Lab) -> None
     assert lab.get("alice.test", "/fifo").status in {403, 404}
 
 
-@pytest.mark.plain
 def test_swapping_a_file_and_a_link_never_gives_another_tenants_bytes(lab: Lab) -> None:
     """A program of alice's exchanges her file and a link to bob's world-readable one all the time: no byte of bob's under
     SymLinksIfOwnerMatch, while both her file and refusals are seen."""
@@ -406,7 +404,7 @@ def test_keepalive_off_closes_after_each_answer() -> None:
 
 
 @pytest.mark.http1("the end of a connection")
-@pytest.mark.plain
+@pytest.mark.plain("segments of TCP are counted")
 def test_last_answer_and_the_end_come_in_one_packet(lab: Lab) -> None:
     """A client that asks for the end hears three times: its handshake, the answer with the FIN, the last acknowledgement.
 

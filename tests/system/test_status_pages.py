@@ -27,7 +27,7 @@ from tests.boundary import procs
 from tests.chromium import PROGRAM, Chromium
 from tests.lab import PYTHON, ROOT, Lab, free_port, wait_until
 
-pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
+pytestmark = [pytest.mark.root, pytest.mark.plain("monitoring, browsers and their URLs are told http"), pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 NAMES = ("alice", "bob", "carol", "dora")
 READING_S = 0.5  # collectd's values of one reading come within this time; it reads once a second
 LOCATIONS = """<Location /server-status>

@@ -59,13 +59,13 @@ def test_stopped_tenant_harms_no_other() -> None:
         victim = {f"{VICTIM}.test": secrets.pop(f"{VICTIM}.test")}
         assert lab.get(f"{VICTIM}.test").status == 200
         pids = lab.children(lab.tenants[VICTIM].uid)
-        with Load(lab.port, secrets, clients=60, pace_s=0.1, name="others") as others:
+        with Load(lab, secrets, clients=60, pace_s=0.1, name="others") as others:
             others.wait_answers(300)  # everybody is awake
             start_s = time.monotonic()
             while time.monotonic() < start_s + 3:
                 others.wait_answers(20)
             stop_s = time.monotonic()
-            with Load(lab.port, victim, clients=200, pace_s=0.1, keep=1, timeout_s=2 * STOP_S, name="victim") as own:
+            with Load(lab, victim, clients=200, pace_s=0.1, keep=1, timeout_s=2 * STOP_S, name="victim") as own:
                 with stopped(*pids):
                     while time.monotonic() < stop_s + STOP_S:
                         others.wait_answers(20)
@@ -114,7 +114,6 @@ def readable(socks: list[socket.socket]) -> list[socket.socket]:
     return [by_fd[fd] for fd, _ in poller.poll(20)]
 
 
-@pytest.mark.http1("an answer in plain text to who has no child to speak HTTP/2 with")
 def test_connections_beyond_the_inbox_are_refused_in_time_and_none_hangs() -> None:
     """A stopped child's inbox holds some, the accepting child some more for a second; the rest gets 503 at once, with Retry-After."""
     wanted = 85 + limits.value("MAX_WAITING") + 60
@@ -147,7 +146,7 @@ def test_connections_beyond_the_inbox_are_refused_in_time_and_none_hangs() -> No
 def stop_an_acceptor(lab: Lab, pid: int, secrets: dict[str, bytes]) -> None:
     """Stop a process that listens, once it holds no connection, and have a thousand new connections served by the others."""
     wait_until(lambda: procs.counter(lab, pid, "connections") == 0, "it has none of its own")
-    with stopped(pid), Load(lab.port, secrets, clients=100, pace_s=0.05, keep=1, timeout_s=30) as load:
+    with stopped(pid), Load(lab, secrets, clients=100, pace_s=0.05, keep=1, timeout_s=30) as load:
         load.wait_answers(1000)
         report = load.stop()
     assert not report.bad(), report.summary()

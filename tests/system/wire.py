@@ -121,9 +121,9 @@ class Client:
         return not self.buffer
 
 
-def client(lab: Lab, **more: object) -> Client:
-    """Return a connection to the server of `lab`."""
-    made = Client(("127.0.0.1", lab.port), **more)  # type: ignore[arg-type]
+def client(lab: Lab, address: tuple[str, int] | None = None, **more: object) -> Client:
+    """Return a connection to the server of `lab`, which speaks as the lab does; address: another one of the server's."""
+    made = Client(address or ("127.0.0.1", lab.port), **more)  # type: ignore[arg-type]
     made.sock = lab.speak(made.sock)
     return made
 
