@@ -174,7 +174,8 @@ struct pc_conn {
     bool saw_end;     /* epoll said that the client has finished sending: read on until 0 */
     bool was_drained; /* the last read was short: the socket is empty until the next event */
     bool is_dry;      /* TLS: so was that of the socket, whatever lies here decrypted */
-    bool has_unsent;  /* TLS: what was taken waits for room in the socket */
+    bool has_unsent;  /* TLS: what was taken waits for room in the socket, */
+    bool has_moved;   /* and some of it has found room since pc_conn_take_moved */
     bool is_cut;      /* the last response did not come to its end, and its client must see that */
     bool is_stream;   /* of HTTP/2: no socket, fd is -1 */
     bool has_news;    /* is_stream: the session has not been told yet of what its transport was given */
@@ -546,6 +547,15 @@ static inline const struct sockaddr_storage *
 pc_conn_local(const struct pc_conn *conn)
 {
     return (const void *)&conn->local;
+}
+
+/* Whether the socket has taken bytes, though the transport took none meanwhile: its client is slow, and not stuck. */
+static inline bool
+pc_conn_take_moved(struct pc_conn *conn)
+{
+    bool has_moved = conn->has_moved;
+    conn->has_moved = false;
+    return has_moved;
 }
 
 /* request.c */

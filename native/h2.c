@@ -57,11 +57,15 @@ is_left(struct pc_h2 *h2, const struct pc_h2_stream *stream)
     return is_over;
 }
 
-/* Since when it is left: a request that waits for its turn, since the client last took something. */
+/* Since when it is left: a request that waits for its turn, since the client last took something. While the socket is full, all that can
+ * be left is the session. */
 static uint64_t
 left_ns(const struct pc_h2 *h2, const struct pc_h2_stream *stream)
 {
-    return stream->is_queued && h2->earned_ns > stream->progress_ns ? h2->earned_ns : stream->progress_ns;
+    uint64_t since_ns = stream->is_queued && h2->earned_ns > stream->progress_ns ? h2->earned_ns : stream->progress_ns;
+    if (pc_h2_has_rest(h2))
+        return h2->worker->now_ns;
+    return h2->room_ns > since_ns ? h2->room_ns : since_ns;
 }
 
 /* Pings and settings make the wait for a request no longer, nor that for a client that takes nothing. */
@@ -169,8 +173,13 @@ static enum pc_next
 await_more(struct pc_worker *worker, struct pc_conn *conn, bool is_busy)
 {
     struct pc_h2 *h2 = conn->h2;
-    pc_conn_deadline(worker->child, conn, due_of(h2));
     bool has_rest = pc_h2_has_rest(h2);
+    if (pc_conn_take_moved(conn))
+        h2->progress_ns = worker->now_ns;
+    if (h2->was_full && !has_rest)
+        h2->room_ns = worker->now_ns;
+    h2->was_full = has_rest;
+    pc_conn_deadline(worker->child, conn, due_of(h2));
     set_parked(h2, !is_busy && h2->stream_count == 0 && h2->requests > 0 && !has_rest);
     int (*watch)(struct pc_child *, struct pc_conn *) = is_busy ? pc_conn_requeue : has_rest ? pc_conn_watch : pc_conn_watch_in;
     return watch(worker->child, conn) == 0 ? PC_WAIT : close_now(worker, conn);

@@ -112,6 +112,8 @@ struct pc_h2 {
     char *out;              /* what the socket did not take; malloc'ed */
     size_t out_at, out_len;
     uint64_t progress_ns;   /* when the socket last took bytes */
+    bool was_full;          /* when it was last waited for, with bytes that it did not take */
+    uint64_t room_ns;       /* when it was first not so again; 0 = it was not */
     uint64_t sent_bytes, earned_bytes; /* that it took; and of them, those that the client's side has acknowledged, when it was last looked at */
     uint64_t earned_ns;     /* when they became more */
     struct pc_h2_stream *queue, *queue_tail; /* requests that wait */

@@ -215,13 +215,15 @@ look_at(struct pc_h2 *h2, struct pc_h2_stream *stream, const struct news *news, 
         (void)nghttp2_session_consume_stream(h2->session, stream->id, news->consumed); /* fails if the stream has ended */
 }
 
-/* Padding is consumed by nghttp2 itself; what is owed is paid when streams have read. */
+/* Padding is consumed by nghttp2 itself; what is owed is paid when streams have read, or have ended unread, whoever of us saw it. */
 static void
 pay(struct pc_h2 *h2)
 {
     uint32_t paid = 0;
+    if (h2->owed == 0) /* which only we change */
+        return;
     (void)pthread_mutex_lock(&h2->lock);
-    if (h2->owed > 0 && h2->in_total <= PC_H2_IN_TOTAL_BYTES / 2) {
+    if (h2->in_total <= PC_H2_IN_TOTAL_BYTES / 2) {
         paid = h2->owed;
         h2->owed = 0;
     }
@@ -256,7 +258,6 @@ pc_h2_take_news(struct pc_h2 *h2)
         pc_h2_free_fields(news.interim);
     }
     (void)pthread_mutex_unlock(&h2->lock);
-    pay(h2);
 }
 
 /* ------------------------------------------------------------------ the socket */
@@ -336,6 +337,7 @@ earn(struct pc_h2 *h2)
 int
 pc_h2_flush(struct pc_h2 *h2)
 {
+    pay(h2);
     int status = send_rest(h2);
     while (status == 0) {
         status = gather(h2);
@@ -346,7 +348,8 @@ pc_h2_flush(struct pc_h2 *h2)
             return -PC_E_CLOSED;
         size_t done = sent > 0 ? (size_t)sent : 0;
         h2->sent_bytes += done;
-        h2->progress_ns = h2->worker->now_ns;
+        if (done > 0 || !h2->conn->has_unsent) /* with it, the client has been waited for since before */
+            h2->progress_ns = h2->worker->now_ns;
         if (done < h2->fill_len) {
             keep_rest(h2, done);
             status = send_rest(h2);

@@ -426,6 +426,7 @@ static enum pc_next
 wait_to_send(struct pc_worker *worker, struct pc_conn *conn, bool has_progress)
 {
     struct pc_io *io = conn->io;
+    has_progress = pc_conn_take_moved(conn) || has_progress;
     if (!io->out_owned && io->out_at < io->out_len) {
         size_t left = io->out_len - io->out_at;
         char *copy = malloc(left);

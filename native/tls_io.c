@@ -34,6 +34,7 @@ flush(struct pc_tls *tls)
         if (sent < 0)
             return (int)sent;
         tls->out_at += (uint32_t)sent;
+        tls->conn->has_moved = true;
     }
     free(tls->out);
     tls->out = NULL;

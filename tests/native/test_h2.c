@@ -74,6 +74,14 @@ open_windows(int32_t id, uint32_t by)
     (void)h2_number(&client, NGHTTP2_WINDOW_UPDATE, 0, by);
 }
 
+static void
+shut_windows(void)
+{
+    const uint8_t settings[6] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0, 0, 0, 0};
+    (void)h2_frame(&client, NGHTTP2_SETTINGS, 0, 0, settings, sizeof settings);
+    client.initial_window = 0;
+}
+
 /* ------------------------------------------------------------------ claims: files */
 
 static void
@@ -236,6 +244,68 @@ a_program_that_does_not_read_stops_its_client(void)
     settle();
     CHECK_EQ(take_job(), PC_JOB_CANCEL);
     leave();
+    stop();
+}
+
+static struct pc_h2 *
+session(void)
+{
+    struct pc_conn *conn = one.child->chunks[0];
+    while (conn->h2 == NULL)
+        conn++;
+    return conn->h2;
+}
+
+/* What was held for it is nobody's any more, and its place in the session's window is free for others. */
+static void
+a_program_that_answers_unread_gives_its_window_back(void)
+{
+    static char bytes[16384];
+    start();
+    int32_t id = h2_ask(&client, "POST", "/cgi/script", "own.test", true);
+    settle();
+    CHECK_EQ(take_job(), PC_JOB_RUN);
+    for (int i = 0; i < 3; i++)
+        (void)h2_data(&client, id, bytes, sizeof bytes, false);
+    settle();
+    print("X: y\n\nok");
+    leave();
+    for (int i = 0; i < 3; i++)
+        (void)h2_data(&client, id, bytes, 1000, false); /* what was under way */
+    settle();
+    CHECK_EQ(h2_answer(&client, id)->status, 200);
+    CHECK_EQ(session()->in_total, 0);
+    CHECK_EQ(session()->stream_count, 0);
+    stop();
+}
+
+/* Bodies of requests that wait for their turn, until the session's window is shut; then they are all reset, and nothing else comes. */
+static void
+a_window_that_reset_streams_have_shut_opens_again(void)
+{
+    static char bytes[16384];
+    int32_t ids[24];
+    uint64_t sent = 0;
+    start();
+    shut_windows();
+    for (uint32_t i = 0; i < PC_H2_STALLED; i++)
+        (void)h2_get(&client, "/big");
+    for (size_t i = 0; i < COUNT_OF(ids); i++)
+        ids[i] = h2_ask(&client, "POST", "/cgi/script", "own.test", true);
+    settle();
+    for (size_t i = 0; i < 3 * COUNT_OF(ids) && 65535 + client.window_given - sent >= sizeof bytes; i++) {
+        (void)h2_data(&client, ids[i / 3], bytes, sizeof bytes, false);
+        sent += sizeof bytes;
+        settle();
+    }
+    uint64_t given = client.window_given;
+    CHECK(session()->owed > 0 && 65535 + given - sent < sizeof bytes);
+    for (size_t i = 0; i < COUNT_OF(ids); i++)
+        (void)h2_number(&client, NGHTTP2_RST_STREAM, (uint32_t)ids[i], NGHTTP2_CANCEL);
+    settle();
+    CHECK_EQ(session()->in_total, 0);
+    CHECK(client.window_given - given >= PC_H2_IN_TOTAL_BYTES / 2);
+    CHECK(!client.has_goaway && !client.has_ended);
     stop();
 }
 
@@ -432,10 +502,8 @@ a_child_that_drains_says_so_twice_and_answers_what_it_has(void)
 static void
 a_stream_that_takes_nothing_is_reset_after_a_while(void)
 {
-    const uint8_t settings[6] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0, 0, 0, 0};
     start();
-    (void)h2_frame(&client, NGHTTP2_SETTINGS, 0, 0, settings, sizeof settings);
-    client.initial_window = 0;
+    shut_windows();
     int32_t big = h2_get(&client, "/big"), small = h2_get(&client, "/small");
     settle();
     CHECK(h2_answer(&client, big)->body_len == 0 && h2_answer(&client, small)->body_len == 0);
@@ -444,14 +512,6 @@ a_stream_that_takes_nothing_is_reset_after_a_while(void)
     settle();
     CHECK(h2_answer(&client, big)->is_reset && h2_answer(&client, small)->is_reset);
     stop();
-}
-
-static void
-shut_windows(void)
-{
-    const uint8_t settings[6] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0, 0, 0, 0};
-    (void)h2_frame(&client, NGHTTP2_SETTINGS, 0, 0, settings, sizeof settings);
-    client.initial_window = 0;
 }
 
 /* As many as PC_H2_STALLED hold a response that the client does not take; programs that are slow themselves are not among them. */
@@ -759,6 +819,8 @@ main(void)
     RUN(a_slow_program_holds_up_no_other_stream);
     RUN(a_body_goes_to_its_program);
     RUN(a_program_that_does_not_read_stops_its_client);
+    RUN(a_program_that_answers_unread_gives_its_window_back);
+    RUN(a_window_that_reset_streams_have_shut_opens_again);
     RUN(a_client_that_resets_ends_its_program_only);
     RUN(a_client_that_leaves_ends_all_of_its_programs);
     RUN(an_answer_that_breaks_off_resets_its_stream);

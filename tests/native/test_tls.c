@@ -77,6 +77,35 @@ a_client_that_reads_slowly_gets_the_whole_file(void)
     stop();
 }
 
+/* Timeout is for a client that takes nothing. This one takes less within it than one record has. */
+static void
+a_response_that_moves_slowly_goes_on(void)
+{
+    start();
+    struct tls_client client = call_with(v13, OWN, "own.test", 4096);
+    CHECK(go_on(&client, ALL, ALL, is_connected));
+    say(&client, "GET /big HTTP/1.1\r\nHost: own.test\r\nConnection: close\r\n\r\n");
+    (void)go_on(&client, ALL, 0, has_heard_all);
+    for (int i = 0; i < 6; i++) {
+        worker->now_ns += 15000 * MS;
+        pc_conn_sweep(worker, worker->now_ns);
+        CHECK_EQ(atomic_load(&one.child->open_count), 1);
+        (void)tls_pump(&client, 0, 16384);
+        drive();
+    }
+    CHECK(go_on(&client, ALL, ALL, has_heard_all));
+    CHECK(ends_with_file("big", CHILD_BIG_BYTES));
+    hang_up(&client);
+    client = call_with(v13, OWN, "own.test", 4096);
+    CHECK(go_on(&client, ALL, ALL, is_connected));
+    say(&client, "GET /big HTTP/1.1\r\nHost: own.test\r\nConnection: close\r\n\r\n");
+    (void)go_on(&client, ALL, 0, has_heard_all);
+    pc_conn_sweep(worker, worker->now_ns + 21000 * MS);
+    CHECK_EQ(atomic_load(&one.child->open_count), 0);
+    hang_up(&client);
+    stop();
+}
+
 static void
 requests_in_one_record_are_all_answered(void)
 {
@@ -319,6 +348,7 @@ main(void)
     RUN(a_request_is_answered_and_the_end_is_said);
     RUN(bytes_may_come_one_at_a_time);
     RUN(a_client_that_reads_slowly_gets_the_whole_file);
+    RUN(a_response_that_moves_slowly_goes_on);
     RUN(requests_in_one_record_are_all_answered);
     RUN(a_ticket_goes_with_the_response_that_is_asked_for_at_once);
     RUN(a_ticket_waits_for_no_request);

@@ -102,10 +102,11 @@ drive(void)
 {
     struct epoll_event events[PC_EVENT_BATCH];
     int count;
-    do
+    do {
         for (int i = count = epoll_wait(one.child->epoll_fd, events, PC_EVENT_BATCH, 0); i > 0; i--)
             handle_event(worker, &events[count - i]);
-    while (count > 0);
+        pc_loop_settle(worker);
+    } while (count > 0);
 }
 
 static inline bool
