@@ -281,8 +281,10 @@ expire(struct pc_worker *worker, struct pc_conn *conn)
             pc_loop_conn(worker, conn);
         return;
     }
-    if (conn->phase == PC_PHASE_TLS)
+    if (conn->phase == PC_PHASE_TLS) {
+        pc_count(child->page, PC_C_TLS_FAILED, 1);
         pc_request_say(child, conn, PC_INFO, "ssl", "AH01382: TLS handshake not finished in time");
+    }
     if (conn->phase == PC_PHASE_SEND)
         pc_respond_abandon(worker, conn);
     pc_conn_close(worker, conn);

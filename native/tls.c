@@ -21,6 +21,7 @@ enum pc_next
 pc_tls_refuse(struct pc_worker *worker, struct pc_conn *conn, uint8_t alert)
 {
     const char record[] = {21, 3, 3, 0, 2, 2, (char)alert}; /* RFC 8446 5.1, 6 */
+    pc_count(worker->child->page, PC_C_TLS_FAILED, 1);
     (void)send(conn->fd, record, sizeof record, MSG_DONTWAIT | MSG_NOSIGNAL); /* what does not go out now is not worth waiting for */
     return pc_respond_linger(worker, conn);
 }

@@ -49,7 +49,7 @@ COUNTERS = (
     "memory_kb",  # proportional set size, as of at most ten seconds ago; 0 = not known yet
     "tls_handshakes",  # full ones
     "tls_resumed",  # with a ticket
-    "tls_failed",
+    "tls_failed",  # refused before, broken off, or not finished in time
 )
 GAUGES = ("connections", "parked", "threads", "idle_threads", "waiting", "memory_kb")  # what is now; the others are counted
 COUNTER_ROOM = 64

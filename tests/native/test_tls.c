@@ -266,6 +266,7 @@ a_handshake_has_its_time_and_no_more(void)
     pc_conn_sweep(worker, due + 1);
     CHECK_EQ(atomic_load(&one.child->open_count), 0);
     CHECK(logged("TLS handshake not finished in time"));
+    CHECK_EQ(child_counter(&one, PC_C_TLS_FAILED), 1);
     hang_up(&client);
     stop();
 }
@@ -338,6 +339,21 @@ what_is_no_handshake_is_refused(void)
         drive();
         CHECK_EQ(atomic_load(&one.child->open_count), 0);
     }
+    CHECK_EQ(child_counter(&one, PC_C_TLS_FAILED), COUNT_OF(rows));
+    stop();
+}
+
+/* Its certificate cannot be used. */
+static void
+a_handshake_that_is_not_begun_has_failed(void)
+{
+    int fd;
+    start();
+    (void)open_conn(BROKEN, 65536, &fd);
+    drive();
+    CHECK_EQ(child_counter(&one, PC_C_TLS_FAILED), 1);
+    child_must(close(fd) == 0, "close");
+    drive();
     stop();
 }
 
@@ -360,5 +376,6 @@ main(void)
     RUN(nobody_negotiates_again);
     RUN(a_flood_of_key_updates_ends_the_connection);
     RUN(what_is_no_handshake_is_refused);
+    RUN(a_handshake_that_is_not_begun_has_failed);
     return end();
 }
