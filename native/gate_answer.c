@@ -353,8 +353,9 @@ refuse_chunks(struct pc_gate *gate)
 {
     const struct pc_req *req = gate->req;
     if (!gate->is_broken)
-        pc_errlog_req(req, PC_ERROR, gate->ops->module, "the answer has a malformed chunk, or trailers that are malformed or too long: %.*s",
-                      (int)req->filename.len, req->filename.base);
+        pc_errlog_req(req, PC_ERROR, gate->ops->module,
+                      "the answer has a malformed chunk, or trailers that are malformed or too long: %.*s", (int)req->filename.len,
+                      req->filename.base);
     gate->is_broken = true;
     return -PC_E_CLOSED;
 }

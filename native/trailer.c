@@ -52,10 +52,12 @@ static bool
 is_named_by_connection(const struct pc_reply *reply, const char *head, struct pc_slice name)
 {
     struct pc_slice item;
-    for (uint32_t i = 0; i < reply->field_count; i++)
-        for (size_t at = 0; reply->fields[i].id == PC_REPLY_CONNECTION && pc_list_next(pc_slice_at(head, reply->fields[i].value), &at, &item);)
+    for (uint32_t i = 0; i < reply->field_count; i++) {
+        struct pc_slice list = pc_slice_at(head, reply->fields[i].value);
+        for (size_t at = 0; reply->fields[i].id == PC_REPLY_CONNECTION && pc_list_next(list, &at, &item);)
             if (pc_slice_ieq(item, name))
                 return true;
+    }
     return false;
 }
 
