@@ -99,6 +99,7 @@ def test_broken_site_at_the_start_is_served_as_it_was(lab: Sites) -> None:
     lab.stop()
 
 
+@pytest.mark.plain("a host of nobody has no key; over TLS it is in test_broken_site_of_tls_takes_no_other_down")
 def test_broken_site_that_never_was_good_answers_503(lab: Sites) -> None:
     """At the start and at a reload: loud, and by nobody else's files; the tenant has no process."""
     bob = lab.tenants["bob"]
@@ -132,6 +133,7 @@ def test_unreadable_site_breaks_itself_alone(lab: Sites) -> None:
     lab.stop()
 
 
+@pytest.mark.plain("a key whose user is gone is nobody's; over TLS it is in test_broken_site_of_tls_takes_no_other_down")
 def test_user_who_is_gone_takes_nobody_with_him(lab: Sites) -> None:
     """At the start: his site names a user whom the machine does not know."""
     lab.assign["bob"] = "nosuchuser nosuchuser"
