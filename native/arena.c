@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define PC_ARENA_BLOCK_BYTES 8192 /* a whole small-file request fits in one */
+#define PC_ARENA_SMALL_BYTES 2048 /* mostly in this one, too */
 #define PC_ARENA_ALIGN 16
 #define PC_EXIT_MEMORY 70 /* EX_SOFTWARE: the child is replaced, its inbox waits */
 
@@ -19,10 +20,18 @@ struct pc_block {
     _Alignas(PC_ARENA_ALIGN) char data[];
 };
 
+/* A block's size as a rule, all of it. A small arena grows to the usual by doubling. */
+static size_t
+pc_arena_usual(const struct pc_arena *arena)
+{
+    size_t before = arena->last != NULL ? sizeof *arena->last + arena->last->size : PC_ARENA_SMALL_BYTES / 2;
+    return arena->is_small && before < PC_ARENA_BLOCK_BYTES / 2 ? 2 * before : PC_ARENA_BLOCK_BYTES;
+}
+
 static struct pc_block *
 pc_arena_grow(struct pc_arena *arena, size_t len)
 {
-    const size_t usual = PC_ARENA_BLOCK_BYTES - sizeof(struct pc_block);
+    const size_t usual = pc_arena_usual(arena) - sizeof(struct pc_block);
     size_t size = len > usual ? len : usual;
     struct pc_block *block;
 

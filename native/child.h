@@ -128,6 +128,7 @@ enum pc_front_state {
  * may block. */
 enum pc_next { PC_GO, PC_WAIT, PC_GONE, PC_JOB };
 
+enum pc_io_kind { PC_IO_CONNECTION, PC_IO_STREAM }; /* many streams may wait for one client: theirs is as small as can be */
 #define PC_IN_INLINE 4096
 #define PC_IN_MAX (PC_MAX_HEAD_BYTES + 8192)
 
@@ -154,9 +155,9 @@ struct pc_io {
     size_t head_out_len;
     bool keep;          /* another request may follow */
     struct pc_arena arena;
-    struct pc_head head;
+    struct pc_head *head; /* a stream's: in the arena, with as many fields as there are */
     struct pc_req req;
-    char in_inline[PC_IN_INLINE];
+    _Alignas(16) char in_inline[]; /* a connection's: PC_IN_INLINE, and then `head`. A stream has none: `in` is the text of its head */
 };
 
 struct pc_conn {
@@ -227,7 +228,7 @@ int pc_tickets_read(int fd, struct pc_ticket_keys *ret_keys);
 struct pc_worker {
     struct pc_child *child;
     uint32_t slot;
-    struct pc_io *stock; /* one io kept warm */
+    struct pc_io *stock[2]; /* one io kept warm for each of enum pc_io_kind */
     char *out;           /* PC_OUT_BYTES */
     struct pc_conn *current; /* the job whose question Python is answering */
     struct pc_conn *jobs, *jobs_tail; /* found in this batch */
@@ -377,9 +378,9 @@ struct pc_child {
     pthread_mutex_t *mutex_shared;
     bool mutex_held;
 
-    struct pc_io *io_stock;
+    struct pc_io *io_stock[2]; /* enum pc_io_kind */
     pthread_mutex_t io_lock;
-    uint32_t io_stocked;
+    uint32_t io_stocked[2];
     struct pc_host fallback_host; /* for a child without hosts of its own */
 };
 
@@ -541,6 +542,7 @@ void pc_conn_send_away(struct pc_worker *worker); /* HTTP/2 sessions look whethe
 void pc_conn_free_all(struct pc_child *child); /* behind the last worker: sockets, buffers, table */
 struct pc_io *pc_io_take(struct pc_worker *worker, struct pc_conn *conn);
 void pc_io_give(struct pc_worker *worker, struct pc_conn *conn);
+void pc_io_free_stock(struct pc_worker *worker);
 int pc_io_room(struct pc_io *io, size_t room); /* at least so many free bytes behind in_len; -PC_E_HEAD_LARGE */
 /* Where the connection came in. Whoever reads it looks at the members of its family only, which is all that is there. */
 static inline const struct sockaddr_storage *

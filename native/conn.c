@@ -422,14 +422,31 @@ free_io(struct pc_io *io)
     free(io);
 }
 
+void
+pc_io_free_stock(struct pc_worker *worker)
+{
+    for (size_t kind = 0; kind < 2; kind++) {
+        if (worker->stock[kind] != NULL)
+            free_io(worker->stock[kind]);
+        worker->stock[kind] = NULL;
+    }
+}
+
+static void
+free_in(struct pc_io *io)
+{
+    if (io->in != io->in_inline)
+        free(io->in);
+}
+
 static struct pc_io *
-stocked(struct pc_child *child)
+stocked(struct pc_child *child, enum pc_io_kind kind)
 {
     (void)pthread_mutex_lock(&child->io_lock);
-    struct pc_io *io = child->io_stock;
+    struct pc_io *io = child->io_stock[kind];
     if (io != NULL) {
-        child->io_stock = io->next;
-        child->io_stocked--;
+        child->io_stock[kind] = io->next;
+        child->io_stocked[kind]--;
     }
     (void)pthread_mutex_unlock(&child->io_lock);
     return io;
@@ -441,7 +458,6 @@ static void
 clean(struct pc_io *io)
 {
     io->in_len = io->in_at = io->head_len = 0;
-    memset(&io->head, 0, offsetof(struct pc_head, fields));
     io->is_prepared = io->answered_early = io->body_chunked = io->body_done = io->body_raw = false;
     io->body_left = io->body_seen = io->body_wire = 0;
     io->out = NULL;
@@ -449,33 +465,58 @@ clean(struct pc_io *io)
     io->out_len = io->out_at = 0;
 }
 
+static struct pc_io *
+new_io(enum pc_io_kind kind)
+{
+    struct pc_io *io = malloc(sizeof *io + (kind == PC_IO_CONNECTION ? PC_IN_INLINE + sizeof(struct pc_head) : 0));
+    if (io == NULL)
+        pc_die(111, "out of memory");
+    memset(io, 0, sizeof *io);
+    io->arena.is_small = kind == PC_IO_STREAM;
+    return io;
+}
+
+/* The bytes that came before: a connection's are copied to where more may follow; a stream's are all of its head. */
+static void
+take_stash(struct pc_conn *conn)
+{
+    struct pc_io *io = conn->io;
+    if (conn->is_stream && conn->stash_len > 0) {
+        io->in = conn->stash;
+        io->in_cap = io->in_len = conn->stash_len;
+        conn->stash = NULL;
+    }
+    if (conn->stash == NULL)
+        return;
+    if (pc_io_room(io, conn->stash_len) != 0)
+        pc_bug("a stash is larger than a head");
+    memcpy(io->in, conn->stash, conn->stash_len);
+    io->in_len = conn->stash_len;
+    free(conn->stash);
+    conn->stash = NULL;
+}
+
 struct pc_io *
 pc_io_take(struct pc_worker *worker, struct pc_conn *conn)
 {
+    static const struct pc_head no_head; /* of a stream's request that nobody has looked at */
+    enum pc_io_kind kind = conn->is_stream ? PC_IO_STREAM : PC_IO_CONNECTION;
     if (conn->io != NULL)
         return conn->io;
-    struct pc_io *io = worker->stock;
-    worker->stock = NULL;
+    struct pc_io *io = worker->stock[kind];
+    worker->stock[kind] = NULL;
     if (io == NULL)
-        io = stocked(worker->child);
-    if (io == NULL) {
-        io = malloc(sizeof *io);
-        if (io == NULL)
-            pc_die(111, "out of memory");
-        memset(io, 0, offsetof(struct pc_io, in_inline));
-    }
+        io = stocked(worker->child, kind);
+    if (io == NULL)
+        io = new_io(kind);
     clean(io);
     io->in = io->in_inline;
-    io->in_cap = PC_IN_INLINE;
+    io->in_cap = kind == PC_IO_CONNECTION ? PC_IN_INLINE : 0;
+    io->head = kind == PC_IO_CONNECTION ? (void *)(io->in_inline + PC_IN_INLINE) : (struct pc_head *)(uintptr_t)&no_head;
+    if (kind == PC_IO_CONNECTION)
+        memset(io->head, 0, offsetof(struct pc_head, fields));
     conn->io = io;
-    if (conn->stash != NULL) {
-        if (pc_io_room(io, conn->stash_len) != 0)
-            pc_bug("a stash is larger than a head");
-        memcpy(io->in, conn->stash, conn->stash_len);
-        io->in_len = conn->stash_len;
-        free(conn->stash);
-        conn->stash = NULL;
-    }
+    take_stash(conn);
     return io;
 }
 
@@ -484,22 +525,22 @@ pc_io_give(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_io *io = conn->io;
     struct pc_child *child = worker->child;
+    enum pc_io_kind kind = conn->is_stream ? PC_IO_STREAM : PC_IO_CONNECTION;
     conn->io = NULL;
-    if (io->in != io->in_inline)
-        free(io->in);
+    free_in(io);
     if (io->out_owned)
         free(io->out);
     pc_arena_reset(&io->arena);
-    if (worker->stock == NULL) {
-        worker->stock = io;
+    if (worker->stock[kind] == NULL) {
+        worker->stock[kind] = io;
         return;
     }
     (void)pthread_mutex_lock(&child->io_lock);
-    bool is_kept = child->io_stocked < IO_STOCK_MAX;
+    bool is_kept = child->io_stocked[kind] < IO_STOCK_MAX;
     if (is_kept) {
-        io->next = child->io_stock;
-        child->io_stock = io;
-        child->io_stocked++;
+        io->next = child->io_stock[kind];
+        child->io_stock[kind] = io;
+        child->io_stocked[kind]++;
     }
     (void)pthread_mutex_unlock(&child->io_lock);
     if (!is_kept)
@@ -511,9 +552,7 @@ pc_io_room(struct pc_io *io, size_t room)
 {
     if (io->in_cap - io->in_len >= room)
         return 0;
-    size_t cap = io->in_cap;
-    while (cap < io->in_len + room)
-        cap *= 2;
+    size_t cap = (io->in_len + room + PC_IN_INLINE - 1) / PC_IN_INLINE * PC_IN_INLINE; /* no more: it may wait for long */
     if (cap > PC_IN_MAX)
         cap = PC_IN_MAX;
     if (cap - io->in_len < room)
@@ -522,8 +561,7 @@ pc_io_room(struct pc_io *io, size_t room)
     if (grown == NULL)
         pc_die(111, "out of memory");
     memcpy(grown, io->in, io->in_len); /* UNSAFE: in_len <= in_cap < cap */
-    if (io->in != io->in_inline)
-        free(io->in);
+    free_in(io);
     io->in = grown;
     io->in_cap = (uint32_t)cap;
     return 0;
@@ -571,10 +609,10 @@ pc_conn_free_all(struct pc_child *child)
                 pc_h2_stream_end(NULL, conn);
             if (conn->io != NULL && conn->io->out_owned)
                 free(conn->io->out);
-            if (conn->io != NULL && conn->io->in != conn->io->in_inline)
-                free(conn->io->in);
-            if (conn->io != NULL)
+            if (conn->io != NULL) {
+                free_in(conn->io);
                 free_io(conn->io);
+            }
             free(conn->stash);
             if (conn->fd >= 0)
                 (void)close(conn->fd); /* cut off: the child ends */
@@ -582,8 +620,9 @@ pc_conn_free_all(struct pc_child *child)
         free(child->chunks[i]);
         free((void *)child->deadline_chunks[i]);
     }
-    for (struct pc_io *io = child->io_stock, *next; io != NULL; io = next) {
-        next = io->next;
-        free_io(io);
-    }
+    for (size_t kind = 0; kind < 2; kind++)
+        for (struct pc_io *io = child->io_stock[kind], *next; io != NULL; io = next) {
+            next = io->next;
+            free_io(io);
+        }
 }

@@ -8,6 +8,7 @@
 #include "serve.h"
 
 #define VALUE_BYTES PC_MAX_LINE_BYTES
+#define FIELDS_AT_FIRST 12 /* more than a file has by itself */
 
 /* ------------------------------------------------------------------ response fields */
 
@@ -20,6 +21,18 @@ find_field(const struct pc_req *req, struct pc_slice name)
     return NULL;
 }
 
+static void
+make_room(struct pc_req *req)
+{
+    struct pc_resp *resp = &req->resp;
+    uint32_t room = resp->field_room > 0 ? 2 * resp->field_room : FIELDS_AT_FIRST;
+    struct pc_out_field *grown = pc_arena_alloc(req->arena, room * sizeof *grown);
+    if (resp->field_count > 0)
+        memcpy(grown, resp->fields, resp->field_count * sizeof *grown); /* UNSAFE: room is more */
+    resp->fields = grown;
+    resp->field_room = room;
+}
+
 void
 pc_resp_add(struct pc_req *req, struct pc_slice name, struct pc_slice value)
 {
@@ -29,6 +42,8 @@ pc_resp_add(struct pc_req *req, struct pc_slice name, struct pc_slice value)
                       (int)name.len, name.base);
         return;
     }
+    if (resp->field_count == resp->field_room)
+        make_room(req);
     resp->fields[resp->field_count++] = (struct pc_out_field){.name = name, .value = value};
 }
 

@@ -223,7 +223,7 @@ has_left(struct pc_gate *gate)
     if ((state.revents & (POLLHUP | POLLERR)) != 0)
         return true;
     bool may_ask = conn->phase == PC_PHASE_GATE && conn->io->body_done; /* within a response nothing else may be sent */
-    if (may_ask && !gate->has_asked_back && conn->io->head.minor == 1 && gate->interim.len == 0) {
+    if (may_ask && !gate->has_asked_back && conn->io->head->minor == 1 && gate->interim.len == 0) {
         gate->has_asked_back = true;
         gate->interim = PC_S("HTTP/1.1 100 Continue\r\n\r\n");
     }
@@ -402,7 +402,7 @@ pc_gate_begin(struct pc_worker *worker, struct pc_conn *conn)
     gate->body_limit = pc_serve_body_limit(req);
     gate->wants_body = !io->body_done && !req->is_without_body && req->error_status == 0;
     bool has_part = io->in_len > io->in_at + io->head_len;
-    gate->has_invited = !io->head.expects_continue || has_part;
+    gate->has_invited = !io->head->expects_continue || has_part;
     if (!io->body_done && !gate->wants_body) /* an error document: the body was for what it stands for */
         io->answered_early = true;
     if (gate->wants_body && (gate->up = malloc(PC_GATE_UP_BYTES)) == NULL)

@@ -98,7 +98,7 @@ write_environment(struct pc_worker *worker, const struct pc_gate *gate, struct p
     bool has_none = req->is_without_body || req->error_status != 0;
     if (has_none)
         facts.method = pc_serve_method(req) == PC_HEAD ? PC_S("HEAD") : PC_S("GET");
-    facts.body_len = io->body_chunked || has_none ? UINT64_MAX : io->head.has_length ? io->head.content_length : 0;
+    facts.body_len = io->body_chunked || has_none ? UINT64_MAX : io->head->has_length ? io->head->content_length : 0;
     int result = pc_cgienv_each(req, &facts, pc_cgienv_block_sink, &block);
     *ret_block = (struct pc_slice){block.out, block.len};
     return result;

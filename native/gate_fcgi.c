@@ -174,7 +174,7 @@ write_params(const struct fcgi *fcgi, struct pc_fcgi_writer *writer)
     if (fcgi->spool != NULL)
         facts.body_len = pc_spool_len(fcgi->spool);
     else
-        facts.body_len = io->body_chunked || has_none ? UINT64_MAX : io->head.has_length ? io->head.content_length : 0;
+        facts.body_len = io->body_chunked || has_none ? UINT64_MAX : io->head->has_length ? io->head->content_length : 0;
     pc_fcgi_begin(writer, pc_backend_is_kept(fcgi->dial.backend));
     int result = pc_cgienv_each(req, &facts, pc_fcgi_param_sink, writer);
     return result != 0 ? result : pc_fcgi_end_params(writer);

@@ -135,9 +135,9 @@ choose_framing(struct http *http, struct pc_h1out_facts *facts)
         facts->method = pc_serve_method(gate->req) == PC_HEAD ? PC_S("HEAD") : PC_S("GET");
     else if (io->body_chunked && gate->wants_body)
         facts->framing = PC_H1OUT_CHUNKED;
-    else if (io->head.has_length || io->body_chunked || gate->req->head->method_id == PC_POST)
+    else if (io->head->has_length || io->body_chunked || gate->req->head->method_id == PC_POST)
         facts->framing = PC_H1OUT_LENGTH;
-    facts->length = io->head.has_length ? io->head.content_length : 0;
+    facts->length = io->head->has_length ? io->head->content_length : 0;
     http->sends_chunks = facts->framing == PC_H1OUT_CHUNKED;
 }
 

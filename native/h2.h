@@ -12,6 +12,8 @@
 #ifndef PC_H2_H
 #define PC_H2_H
 
+#include <stdlib.h>
+
 #include "child.h"
 
 /* ------------------------------------------------------------------ h2head.c: pure */
@@ -56,7 +58,6 @@ struct pc_h2_stream {
     int error;            /* why the head was refused, -PC_E_*; 0 = it was not */
     /* the session's owner's */
     struct pc_h2_stream *next;
-    struct pc_h2head head;
     uint32_t text_bytes;  /* what its head counts towards PC_H2_HEADS_BYTES */
     bool is_routed, is_received; /* as pc_conn's: it is the first */
     bool is_begun;        /* its request is in work, or was, or is queued */
@@ -84,7 +85,8 @@ struct pc_h2_stream {
     bool wants_continue, out_ended, wants_reset;
     bool is_broken;       /* no more of the response comes, and it is not whole: a reset follows what there is */
     uint32_t reset_code;
-    char *out;            /* the response's body. Behind out_at + out_len it is the connection's owner's */
+    char *out;            /* the response's body. Behind out_at + out_len it is the connection's owner's, while it */
+    bool is_filling;      /* writes there */
     uint32_t out_at, out_len, out_cap;
 };
 
@@ -123,6 +125,7 @@ struct pc_h2 {
     uint64_t notice_ns;     /* when the first of two GOAWAYs went out; 0 = not yet */
     bool has_goaway, is_calmed;
     uint32_t block_bytes, block_frames;
+    struct pc_h2head head;  /* the field block that comes: there is but one at a time (RFC 9113 4.3) */
     uint8_t frame_head[9], frame_have; /* of the frame that comes: as much of its head as is here */
     uint32_t frame_left;    /* of its payload */
     int64_t patience;
@@ -174,6 +177,14 @@ pc_h2_wait_out(struct pc_h2_stream *stream, bool waits)
     stream->waits_out = waits;
     if (stream->is_fresh) /* its connection's owner reads it without the lock */
         stream->is_fresh = false;
+}
+/* Nothing of it is left, and nobody writes there: a stream may be silent for long. */
+static inline void
+pc_h2_drop_out(struct pc_h2_stream *stream)
+{
+    free(stream->out);
+    stream->out = NULL;
+    stream->out_at = stream->out_cap = 0;
 }
 void pc_h2_free_fields(struct pc_h2_fields *fields); /* and those behind them */
 struct pc_h2_stream *pc_h2_find(const struct pc_h2 *h2, int32_t id); /* NULL: none of ours, or over */

@@ -15,6 +15,8 @@
 #define MS 1000000ull
 #define COST_RESET 4   /* a stream that the client opens and resets */
 #define COST_BREACH 20 /* a frame, or head, that makes us reset a stream */
+#define IN_STEP_BYTES 4096
+#define IN_LEAST_BYTES 256
 
 struct pc_h2_stream *
 pc_h2_find(const struct pc_h2 *h2, int32_t id)
@@ -108,16 +110,17 @@ static int
 on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct pc_h2 *h2 = user;
+    const struct pc_h1_limits *limits = &pc_h2_host(h2)->limits;
+    bool is_odd = limits->field_count == 0 || limits->field_count > PC_MAX_FIELDS_HARD;
+    pc_h2head_free(&h2->head); /* a block that was refused before its end */
+    h2->head.max_fields = is_odd ? PC_MAX_FIELDS_HARD : limits->field_count;
     if (frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0; /* trailers: checked by nghttp2, counted below, and let go of as HTTP/1.1's are */
     struct pc_h2_stream *stream = calloc(1, sizeof *stream);
     if (stream == NULL)
         pc_die(111, "out of memory");
-    const struct pc_h1_limits *limits = &pc_h2_host(h2)->limits;
-    bool is_odd = limits->field_count == 0 || limits->field_count > PC_MAX_FIELDS_HARD;
     stream->h2 = h2;
     stream->id = frame->hd.stream_id;
-    stream->head.max_fields = is_odd ? PC_MAX_FIELDS_HARD : limits->field_count;
     stream->refs = 1;
     stream->next = h2->streams;
     stream->progress_ns = h2->worker->now_ns;
@@ -146,11 +149,11 @@ on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *n
         return 0;
     bool is_too_much;
     if (stream->is_begun) { /* a trailer */
-        stream->head.decoded_bytes += name_len + value_len;
-        is_too_much = stream->head.decoded_bytes > PC_MAX_TRAILER_BYTES || ++stream->head.field_count > PC_MAX_TRAILER_FIELDS;
+        h2->head.decoded_bytes += name_len + value_len;
+        is_too_much = h2->head.decoded_bytes > PC_MAX_TRAILER_BYTES || ++h2->head.field_count > PC_MAX_TRAILER_FIELDS;
     } else { /* what goes on far beyond its limits is not read to its end: each byte of it may stand for 4 KB */
-        pc_h2head_field(&stream->head, field, content);
-        is_too_much = stream->head.decoded_bytes > 4 * PC_MAX_HEAD_BYTES;
+        pc_h2head_field(&h2->head, field, content);
+        is_too_much = h2->head.decoded_bytes > 4 * PC_MAX_HEAD_BYTES;
     }
     if (!is_too_much)
         return 0;
@@ -186,12 +189,12 @@ begin_stream(struct pc_h2 *h2, struct pc_h2_stream *stream, bool has_ended)
 {
     char bytes[24];
     struct pc_slice text = {0}, key = {0};
-    stream->is_tunnel = stream->head.protocol.len > 0;
+    stream->is_tunnel = h2->head.protocol.len > 0;
     if (stream->is_tunnel)
         key = make_websocket_key(bytes);
-    stream->error = pc_h2head_finish(&stream->head, key, &text);
+    stream->error = pc_h2head_finish(&h2->head, key, &text);
     stream->in_ended = has_ended;
-    pc_h2head_free(&stream->head);
+    pc_h2head_free(&h2->head);
     stream->is_begun = true;
     if (stream->error != 0)
         pc_h2_charge(h2, COST_BREACH);
@@ -229,14 +232,16 @@ pc_h2_unqueue(struct pc_h2 *h2, struct pc_h2_stream *stream)
     stream->text = NULL;
 }
 
-/* How many more may be begun now. A request in work holds some 20 KB, which a client that takes no answer shall not have a hundred times;
- * who takes what it has asked for notices none of this. */
+/* How many more may be begun now. A request in work holds some 5 KB, and a program 50 KB more, which a client that takes no answer shall not
+ * have a hundred times; nor that many answers, however short, or heads of them. Who takes what it has asked for notices none of this. */
 static uint64_t
 count_room(struct pc_h2 *h2)
 {
     uint64_t most = PC_H2_STALLED + h2->earned_bytes / PC_H2_EARN_BYTES;
+    bool is_full = nghttp2_session_get_outbound_queue_size(h2->session) >= PC_H2_UNSENT;
     (void)pthread_mutex_lock(&h2->lock);
-    uint64_t room = h2->stalled < most ? most - h2->stalled : 0;
+    is_full = is_full || h2->out_total >= h2->out_budget + PC_H2_STALLED * PC_H2_OUT_TIGHT_BYTES;
+    uint64_t room = h2->stalled < most && !is_full ? most - h2->stalled : 0;
     h2->wants_room = room == 0 && h2->queue != NULL;
     (void)pthread_mutex_unlock(&h2->lock);
     return room;
@@ -310,9 +315,8 @@ take_bytes(struct pc_h2_stream *stream, const uint8_t *bytes, size_t len)
         memmove(stream->in, stream->in + stream->in_at, stream->in_len);
     stream->in_at = 0;
     if (stream->in_len + len > stream->in_cap) {
-        size_t cap = stream->in_cap > 0 ? stream->in_cap : 4096;
-        while (cap < stream->in_len + len)
-            cap *= 2;
+        size_t step = stream->in_len + len > IN_STEP_BYTES ? IN_STEP_BYTES : IN_LEAST_BYTES; /* hardly more than what counts */
+        size_t cap = (stream->in_len + len + step - 1) / step * step;
         char *grown = realloc(stream->in, cap);
         if (grown == NULL)
             pc_die(111, "out of memory");
@@ -373,6 +377,8 @@ pc_h2_cut(struct pc_h2 *h2, struct pc_h2_stream *stream)
     bool must_wake = stream->has_conn && !stream->is_reset;
     uint64_t token = stream->token;
     stream->is_reset = true;
+    h2->out_total -= stream->out_len; /* at once: requests may wait for that room */
+    stream->out_len = 0;
     if (stream->has_news) { /* nothing of it counts any more */
         struct pc_h2_stream **at = &h2->news;
         while (*at != stream)

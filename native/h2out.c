@@ -61,6 +61,8 @@ send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *frame_h
     stream->out_at += (uint32_t)len;
     stream->out_len -= (uint32_t)len;
     h2->out_total -= (uint32_t)len;
+    if (stream->out_len == 0 && !stream->is_filling)
+        pc_h2_drop_out(stream);
     bool must_wake = stream->waits_out && stream->has_conn && stream->out_len <= PC_H2_OUT_BYTES / 2;
     uint64_t token = stream->token;
     if (must_wake)

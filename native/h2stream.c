@@ -66,6 +66,15 @@ pc_h2_stream_tell(struct pc_worker *worker, struct pc_conn *conn)
 
 /* ------------------------------------------------------------------ the transport */
 
+/* A stream may be silent for long: it holds nothing meanwhile. */
+static void
+drop_in(struct pc_h2_stream *stream)
+{
+    free(stream->in);
+    stream->in = NULL;
+    stream->in_at = stream->in_cap = 0;
+}
+
 static ssize_t
 stream_recv(struct pc_conn *conn, char *buf, size_t cap)
 {
@@ -79,6 +88,8 @@ stream_recv(struct pc_conn *conn, char *buf, size_t cap)
         memcpy(buf, stream->in + stream->in_at, count); /* UNSAFE: compared with both */
         stream->in_at += (uint32_t)count;
         stream->in_len -= (uint32_t)count;
+        if (stream->in_len == 0)
+            drop_in(stream);
         stream->consumed += (uint32_t)count;
         stream->h2->in_total -= (uint32_t)count;
         note(conn);
@@ -125,7 +136,8 @@ open_room(struct pc_conn *conn, size_t want, char **ret_at)
     if (!stream->is_reset) {
         size_t room = make_room(stream, want);
         pc_h2_wait_out(stream, room == 0);
-        *ret_at = stream->out + stream->out_len;
+        *ret_at = stream->out != NULL ? stream->out + stream->out_len : NULL;
+        stream->is_filling = room > 0;
         result = room > 0 ? (ssize_t)room : -PC_E_AGAIN;
     }
     unlock(stream);
@@ -137,8 +149,11 @@ close_room(struct pc_conn *conn, size_t len)
 {
     struct pc_h2_stream *stream = conn->stream;
     lock(stream);
-    stream->out_len += (uint32_t)len;
-    stream->h2->out_total += (uint32_t)len;
+    stream->is_filling = false;
+    if (!stream->is_reset) {
+        stream->out_len += (uint32_t)len;
+        stream->h2->out_total += (uint32_t)len;
+    }
     note(conn);
     unlock(stream);
 }
@@ -166,10 +181,10 @@ stream_send_file(struct pc_conn *conn, int fd, uint64_t *offset, size_t len)
     do
         count = pread(fd, at, (size_t)room, (off_t)*offset);
     while (count < 0 && errno == EINTR);
+    close_room(conn, count > 0 ? (size_t)count : 0);
     if (count < 0)
         return -PC_E_CLOSED;
     *offset += (uint64_t)count;
-    close_room(conn, (size_t)count);
     return count;
 }
 
@@ -260,7 +275,7 @@ pc_h2_stream_is_reset(const struct pc_conn *conn)
 void
 pc_h2_stream_version(struct pc_io *io)
 {
-    const struct pc_head *head = &io->head;
+    const struct pc_head *head = io->head;
     char *version = io->in + io->in_at + head->line.at + head->line.len - VERSION_BYTES;
     memcpy(version, "HTTP/2.0", VERSION_BYTES); /* UNSAFE: the parsed line ends with "HTTP/1.1" */
 }
@@ -269,7 +284,7 @@ void
 pc_h2_stream_frame(struct pc_conn *conn)
 {
     struct pc_io *io = conn->io;
-    const struct pc_head *head = &io->head;
+    const struct pc_head *head = io->head;
     const struct pc_h2_stream *stream = conn->stream;
     lock(stream);
     bool has_none = stream->in_ended && stream->in_len == 0;
@@ -479,7 +494,6 @@ pc_h2_stream_drop(struct pc_h2_stream *stream)
     unlock(stream);
     if (!is_last)
         return;
-    pc_h2head_free(&stream->head);
     pc_h2_free_fields(stream->fields);
     pc_h2_free_fields(stream->interim);
     pc_h2_free_fields(stream->trailers);
@@ -498,6 +512,7 @@ pc_h2_drop(struct pc_h2 *h2)
     if (!is_last)
         return;
     (void)pthread_mutex_destroy(&h2->lock);
+    pc_h2head_free(&h2->head);
     free(h2);
 }
 

@@ -69,7 +69,8 @@
 #define PC_H2_OUT_BYTES 32768 /* bytes: of one stream's response between its maker and the session: two full DATA frames */
 #define PC_H2_OUT_TOTAL_BYTES 524288 /* bytes: of all streams' responses of one session; above it a stream gets H2_OUT_TIGHT_BYTES */
 #define PC_H2_INTERIM_BYTES 8192 /* bytes: of one stream's interim responses that its session has not seen yet; what is above is left out */
-#define PC_H2_OUT_FIRST_BYTES 16384 /* bytes: of all streams' responses at first; each byte that the client takes makes that one more */
+#define PC_H2_UNSENT 10 /* count: frames other than DATA that the socket does not take, for a request to wait until it has taken some */
+#define PC_H2_OUT_FIRST_BYTES 4096 /* bytes: of all streams' responses at first; each byte that the client takes makes that one more */
 #define PC_H2_STALLED 2 /* count: streams whose responses a client does not take, for a request to wait until it has taken more */
 #define PC_H2_EARN_BYTES 32768 /* bytes: that a client has taken and that allow one more of those */
 #define PC_H2_OUT_TIGHT_BYTES 2048 /* bytes: of one stream's response when the session holds much already: a client that takes none */

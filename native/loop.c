@@ -688,12 +688,8 @@ void
 pc_worker_end(struct pc_child *child, uint32_t slot)
 {
     struct pc_worker *worker = &child->workers[slot];
-    if (worker->stock != NULL) {
-        pc_arena_free(&worker->stock->arena);
-        free(worker->stock);
-    }
+    pc_io_free_stock(worker);
     free(worker->out);
-    worker->stock = NULL;
     worker->out = NULL;
     (void)pthread_mutex_lock(&child->lead_lock);
     child->threads--;

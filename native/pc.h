@@ -110,6 +110,7 @@ _Noreturn void pc_die(int exit_code, const char *what); /* the environment's: _e
 
 struct pc_arena {
     struct pc_block *first, *last;
+    bool is_small; /* it begins with a block that is just enough for a file */
 };
 
 /* Never NULL (dies when there is no memory); aligned to 16. */
@@ -229,9 +230,9 @@ struct pc_head {
     bool wants_keep;   /* Connection: keep-alive was said */
     uint64_t content_length;
     uint16_t known[PC_F_KNOWN]; /* 1 + index in fields of the first field with that id; 0 = absent */
-    struct pc_field fields[PC_MAX_FIELDS_HARD];
-    /* Written with the last line; from `fields` on nothing is read before it is written, so nothing needs zeroing. */
     struct pc_hostname host; /* checked: the target's authority, else the Host field; len 0 = none or empty */
+    /* Nothing of them is read before it is written, so they need no zeroing; nor need more of them be there. */
+    struct pc_field fields[PC_MAX_FIELDS_HARD];
 };
 
 /* Go on parsing: `head` is zeroed by the caller before the first call, buf is the same bytes as before plus more (it may
@@ -538,9 +539,9 @@ struct pc_out_field { struct pc_slice name, value; };
 struct pc_resp {
     uint32_t status;
     struct pc_slice reason; /* len 0 = the usual phrase */
-    uint32_t field_count;
-    struct pc_out_field fields[PC_MAX_OUT_FIELDS]; /* all but Date, Server, Content-Length, Connection, Transfer-Encoding, which
-                                                      respond.c writes */
+    uint32_t field_count, field_room;
+    struct pc_out_field *fields; /* of the arena; all but Date, Server, Content-Length, Connection, Transfer-Encoding, which
+                                    respond.c writes */
     uint8_t body; /* enum pc_body_kind */
     bool has_length; /* length is known (always but for producers) */
     bool close;      /* end the connection behind this response */

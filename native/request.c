@@ -16,6 +16,7 @@
 #define ALERT_UNRECOGNIZED_NAME 112
 #define MS 1000000ull
 #define READ_ROOM 1024
+#define STREAM_READ_ROOM 4096 /* there is none behind its head */
 
 uint32_t
 pc_error_status(int error)
@@ -44,20 +45,19 @@ fill_request(struct pc_worker *worker, struct pc_conn *conn, struct pc_host *hos
     struct pc_child *child = worker->child;
     struct pc_io *io = conn->io;
     struct pc_req *req = &io->req;
-    memset(req, 0, offsetof(struct pc_req, resp) + offsetof(struct pc_resp, fields));
-    memset(&req->resp.body, 0, sizeof req->resp - offsetof(struct pc_resp, body));
+    memset(req, 0, offsetof(struct pc_req, name));
     req->name.len = req->name.port = 0;
     req->name.name[0] = '\0';
     req->resp.fd = -1;
     req->conn = conn;
     req->is_h2 = conn->is_stream;
-    if (req->is_h2 && io->head.has_line)
+    if (req->is_h2 && io->head->has_line)
         pc_h2_stream_version(io);
     req->config = child->config;
     req->host = host;
     req->arena = &io->arena;
     req->raw = io->in + io->in_at;
-    req->head = &io->head;
+    req->head = io->head;
     memcpy(&req->client, &conn->client, sizeof conn->client); /* UNSAFE: a sockaddr_storage is larger */
     memcpy(&req->server, &conn->local, sizeof conn->local);   /* UNSAFE: as above */
     req->start_ns = conn->since_ns;
@@ -291,7 +291,7 @@ skips_body(struct pc_io *io)
 {
     if (io->body_done)
         return false;
-    io->answered_early = io->answered_early || io->head.expects_continue || io->body_left > PC_MAX_DRAIN_BYTES;
+    io->answered_early = io->answered_early || io->head->expects_continue || io->body_left > PC_MAX_DRAIN_BYTES;
     return !io->answered_early;
 }
 
@@ -342,14 +342,14 @@ begin_request(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_io *io = conn->io;
     enum pc_next next = PC_GO;
-    struct pc_host *host = conn->is_stream ? choose_stream_host(worker, conn, &io->head.host, &next)
-                                           : choose_host(worker, conn, &io->head.host, &next);
+    struct pc_host *host = conn->is_stream ? choose_stream_host(worker, conn, &io->head->host, &next)
+                                           : choose_host(worker, conn, &io->head->host, &next);
     if (host == NULL)
         return next;
     conn->host = host;
     uint64_t limit = host->base.has_limit_body ? host->base.limit_body : 0;
-    io->body_chunked = io->head.is_chunked;
-    io->body_left = io->head.has_length ? io->head.content_length : 0;
+    io->body_chunked = io->head->is_chunked;
+    io->body_left = io->head->has_length ? io->head->content_length : 0;
     io->body_done = !io->body_chunked && io->body_left == 0;
     io->body_start_ns = worker->now_ns;
     memset(&io->chunked, 0, sizeof io->chunked);
@@ -364,6 +364,19 @@ begin_request(struct pc_worker *worker, struct pc_conn *conn)
     return PC_GO;
 }
 
+/* As pc_h1_parse_head. What is found is kept in the size that it has. */
+static int
+parse_stream_head(struct pc_io *io, const struct pc_h1_limits *limits)
+{
+    struct pc_head head;
+    memset(&head, 0, offsetof(struct pc_head, fields));
+    int len = pc_h1_parse_head(&head, io->in, io->in_len, limits);
+    size_t size = offsetof(struct pc_head, fields) + head.field_count * sizeof head.fields[0];
+    io->head = pc_arena_alloc(&io->arena, size);
+    memcpy(io->head, &head, size); /* UNSAFE: as many fields as are there */
+    return len;
+}
+
 /* Its head came whole, or was refused already. */
 static enum pc_next
 begin_stream(struct pc_worker *worker, struct pc_conn *conn)
@@ -376,7 +389,7 @@ begin_stream(struct pc_worker *worker, struct pc_conn *conn)
         return PC_GONE;
     }
     if (len == 0)
-        len = pc_h1_parse_head(&io->head, io->in, io->in_len, &likely_host(worker->child, conn)->limits);
+        len = parse_stream_head(io, &likely_host(worker->child, conn)->limits);
     if (len <= 0)
         return pc_request_refuse_head(worker, conn, len == 0 ? -PC_E_BAD : len, raw);
     io->head_len = (uint32_t)len;
@@ -404,7 +417,7 @@ pc_request_head_step(struct pc_worker *worker, struct pc_conn *conn)
             return pc_h2_begin(worker, conn);
         if (io->in_len > io->in_at && preface < 0) {
             const struct pc_host *host = likely_host(worker->child, conn);
-            int len = pc_h1_parse_head(&io->head, io->in + io->in_at, io->in_len - io->in_at, &host->limits);
+            int len = pc_h1_parse_head(io->head, io->in + io->in_at, io->in_len - io->in_at, &host->limits);
             if (len < 0)
                 return pc_request_refuse_head(worker, conn, len, (struct pc_slice){io->in + io->in_at, io->in_len - io->in_at});
             if (len > 0) {
@@ -567,10 +580,10 @@ static bool
 prepare(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_req *req = &conn->io->req;
-    const struct pc_hostname *name = &conn->io->head.host;
+    const struct pc_hostname *name = &conn->io->head->host;
     /* The request points into the buffer from now on, so it must not move when its body is read later. */
     if (!conn->io->body_done)
-        (void)pc_io_room(conn->io, READ_ROOM); /* full of body: that goes first, and leaves more */
+        (void)pc_io_room(conn->io, conn->is_stream ? STREAM_READ_ROOM : READ_ROOM); /* full of body: that goes first, and leaves more */
     fill_request(worker, conn, conn->host);
     memcpy(req->name.name, name->name, name->len + 1u); /* UNSAFE: as long as the array it comes from, which is as long */
     req->name.len = name->len;

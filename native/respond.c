@@ -172,7 +172,7 @@ attach_body(struct pc_io *io, size_t room)
     } else if (resp->body == PC_BODY_FILE) {
         io->file_offset = resp->offset;
         io->file_left = resp->length;
-    } else if (resp->body == PC_BODY_MEMORY && resp->memory.len <= room) {
+    } else if (resp->body == PC_BODY_MEMORY && resp->memory.len <= room && !io->req.conn->is_stream) {
         memcpy(io->out + io->out_len, resp->memory.base, resp->memory.len); /* UNSAFE: just compared with the room */
         io->out_len += resp->memory.len;
     } else if (resp->body == PC_BODY_MEMORY) {
@@ -240,7 +240,7 @@ may_keep(const struct pc_child *child, const struct pc_conn *conn)
 {
     const struct pc_io *io = conn->io;
     const struct pc_host *host = io->req.host;
-    return host->keep_alive && !io->head.wants_close && !io->req.resp.close && !io->answered_early
+    return host->keep_alive && !io->head->wants_close && !io->req.resp.close && !io->answered_early
            && !atomic_load_explicit(&child->is_draining, memory_order_relaxed)
            && (host->max_requests == 0 || conn->requests + 1 < host->max_requests);
 }
@@ -276,7 +276,7 @@ pc_respond_start(struct pc_worker *worker, struct pc_conn *conn)
     struct pc_resp *resp = &io->req.resp;
     check_tunnel(conn);
     io->keep = may_keep(worker->child, conn);
-    io->chunk_out = !resp->has_length && !conn->is_stream && io->head.minor == 1 && !has_no_body(&io->req) && !resp->is_tunnel;
+    io->chunk_out = !resp->has_length && !conn->is_stream && io->head->minor == 1 && !has_no_body(&io->req) && !resp->is_tunnel;
     io->keep = io->keep && (resp->has_length || io->chunk_out || has_no_body(&io->req));
     io->producer_done = resp->body != PC_BODY_PRODUCER;
     size_t size = conn->is_stream ? 0 : head_size(&io->req);
@@ -357,7 +357,7 @@ ends_at_once(const struct pc_conn *conn)
 {
     const struct pc_io *io = conn->io;
     bool is_all_read = io->body_done && conn->was_drained && io->in_len <= io->in_at + io->head_len;
-    return !io->keep && !io->answered_early && is_all_read && io->head_len > 0 && io->head.wants_close;
+    return !io->keep && !io->answered_early && is_all_read && io->head_len > 0 && io->head->wants_close;
 }
 
 static enum pc_next
@@ -393,7 +393,7 @@ finish(struct pc_worker *worker, struct pc_conn *conn)
     io->is_prepared = false;
     io->body_seen = io->body_wire = 0;
     io->head_len = 0;
-    memset(&io->head, 0, offsetof(struct pc_head, fields));
+    memset(io->head, 0, offsetof(struct pc_head, fields));
     pc_arena_reset(&io->arena);
     conn->phase = PC_PHASE_HEAD;
     conn->since_ns = worker->now_ns;
