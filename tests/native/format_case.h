@@ -152,10 +152,11 @@ case_new(void)
     all->req.resp.has_length = true;
     all->req.resp.length = 1234;
     all->req.resp.content_type = PC_S("text/html; charset=utf-8");
-    all->req.resp.field_count = 3;
-    all->req.resp.fields[0] = (struct pc_out_field){PC_S("ETag"), PC_S("\"abc\"")};
-    all->req.resp.fields[1] = (struct pc_out_field){PC_S("Set-Cookie"), PC_S("a=1")};
-    all->req.resp.fields[2] = (struct pc_out_field){PC_S("set-cookie"), PC_S("b=2")};
+    static struct pc_out_field fields[] = {
+        {PC_S("ETag"), PC_S("\"abc\"")}, {PC_S("Set-Cookie"), PC_S("a=1")}, {PC_S("set-cookie"), PC_S("b=2")},
+    };
+    all->req.resp.fields = fields;
+    all->req.resp.field_count = all->req.resp.field_room = 3;
     return all;
 }
 

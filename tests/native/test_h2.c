@@ -11,13 +11,13 @@
 /* flags: -D_GNU_SOURCE */
 /* libs: -lpcre2-8 -lssl -lcrypto */
 /* libs: -lnghttp2 */
-#include <malloc.h>
 #include <time.h>
 
 #include "loop.c" /* for handle_event */
 
 #include "gate_case.h"
 #include "h2_client.h"
+#include "held.h"
 
 static struct h2_client client;
 
@@ -694,7 +694,7 @@ static void
 run_flood(const char *name, bool (*send_one)(int i))
 {
     start();
-    size_t held_before = mallinfo2().uordblks;
+    size_t held_before = held_bytes();
     uint64_t began_ns = cpu_ns(), asked = child_counter(&one, PC_C_REQUESTS);
     int count = 0;
     while (count < FLOOD && !client.has_ended && send_one(count)) {
@@ -704,7 +704,7 @@ run_flood(const char *name, bool (*send_one)(int i))
     }
     for (int i = 0; i < 10; i++)
         h2_drive(&client);
-    size_t held = mallinfo2().uordblks;
+    size_t held = held_bytes();
     CHECK_FOR(name, client.has_ended && count < FLOOD / 2);
     CHECK_FOR(name, client.has_goaway && client.goaway_code == NGHTTP2_ENHANCE_YOUR_CALM);
     CHECK_FOR(name, held <= held_before + FLOOD_HELD_BYTES);
@@ -741,7 +741,7 @@ a_bomb_of_references_costs_its_own_length(void)
     client.initial_window = 0;
     (void)h2_ask_with(&client, first, 5, false);
     settle();
-    size_t held_before = mallinfo2().uordblks;
+    size_t held_before = held_bytes();
     uint64_t began_ns = cpu_ns();
     int count = 0;
     for (; count < 200 && !client.has_ended; count++) {
@@ -753,7 +753,7 @@ a_bomb_of_references_costs_its_own_length(void)
         h2_drive(&client);
     }
     CHECK(client.has_ended && client.goaway_code == NGHTTP2_ENHANCE_YOUR_CALM && count < 120);
-    CHECK(mallinfo2().uordblks <= held_before + (1u << 20));
+    CHECK(held_bytes() <= held_before + (1u << 20));
     CHECK(cpu_ns() - began_ns < FLOOD_CPU_NS);
     stop();
 }
@@ -771,11 +771,11 @@ heads_of_stalled_streams_are_bounded(void)
     start();
     (void)h2_frame(&client, NGHTTP2_SETTINGS, 0, 0, settings, sizeof settings);
     client.initial_window = 0;
-    size_t held_before = mallinfo2().uordblks;
+    size_t held_before = held_bytes();
     for (int i = 0; i < 100; i++)
         (void)h2_ask_with(&client, fields, 14, false);
     settle();
-    CHECK(mallinfo2().uordblks <= held_before + (3u << 20));
+    CHECK(held_bytes() <= held_before + (3u << 20));
     unsigned refused = 0;
     for (int i = 0; i < 100; i++)
         refused += client.answers[i].is_reset && client.answers[i].reset_code == NGHTTP2_REFUSED_STREAM;
