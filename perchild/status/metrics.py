@@ -30,6 +30,9 @@ _COUNTERS = (
     ("perchild_misdirected", "Requests answered with 421.", "misdirected", 1),
     ("perchild_timeouts", "Connections closed by a deadline.", "timeouts", 1),
     ("perchild_lost_log_lines", "Access log lines that could not be written.", "log_lost", 1),
+    ("perchild_tls_handshakes", "Full handshakes of TLS.", "tls_handshakes", 1),
+    ("perchild_tls_resumed", "Handshakes of TLS with a ticket.", "tls_resumed", 1),
+    ("perchild_tls_failed", "Handshakes of TLS that were refused, broken off or not finished in time.", "tls_failed", 1),
     ("perchild_received_bytes", "Bytes of requests.", "bytes_in", 1),
     ("perchild_sent_bytes", "Bytes of responses.", "bytes_out", 1),
 )

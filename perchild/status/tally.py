@@ -15,7 +15,7 @@ from perchild.wire.page import LATENCY_BUCKETS, OTHER_HOSTS, Page, latency_bound
 
 SCHEMA = 1
 COUNTED = ("requests", "bytes_in", "bytes_out", "errors", "accepted", "handed_in", "handed_out", "carried", "refused", "inbox_full",
-           "unavailable", "misdirected", "timeouts", "asked", "log_lost")
+           "unavailable", "misdirected", "timeouts", "asked", "log_lost", "tls_handshakes", "tls_resumed", "tls_failed")
 STATES = ("connections", "parked", "waiting", "threads", "idle_threads")
 CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 MAX_HOSTS = 512  # of one identity; the others are one line, whatever its pages say

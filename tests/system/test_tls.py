@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from perchild.control.client import ask_server
+from perchild.control.watch import take
 from tests.certs import make_certificate, sign_certificate
 from tests.lab import Lab, Tenant, free_port, join_chunks, parse_response, read_all, read_response, wait_until
 from tests.php import PHP_FPM, PhpFpm
@@ -219,6 +220,12 @@ def visit(lab: TlsLab, context: ssl.SSLContext, name: str, session: ssl.SSLSessi
         return reused, found
 
 
+def counted(lab: TlsLab, name: str) -> list[int]:
+    """Return how many handshakes of a tenant were full, resumed, failed."""
+    one, = (one for one in take(str(lab.run))["identities"] if one["uid"] == lab.tenants[name].uid)
+    return [one["tls_handshakes"], one["tls_resumed"], one["tls_failed"]]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_session_outlives_its_child(lab: TlsLab, version: str) -> None:
     """The successor has the identity's ticket keys from the dispatcher."""
@@ -255,6 +262,16 @@ def test_s_client_resumes(lab: TlsLab, tmp_path: Path, version: str) -> None:
     assert f"New, TLSv{version}" in first
     assert f"Reused, TLSv{version}" in second
     assert first.count("\nbob\n") == second.count("\nbob\n") == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_handshakes_are_counted(lab: TlsLab, version: str) -> None:
+    """As perchildctl and the metrics show them, of their identity: full ones, resumed ones, and what came to nothing."""
+    before = counted(lab, "alice")
+    context = client_context(VERSIONS[version])
+    visit(lab, context, "alice.test", visit(lab, context, "alice.test", None)[1])
+    assert "alert protocol version" in lab.s_client("alice", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0")
+    wait_until(lambda: [now - then for now, then in zip(counted(lab, "alice"), before, strict=True)] == [1, 1, 1], "one of each")
 
 
 # ------------------------------------------------------------------ who may ask for what
