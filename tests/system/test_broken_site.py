@@ -99,7 +99,7 @@ def test_broken_site_at_the_start_is_served_as_it_was(lab: Sites) -> None:
     lab.stop()
 
 
-@pytest.mark.plain("a host of nobody has no key; over TLS it is in test_broken_site_of_tls_takes_no_other_down")
+@pytest.mark.plain("over TLS bob has a child, which has his key; test_broken_site_of_tls_takes_no_other_down is about that")
 def test_broken_site_that_never_was_good_answers_503(lab: Sites) -> None:
     """At the start and at a reload: loud, and by nobody else's files; the tenant has no process."""
     bob = lab.tenants["bob"]

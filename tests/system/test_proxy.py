@@ -406,7 +406,7 @@ def mirror_frames(request: Request, peer: Peer) -> bool:
     return False
 
 
-@pytest.mark.plain("its client ends its half, which Python's ssl cannot; over TLS a stream's half ends in test_h2_programs.py")
+@pytest.mark.plain("its client ends its half, which Python's ssl cannot")
 @pytest.mark.parametrize("path", ["/ws/x", "/up/x"])
 def test_a_tunnel_carries_bytes_both_ways(scene: Scene, path: str) -> None:
     """Bytes that came along with the handshake, bytes of both sides in any order, more than any buffer, half-close, the log."""
