@@ -232,8 +232,9 @@ pc_h2_unqueue(struct pc_h2 *h2, struct pc_h2_stream *stream)
     stream->text = NULL;
 }
 
-/* How many more may be begun now. A request in work holds some 5 KB, and a program 50 KB more, which a client that takes no answer shall not
- * have a hundred times; nor that many answers, however short, or heads of them. Who takes what it has asked for notices none of this. */
+/* How many more may be begun now. A request in work holds some 5 KB, and a program 50 KB more, which a client that takes no answer shall
+ * not have a hundred times; nor that many answers, however short, or heads of them. Who takes what it has asked for notices none of
+ * this. */
 static uint64_t
 count_room(struct pc_h2 *h2)
 {
