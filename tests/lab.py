@@ -143,11 +143,8 @@ class Lab:
         return (f"<VirtualHost *:{self.port}>\nServerName main.test\nDocumentRoot {self.main_root}\n"
                 f"<Directory {self.main_root}>\nRequire all granted\n</Directory>\n{self.tls_of('main')}</VirtualHost>\n")
 
-    def certificate(self, tenant: Tenant) -> Certificate:
-        """Return a tenant's certificate, made when it is first asked for; its key is root's alone."""
-        return self._certificate_of(tenant.name)
-
-    def _certificate_of(self, name: str) -> Certificate:
+    def certificate(self, name: str) -> Certificate:
+        """Return the certificate of name.test, made when it is first asked for; its key is root's alone."""
         if name not in self.certificates:
             self.certificates[name] = make_certificate(self.tls_directory, f"{name}.test")
         return self.certificates[name]
@@ -158,7 +155,7 @@ class Lab:
 
     def tls_of(self, name: str) -> str:
         """Return the same for any host, name.test."""
-        return self._certificate_of(name).directives() if self.tls else ""
+        return self.certificate(name).directives() if self.tls else ""
 
     def config_text(self) -> str:
         """Return the whole configuration."""

@@ -219,8 +219,8 @@ def test_sites_of_tls_are_imported_and_served() -> None:
     """Each with its own certificate, by its own user."""
     with Imported() as lab:
         lab.tls = True
-        texts = [TLS_SITE.format(port=lab.port, host=one.host, root=one.docroot, uid=one.uid, cert=lab.certificate(one).cert,
-                                 key=lab.certificate(one).key) for one in lab.tenants.values()]
+        texts = [TLS_SITE.format(port=lab.port, host=one.host, root=one.docroot, uid=one.uid, cert=lab.certificate(one.name).cert,
+                                 key=lab.certificate(one.name).key) for one in lab.tenants.values()]
         lab.write_source({"httpd.conf": HEAD.replace("Listen 127.0.0.1:{port}", "Listen 127.0.0.1:{port} https") + "Include hosts.conf\n"})
         (lab.source / "hosts.conf").write_text("".join(texts))
         report = lab.do_import()
