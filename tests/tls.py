@@ -41,6 +41,7 @@ class TlsSocket:
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, default_name: str) -> None:
         """sock: connected; default_name: said where the first bytes name no host."""
         self._sock: socket.socket = sock
+        self._fd = sock.fileno()  # stays what it is, while ssl moves it from the one socket object to the other
         self._context, self._default_name = context, default_name
         self._is_open = False
         self._timeout_s = sock.gettimeout()
@@ -101,7 +102,7 @@ class TlsSocket:
         if self._timeout_s == 0:
             raise BlockingIOError
         poller = select.poll()
-        poller.register(self._sock, event)
+        poller.register(self._fd, event)
         if not poller.poll(None if deadline_s is None else max(0.0, deadline_s - time.monotonic()) * 1000):
             raise TimeoutError("timed out")
 
