@@ -36,19 +36,10 @@ is_text(struct pc_slice s)
     return true;
 }
 
-static bool
-is_token(struct pc_slice s)
-{
-    for (size_t i = 0; i < s.len; i++)
-        if (!pc_byte_is_token((uint8_t)s.base[i]))
-            return false;
-    return s.len > 0;
-}
-
 static void
 put_field(struct out *out, struct pc_slice name, struct pc_slice value)
 {
-    if (out->status == 0 && (!is_token(name) || !is_text(value)))
+    if (out->status == 0 && (!pc_slice_is_token(name) || !is_text(value)))
         out->status = -PC_E_BAD; /* RequestHeader's, or the configuration's: the client's were parsed */
     put(out, name);
     put(out, PC_S(": "));
@@ -178,7 +169,7 @@ put_first_lines(struct out *out, const struct request *request)
     const struct pc_req *req = request->req;
     struct pc_slice host = request->facts->host, asked = pc_fields_in(req, PC_S("Host"));
 
-    if (!is_target(request->facts->target) || !is_token(request_method(request)))
+    if (!is_target(request->facts->target) || !pc_slice_is_token(request_method(request)))
         out->status = -PC_E_BAD;
     put(out, request_method(request));
     put(out, PC_S(" "));

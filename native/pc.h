@@ -63,6 +63,7 @@ pc_slice_at(const char *base, struct pc_span span)
 bool pc_slice_eq(struct pc_slice a, struct pc_slice b);
 bool pc_slice_ieq(struct pc_slice a, struct pc_slice b); /* ASCII letters without regard to case */
 bool pc_slice_starts(struct pc_slice s, struct pc_slice prefix);
+bool pc_slice_is_token(struct pc_slice s); /* RFC 9110 5.6.2; an empty one is none */
 struct pc_slice pc_slice_trim(struct pc_slice s); /* without blanks and tabs around it */
 /* What stands behind its first len bytes, and before the first `end` (all of it, if there is none). */
 static inline struct pc_slice

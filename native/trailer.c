@@ -100,15 +100,6 @@ pc_trailer_take(struct pc_arena *arena, struct pc_slice section, const struct pc
     return count;
 }
 
-static bool
-is_token(struct pc_slice s)
-{
-    for (size_t i = 0; i < s.len; i++)
-        if (!pc_byte_is_token((uint8_t)s.base[i]))
-            return false;
-    return s.len > 0;
-}
-
 struct pc_slice
 pc_trailer_names(struct pc_arena *arena, struct pc_slice list, const struct pc_reply *reply, const char *head)
 {
@@ -116,7 +107,7 @@ pc_trailer_names(struct pc_arena *arena, struct pc_slice list, const struct pc_r
     struct pc_slice name;
     size_t len = 0;
     for (size_t at = 0; pc_list_next(list, &at, &name);) {
-        if (!is_token(name) || !pc_trailer_may_pass(reply, head, name))
+        if (!pc_slice_is_token(name) || !pc_trailer_may_pass(reply, head, name))
             continue;
         memcpy(text + len, ", ", 2); /* UNSAFE: see above, as the next */
         len += len > 0 ? 2 : 0;

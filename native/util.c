@@ -45,6 +45,15 @@ pc_slice_starts(struct pc_slice s, struct pc_slice prefix)
     return s.len >= prefix.len && (prefix.len == 0 || memcmp(s.base, prefix.base, prefix.len) == 0);
 }
 
+bool
+pc_slice_is_token(struct pc_slice s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (!pc_byte_is_token((uint8_t)s.base[i]))
+            return false;
+    return s.len > 0;
+}
+
 struct pc_slice
 pc_slice_trim(struct pc_slice s)
 {

@@ -54,19 +54,6 @@ first_line(struct pc_slice raw, struct pc_slice *ret_line)
 }
 
 static bool
-is_token(struct pc_slice s)
-{
-    static const char others[] = "!#$%&'*+-.^_`|~";
-    for (size_t i = 0; i < s.len; i++) {
-        char c = s.base[i], letter = (char)(c | 0x20);
-        bool is_alnum = (letter >= 'a' && letter <= 'z') || (c >= '0' && c <= '9');
-        if (!is_alnum && memchr(others, c, sizeof others - 1) == NULL)
-            return false;
-    }
-    return s.len > 0;
-}
-
-static bool
 has_control(struct pc_slice s)
 {
     for (size_t i = 0; i < s.len; i++)
@@ -115,7 +102,7 @@ explain_line(struct pc_slice raw, int error, struct pc_why *why)
         say(why, PC_DEBUG, "AH00566: request failed: malformed request line");
     else if (error == -PC_E_UNKNOWN)
         say(why, PC_ERROR, "AH00135: Invalid method in request %.*s", quoted(line), line.base);
-    else if (!is_token(method))
+    else if (!pc_slice_is_token(method))
         say(why, PC_DEBUG, "AH03445: HTTP Request Line; Invalid method token: '%.*s'", quoted(method), method.base);
     else if (has_two_blanks)
         say(why, PC_DEBUG, "AH03448: HTTP Request Line; Excess whitespace (disallowed by HttpProtocolOptions Strict)");
@@ -160,7 +147,7 @@ explain_field(const struct pc_head *head, struct pc_slice raw, struct pc_why *wh
         rest = (struct pc_slice){rest.base + 1, rest.len - 1};
     if (is_folded && head->field_count == 0)
         say(why, PC_DEBUG, "AH03442: Line folding encountered before first header line");
-    else if (!is_token(name) || name.len == line.len)
+    else if (!pc_slice_is_token(name) || name.len == line.len)
         say(why, PC_DEBUG, "AH02426: Request header field name is malformed: %.*s", quoted(line), line.base);
     else if (!is_sound || has_control(rest))
         say(why, PC_DEBUG, "AH02427: Request header value is malformed: %.*s", quoted(rest), rest.base);
