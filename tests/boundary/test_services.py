@@ -88,6 +88,10 @@ class Kept(Case):
             ours.settimeout(timeout_s)
             return b"".join(iter(lambda: ours.recv(1000), b"")).decode()
 
+    def wait_asleep(self, timeout_s: float) -> None:
+        """Wait until the programs have ended and the runner, which hears of it, has put the path of the first service back."""
+        wait_until(lambda: not self.pids() and os.path.exists(self.path()), "it has ended, and its path leads to the runner", timeout_s)
+
     def connect(self, number: int = 0) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(15)
@@ -323,7 +327,7 @@ def test_an_idle_service_ends_and_the_next_connection_starts_it() -> None:
     with kept(app(idle_s=2)) as one:
         one.wake()
         pid = one.ask()[0]
-        wait_until(lambda: not one.pids(), "it has ended", 8)
+        one.wait_asleep(8)
         assert one.ask()[0] != pid
 
 
@@ -568,7 +572,7 @@ def test_php_is_quiet_when_idle_and_ends() -> None:
         os.chown(page, one.uid, one.uid)
         one.wake()
         first = one.fastcgi(page)
-        wait_until(lambda: not one.pids(), "php-fpm has ended", 12)
+        one.wait_asleep(12)
         assert "killed" not in one.log() and "status" not in one.log()
         assert one.fastcgi(page) != first
 
@@ -674,5 +678,5 @@ def test_gunicorn_inherits_the_socket() -> None:
         assert one.wake() == "ok\n"
         status, body = one.http("/hello")
         assert (status, body.split("|")[0]) == (200, str(one.uid))
-        wait_until(lambda: not one.pids(), "it has ended", 15)
+        one.wait_asleep(15)
         assert one.http("/hello")[0] == 200
