@@ -1,7 +1,7 @@
 /* h2_client.h - an HTTP/2 client made of frames, so that a test can send any of them: nghttp2 only packs and unpacks fields for it.
  * Runs as:  the developer.   Sees: what the server sends it.
  * Trusts:   the tests.   Distrusts: the server's frames: lengths, order and windows are checked as they come.
- * Before:   test_h2.c, test_h2_tsan.c, test_tls_tsan.c, tests/fuzz/fuzz_h2.c   After: child_case.h */
+ * Before:   h2_case.h, test_h2_tsan.c, test_tls_tsan.c, tests/fuzz/fuzz_h2.c   After: child_case.h */
 #ifndef H2_CLIENT_H
 #define H2_CLIENT_H
 

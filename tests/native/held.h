@@ -1,7 +1,7 @@
 /* held.h - how many bytes of memory are in use, for tests that bound them.
  * Runs as:  the developer.   Sees: the allocator's own count.
  * Trusts:   ASan's, where there is one: glibc's (mallinfo2) then counts nothing.   Distrusts: -
- * Before:   test_h2.c, test_h2_memory.c   After: - */
+ * Before:   test_h2_floods.c, test_h2_memory.c   After: - */
 #ifndef HELD_H
 #define HELD_H
 
