@@ -30,6 +30,8 @@ from tests.lab import Lab, Response, parse_response
 from tests.tls import TlsSocket
 
 LOG_LINE = re.compile(r'\S+ \S+ \S+ \[[^\]]+\] "[A-Z]+ \S*\?id=(?P<id>[a-z0-9-]+) (?:HTTP/1\.[01]|HTTP/2\.0)" (?P<status>\d{3}) \S+ "[^"]*" "[^"]*"')
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+WHOLE_LINE = re.compile(rf"\S+ \S+ \S+ \[[^\]]+\] {_QUOTED} \d{{3}} \S+ {_QUOTED} {_QUOTED}")  # of any request, in the combined format
 IDLE, CONNECTING, SHAKING, WAITING = range(4)  # SHAKING: hands, TLS's
 
 
@@ -460,7 +462,7 @@ def reconcile(report: Report, paths: Iterable[Path]) -> Account:
     for line in read_lines(paths):
         found = LOG_LINE.fullmatch(line.rstrip("\n"))
         if found is None:
-            if "id=" in line or line.endswith("<unfinished>"):
+            if "id=" in line or WHOLE_LINE.fullmatch(line.rstrip("\n")) is None:  # the rest of a line that was cut in two has no id
                 torn.append(line)
             continue
         seen[found["id"]] += 1
