@@ -207,5 +207,5 @@ def test_stop_does_not_wait_for_ever_for_a_child_that_ignores_everything() -> No
         assert is_alive(stuck)
         lab.stop()
         log = lab.error_log()
-        assert log.count("AH00045") == 3
+        assert log.count(f"AH00045: child process {stuck} still") == 3
         assert f"AH00046: child process {stuck} still did not exit, sending a SIGKILL" in log

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from tests.boundary.procs import descriptors
+from tests.boundary.procs import descriptors, is_stopped
 from tests.lab import Lab, free_port, read_all, wait_until
 from tests.service_manager import Manager
 
@@ -84,6 +84,7 @@ def test_connection_in_an_inbox_outlives_the_dispatcher() -> None:
         (child,) = lab.children(lab.tenants["alice"].uid)
         before = {int(os.fstat(fd).st_ino) for fd in manager.store.values()}
         os.kill(child, signal.SIGSTOP)
+        wait_until(lambda: is_stopped(child), "it stands still")
         sock = ask(lab)
         wait_until(lambda: is_in_inbox(manager), "the connection lies in an inbox")
         manager.crash()

@@ -156,15 +156,17 @@ def test_there_are_none_where_an_answer_has_no_body(scene: Scene) -> None:
     }
     rows = (("HEAD", "/a/head", 200, b""), ("GET", "/a/204", 204, b""), ("GET", "/a/304", 304, b""), ("GET", "/a/length", 200, b"abc"),
             ("GET", "/a/part", 206, b"abc"))
+    before = len(scene.back.requests)
     with client(scene.lab) as one, scene.h2() as two:
         for method, path, status, body in rows:
-            before = scene.back.accepted
             found = one.ask(get("alice.test", path, "TE: trailers", "Range: bytes=0-2", method=method))
             assert (found.status, found.body, "trailer" in found.fields) == (status, body, path == "/a/part"), path
             other = two.finish(two.ask("alice.test", path, method=method, more=(("range", "bytes=0-2"),)))
             assert (other.status, other.body, other.reset, "trailer" in other.fields) == (status, body, None, path == "/a/part"), path
             assert other.trailers == ({"x-sum": "42"} if path == "/a/part" else {}), path
-            assert scene.back.accepted <= before + 1, path
+    # Each connection to the back end is kept; the other client may ask before the last one is back, so there may be two.
+    used = [one.number for one in scene.back.requests[before:]]
+    assert (len(used), len(set(used)) <= 2) == (2 * len(rows), True), used
 
 
 @pytest.mark.parametrize("name", BAD)
