@@ -321,7 +321,7 @@ def test_one_worker_serves_in_debug_mode(site: Site) -> None:
     """-X: one unassigned child."""
     process = subprocess.Popen([PYTHON, "-m", "perchild", "-f", str(site.base / "c.conf"), "-X"], cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: (site.base / "run/control.sock").exists() and bool(site.pids().get(UID)))
+        wait_until(lambda: site.ask("status").returncode == 0 and bool(site.pids().get(UID)))
         assert serves_all(site)
         assert len(site.pids()[UID]) == 1
     finally:

@@ -94,11 +94,14 @@ def test_head_that_stops_is_answered_408(lab: Lab) -> None:
 
 @pytest.mark.http1("half a head")
 def test_head_below_the_rate_ends_in_time_and_above_it_lives_to_the_maximum(lab: Lab) -> None:
-    """MinRate=100: 20 bytes/s ends near the first second, 1000 bytes/s lives on, but not beyond the third."""
+    """MinRate=100: 20 bytes/s ends near the first second, 1000 bytes/s lives on, but not beyond the third.
+
+    The first 200 come with the beginning, so that a client that is late with the second does not fall below the rate itself.
+    """
     with client(lab) as conn:
         assert drip(conn, PARTIAL, b"x", 0.05, MOST_S) > EARLIEST_S
     with client(lab) as conn:
-        assert drip(conn, PARTIAL, b"x" * 200, 0.2, MOST_S) > 1 + EARLIEST_S
+        assert drip(conn, PARTIAL + b"x" * 200, b"x" * 200, 0.2, MOST_S) > 1 + EARLIEST_S
 
 
 def test_body_that_stops_is_answered_408(lab: Lab) -> None:

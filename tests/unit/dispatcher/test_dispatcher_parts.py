@@ -23,6 +23,7 @@ from perchild.dispatcher.logs import UnsafePathError, open_log, open_logs
 from perchild.dispatcher.signals import STEPS, Escalation, SignalQueue
 from perchild.dispatcher.state import Damping
 from perchild.wire.plan import Listener
+from tests.lab import free_port
 
 # ---------------------------------------------------------------- signals
 
@@ -148,12 +149,6 @@ def test_inbox_has_its_depth_keeps_borders_and_goes_one_way() -> None:
 def listener(port: int, address: str = "127.0.0.1") -> Listener:
     """Return a Listen."""
     return Listener(4, address, port, 5, 0, 0, "f.conf:3")
-
-
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def test_listener_is_kept_over_a_change_of_the_others() -> None:
