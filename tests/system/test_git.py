@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Browser
-from tests.lab import Lab, Tenant
+from tests.lab import Lab, Tenant, wait_until
 
 GITWEB = Path("/usr/share/gitweb")
 BACKEND = Path("/usr/lib/git-core/git-http-backend")
@@ -216,7 +216,7 @@ def test_its_styles_and_pictures_are_files_beside_it(reader: Browser) -> None:
 def test_a_program_that_is_a_link_is_refused_by_name(lab: Lab, reader: Browser) -> None:
     """Debian's index.cgi is a symbolic link, which suEXEC does not execute either; the log says so."""
     assert reader.open("/gitweb/").status == 500
-    assert "/usr/share/gitweb/index.cgi is not executed: it is a symbolic link" in lab.error_log()
+    wait_until(lambda: "/usr/share/gitweb/index.cgi is not executed: it is a symbolic link" in lab.error_log(), "the log says so")
 
 
 # ---------------------------------------------------------------- git's own client

@@ -117,10 +117,11 @@ def test_every_case_is_answered_as_listed(lab: Lab, split: Callable[[bytes], lis
     with ThreadPoolExecutor(8) as pool:
         wrong = [text for text in pool.map(lambda pair: replay(lab, pair[1], pair[0], split), sources.items()) if text]
     assert not wrong, "\n".join(wrong)
-    last = f"127.{block}.99.1"
-    with client(lab, source=last) as conn:
-        assert conn.ask(PROBE).body == b"probe\n"
-    wait_until(lambda: last in (lab.log / "wire.log").read_text(errors="replace"), "the access log is written")
+    for number, name in enumerate(lab.tenants, 1):  # each child writes the lines of its own requests in their order
+        last = f"127.{block}.99.{number}"
+        with client(lab, source=last) as conn:
+            assert conn.ask(get(f"{name}.test")).body == f"{name}\n".encode()
+        wait_until(lambda last=last: f"{last} " in (lab.log / "wire.log").read_text(errors="replace"), f"{name}'s lines are written")
     assert smuggled((lab.log / "wire.log").read_text(errors="replace"), sources) == []
     assert {"exit signal", "AddressSanitizer"} & set(re.findall("exit signal|AddressSanitizer", lab.error_log())) == set()
     assert before <= set(lab.children()), "a child died"
