@@ -2,24 +2,20 @@
  * Runs as:  compile, or whoever tests a configuration.   Sees: certificates, and keys for as long as one is compared.
  * Distrusts: the files: a tenant may have written them. What they say is shown only as numbers, and as OpenSSL's words for an error.
  * What is checked is what the child's SSL_CTX will check: the same calls, at the same security level.
- * Before:   perchild/config/certs.py   After: -
+ * Before:   perchild/config/certs.py   After: pem.c
  * Tests: tests/unit/config/test_config_tls.py. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <openssl/bio.h>
-#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
 #include "certcheck.h"
-
-#define KEY_BYTES_MAX 65536
+#include "pem.h"
 
 static int
 refuse(struct pc_cert_facts *facts, enum pc_cert_problem problem)
@@ -40,56 +36,6 @@ unix_time(const ASN1_TIME *time)
     if (time == NULL || ASN1_TIME_to_tm(time, &tm) != 1)
         return 0;
     return (int64_t)timegm(&tm);
-}
-
-static int
-read_certificates(BIO *bio, X509 **ret_leaf, STACK_OF(X509) *chain)
-{
-    *ret_leaf = PEM_read_bio_X509(bio, NULL, NULL, NULL);
-    if (*ret_leaf == NULL)
-        return -PC_E_BAD;
-    X509 *next;
-    while ((next = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL)
-        if (sk_X509_push(chain, next) == 0)
-            pc_die(111, "out of memory");
-    bool is_end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
-    if (is_end)
-        ERR_clear_error();
-    return is_end ? 0 : -PC_E_BAD;
-}
-
-static int
-no_pass_phrase(char *buf, int size, int is_writing, void *is_asked)
-{
-    (void)buf;
-    (void)size;
-    (void)is_writing;
-    *(bool *)is_asked = true;
-    return -1;
-}
-
-/* The key of an open file, or NULL with facts. */
-static EVP_PKEY *
-read_key(int key_fd, struct pc_cert_facts *facts)
-{
-    bool is_asked = false;
-    char *raw = calloc(1, KEY_BYTES_MAX);
-    size_t len = 0;
-    ssize_t count = 0;
-    if (raw == NULL)
-        pc_die(111, "out of memory");
-    do {
-        count = pread(key_fd, raw + len, KEY_BYTES_MAX - len, (off_t)len);
-        len += count > 0 ? (size_t)count : 0;
-    } while (len < KEY_BYTES_MAX && (count > 0 || (count < 0 && errno == EINTR)));
-    BIO *bio = count < 0 ? NULL : BIO_new_mem_buf(raw, (int)len);
-    EVP_PKEY *key = bio == NULL ? NULL : PEM_read_bio_PrivateKey(bio, NULL, no_pass_phrase, &is_asked);
-    (void)BIO_free(bio); /* of memory: cannot fail */
-    OPENSSL_cleanse(raw, KEY_BYTES_MAX);
-    free(raw);
-    if (key == NULL)
-        (void)refuse(facts, is_asked ? PC_CERT_LOCKED_KEY : PC_CERT_NO_KEY);
-    return key;
 }
 
 static enum pc_cert_problem
@@ -135,28 +81,22 @@ try_out(X509 *leaf, EVP_PKEY *key, STACK_OF(X509) *chain, struct pc_cert_facts *
 int
 pc_cert_check(const char *pem, size_t len, int key_fd, struct pc_cert_facts *ret_facts)
 {
-    X509 *leaf = NULL;
-    EVP_PKEY *key = NULL;
-    STACK_OF(X509) *chain = sk_X509_new_null();
+    X509 *leaf;
+    STACK_OF(X509) *chain;
     *ret_facts = (struct pc_cert_facts){0};
     ERR_clear_error();
-    BIO *bio = len <= INT32_MAX ? BIO_new_mem_buf(pem, (int)len) : NULL;
-    if (chain == NULL || bio == NULL)
-        pc_die(111, "out of memory");
-    int result = read_certificates(bio, &leaf, chain) == 0 ? 0 : refuse(ret_facts, PC_CERT_MALFORMED);
-    (void)BIO_free(bio); /* of memory: cannot fail */
-    if (result == 0) {
-        EVP_PKEY *public = X509_get0_pubkey(leaf);
-        ret_facts->kind = public != NULL ? EVP_PKEY_base_id(public) : 0;
-        ret_facts->bits = public != NULL ? EVP_PKEY_bits(public) : 0;
-        ret_facts->chain_count = sk_X509_num(chain);
-        ret_facts->not_before_s = unix_time(X509_get0_notBefore(leaf));
-        ret_facts->not_after_s = unix_time(X509_get0_notAfter(leaf));
-        key = key_fd >= 0 ? read_key(key_fd, ret_facts) : NULL;
-        result = key != NULL ? try_out(leaf, key, chain, ret_facts) : -PC_E_BAD;
-        if (key_fd < 0)
-            result = refuse(ret_facts, PC_CERT_NO_KEY);
-    }
+    if (pc_pem_read_certs((struct pc_slice){pem, len}, &leaf, &chain) != 0)
+        return refuse(ret_facts, PC_CERT_MALFORMED);
+    EVP_PKEY *public = X509_get0_pubkey(leaf);
+    ret_facts->kind = public != NULL ? EVP_PKEY_base_id(public) : 0;
+    ret_facts->bits = public != NULL ? EVP_PKEY_bits(public) : 0;
+    ret_facts->chain_count = sk_X509_num(chain);
+    ret_facts->not_before_s = unix_time(X509_get0_notBefore(leaf));
+    ret_facts->not_after_s = unix_time(X509_get0_notAfter(leaf));
+    enum pc_pem_problem problem = PC_PEM_UNREADABLE;
+    EVP_PKEY *key = key_fd >= 0 ? pc_pem_read_key(key_fd, &problem) : NULL;
+    int result = key != NULL ? try_out(leaf, key, chain, ret_facts)
+                             : refuse(ret_facts, problem == PC_PEM_LOCKED ? PC_CERT_LOCKED_KEY : PC_CERT_NO_KEY);
     EVP_PKEY_free(key);
     X509_free(leaf);
     sk_X509_pop_free(chain, X509_free);
@@ -171,7 +111,7 @@ pc_cert_check_list(const char *pem, size_t len, char ret_words[PC_CERT_WORDS])
     if (bio == NULL)
         pc_die(111, "out of memory");
     ERR_clear_error();
-    STACK_OF(X509_INFO) *found = PEM_X509_INFO_read_bio(bio, NULL, no_pass_phrase, &is_asked);
+    STACK_OF(X509_INFO) *found = PEM_X509_INFO_read_bio(bio, NULL, pc_pem_no_pass_phrase, &is_asked);
     unsigned long error = ERR_peek_last_error();
     const char *reason = error != 0 ? ERR_reason_error_string(error) : NULL;
     (void)snprintf(ret_words, PC_CERT_WORDS, "%s", reason != NULL ? reason : "not taken");

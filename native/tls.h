@@ -1,4 +1,4 @@
-/* tls.h - what the files behind pc_transport_tls share. Nothing else includes OpenSSL's headers.
+/* tls.h - what the files behind pc_transport_tls share. Nothing else in the data plane but pem.h includes OpenSSL's headers.
  * Words: site - what a host's handshakes are made with. */
 #ifndef PC_TLS_H
 #define PC_TLS_H

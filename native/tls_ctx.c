@@ -11,16 +11,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 
+#include "pem.h"
 #include "tls.h"
 
-#define KEY_BYTES_MAX 65536
 #define CERT_LIST_BYTES_MAX 32768 /* of a client's certificates */
 #define CIPHERS "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:" \
                 "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
@@ -59,86 +58,31 @@ text_of(struct pc_slice s)
 
 /* ------------------------------------------------------------------ keys and certificates */
 
-static int
-no_pass_phrase(char *buf, int size, int is_writing, void *is_asked)
-{
-    (void)buf;
-    (void)size;
-    (void)is_writing;
-    *(bool *)is_asked = true;
-    return -1;
-}
-
-/* Read what the descriptor has. Returns its length, or -PC_E_SYS, -PC_E_HEAD_LARGE. */
-static ssize_t
-read_file(int fd, char *buf, size_t cap)
-{
-    size_t len = 0;
-    while (len < cap) {
-        ssize_t count = pread(fd, buf + len, cap - len, (off_t)len);
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0)
-            return -PC_E_SYS;
-        if (count == 0)
-            return (ssize_t)len;
-        len += (size_t)count;
-    }
-    return -PC_E_HEAD_LARGE;
-}
-
-/* NULL: refused. The file's bytes are wiped: the key itself is all that stays of them. */
+/* NULL: refused. */
 static EVP_PKEY *
 read_key(struct pc_tls_site *site, int fd)
 {
-    bool is_encrypted = false;
-    char *buf = fd >= 0 ? malloc(KEY_BYTES_MAX) : NULL;
-    if (buf == NULL) {
-        (void)refuse(site, "its key file cannot be opened: %s", fd < 0 ? strerrordesc_np(-fd) : "out of memory");
-        return NULL;
-    }
-    ssize_t len = read_file(fd, buf, KEY_BYTES_MAX);
-    BIO *bio = len > 0 ? BIO_new_mem_buf(buf, (int)len) : NULL;
-    EVP_PKEY *key = bio != NULL ? PEM_read_bio_PrivateKey(bio, NULL, no_pass_phrase, &is_encrypted) : NULL;
-    (void)BIO_free(bio); /* NULL is fine */
-    OPENSSL_cleanse(buf, KEY_BYTES_MAX);
-    free(buf);
-    if (key == NULL && is_encrypted)
-        (void)refuse(site, "its key is encrypted: write it without a pass phrase (openssl pkey -in KEY -out KEY), readable by root alone");
+    static const char *const words[] = {
+        [PC_PEM_UNREADABLE] = "its key file cannot be read, is empty, or too large",
+        [PC_PEM_LOCKED] = "its key is encrypted: write it without a pass phrase (openssl pkey -in KEY -out KEY), readable by root alone",
+        [PC_PEM_NONE] = "its key file holds no private key in PEM",
+    };
+    enum pc_pem_problem problem;
+    EVP_PKEY *key = fd >= 0 ? pc_pem_read_key(fd, &problem) : NULL;
+    if (fd < 0)
+        (void)refuse(site, "its key file cannot be opened: %s", strerrordesc_np(-fd));
     else if (key == NULL)
-        (void)refuse(site, len > 0 ? "its key file holds no private key in PEM" : "its key file cannot be read, is empty, or too large");
+        (void)refuse(site, "%s", words[problem]);
     return key;
-}
-
-/* The leaf, and its chain in *ret_chain, both the caller's. NULL: refused. */
-static X509 *
-read_certs(struct pc_tls_site *site, struct pc_slice pem, STACK_OF(X509) **ret_chain)
-{
-    bool is_encrypted = false;
-    BIO *bio = pem.len < INT32_MAX ? BIO_new_mem_buf(pem.base, (int)pem.len) : NULL;
-    X509 *leaf = bio != NULL ? PEM_read_bio_X509(bio, NULL, no_pass_phrase, &is_encrypted) : NULL, *next;
-    STACK_OF(X509) *chain = sk_X509_new_null();
-    while (leaf != NULL && chain != NULL && (next = PEM_read_bio_X509(bio, NULL, no_pass_phrase, &is_encrypted)) != NULL)
-        if (sk_X509_push(chain, next) == 0)
-            pc_die(111, "out of memory");
-    (void)BIO_free(bio);
-    if (leaf == NULL || chain == NULL) {
-        sk_X509_pop_free(chain, X509_free);
-        (void)refuse(site, "its certificate file holds no certificate in PEM");
-        return NULL;
-    }
-    ERR_clear_error(); /* the end of the list was one */
-    *ret_chain = chain;
-    return leaf;
 }
 
 static int
 use_cert(struct pc_tls_site *site, const struct pc_cert *cert)
 {
-    STACK_OF(X509) *chain = NULL;
-    X509 *leaf = read_certs(site, cert->pem, &chain);
-    if (leaf == NULL)
-        return -PC_E_BAD;
+    X509 *leaf;
+    STACK_OF(X509) *chain;
+    if (pc_pem_read_certs(cert->pem, &leaf, &chain) != 0)
+        return refuse(site, "its certificate file holds what is no certificate in PEM");
     const struct pc_child *child = site->child;
     EVP_PKEY *key = read_key(site, cert->key_number < child->key_count ? child->key_fds[cert->key_number] : -ENOENT);
     int result = key != NULL ? 0 : -PC_E_BAD;
@@ -195,7 +139,7 @@ use_revocation(struct pc_tls_site *site, const struct pc_tls_conf *conf)
     X509_STORE *store = SSL_CTX_get_cert_store(site->ctx);
     X509_CRL *list;
     uint32_t count = 0;
-    while (bio != NULL && (list = PEM_read_bio_X509_CRL(bio, NULL, no_pass_phrase, &is_encrypted)) != NULL) {
+    while (bio != NULL && (list = PEM_read_bio_X509_CRL(bio, NULL, pc_pem_no_pass_phrase, &is_encrypted)) != NULL) {
         bool is_added = X509_STORE_add_crl(store, list) == 1;
         X509_CRL_free(list);
         if (!is_added)
@@ -220,7 +164,7 @@ use_authorities(struct pc_tls_site *site, const struct pc_tls_conf *conf)
     X509_STORE *store = SSL_CTX_get_cert_store(site->ctx);
     X509 *authority;
     uint32_t count = 0;
-    while (bio != NULL && (authority = PEM_read_bio_X509(bio, NULL, no_pass_phrase, &is_encrypted)) != NULL) {
+    while (bio != NULL && (authority = PEM_read_bio_X509(bio, NULL, pc_pem_no_pass_phrase, &is_encrypted)) != NULL) {
         bool is_added = X509_STORE_add_cert(store, authority) == 1 && (!is_asked || SSL_CTX_add_client_CA(site->ctx, authority) == 1);
         X509_free(authority);
         if (!is_added)
