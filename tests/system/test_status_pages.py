@@ -71,7 +71,7 @@ def lab() -> Iterator[Lab]:
 
 
 def look(lab: Lab, host: str = "status.test") -> dict[str, Any]:
-    """Return what the page's data say to a host's visitor, made anew."""
+    """Return what the page's data say to a host's visitor, a moment old at most."""
     return dict(lab.get(host, "/perchild-status?json").json())
 
 
@@ -142,11 +142,11 @@ def test_pages_are_read_and_not_written_to(lab: Lab) -> None:
 
 
 def test_a_dispatcher_that_stands_still_is_said(lab: Lab) -> None:
-    """503 and why, soon; other requests are answered meanwhile."""
+    """503 and why, as soon as what a child knows is no longer fresh; other requests are answered meanwhile."""
     os.kill(lab.pid, signal.SIGSTOP)
     try:
         wait_until(lambda: procs.is_stopped(lab.pid), "it stands still")
-        answer = lab.get("status.test", "/server-status?auto")
+        answer = wait_until(lambda: (one := lab.get("status.test", "/server-status?auto")).status != 200 and one, "its last figures are old")
         assert lab.get("alice.test").status == 200
     finally:
         os.kill(lab.pid, signal.SIGCONT)
