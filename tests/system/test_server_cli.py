@@ -160,6 +160,7 @@ def test_children_run_under_the_uids_of_the_configuration(site: Site) -> None:
     """/proc: real, effective, saved and file system uid of each child are its identity's; no capability is left."""
     site.run("-k", "start")
     assert serves_all(site)
+    wait_until(lambda: all(child["state"] == "ready" for one in site.status()["identities"] for child in one["children"]))  # who begins is root
     for uid, pids in site.pids().items():
         assert len(pids) >= 1
         for pid in pids:

@@ -308,7 +308,7 @@ def test_everything_is_the_tenants(blog: Blog) -> None:
     """php-fpm and its workers, and each file that WordPress wrote; none of them writes for others."""
     programs = [pid for runner in blog.lab.runners() for pid in tree_of(runner)[1:] if comm_of(pid).startswith("php-fpm")]
     assert programs
-    assert {uid_of(pid) for pid in programs} == {blog.alice.uid}
+    assert {uid for pid in programs if (uid := uid_of(pid)) >= 0} == {blog.alice.uid}  # idle workers end meanwhile
     files = [path for path in blog.alice.docroot.rglob("*") if not path.is_symlink()]
     assert blog.alice.docroot / "wp-config.php" in files
     assert {path.stat().st_uid for path in files} == {blog.alice.uid}
