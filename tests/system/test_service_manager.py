@@ -9,7 +9,8 @@ import socket
 
 import pytest
 
-from tests.boundary.procs import descriptors, is_stopped
+from perchild import roles
+from tests.boundary.procs import descriptors, is_stopped, look_at_fds
 from tests.lab import Lab, free_port, read_all, wait_until
 from tests.service_manager import Manager
 
@@ -50,14 +51,15 @@ def test_manager_is_told_each_step_and_the_watchdog_is_fed() -> None:
 
 
 def test_nothing_of_the_manager_is_inherited_further() -> None:
-    """No child holds the manager's socket, and its variables are gone from the dispatcher's environment as programs would see it."""
+    """No process below the dispatcher holds the manager's socket; that programs have none of its variables is in test_cgi.py."""
     with Lab() as lab, Manager(lab) as manager:
         manager.start()
         assert lab.get("alice.test").status == 200
         mine = {os.fstat(fd).st_ino for fd in manager.store.values()}
         assert len(mine) == 9  # a listener, four inboxes with two ends
-        for pid in lab.children():
-            assert all("manager" not in target for target in descriptors(pid).values())
+        (said_to,) = [one.target for one in look_at_fds(lab, lab.pid) if one.kind == roles.NOTIFY]
+        for pid in (lab.nursery, *lab.children()):
+            assert said_to not in descriptors(pid).values()
         manager.stop()
 
 
