@@ -46,7 +46,8 @@ say(struct pc_child *child, uint8_t kind, uint32_t small, uint32_t number)
 
 /* ------------------------------------------------------------------ what the dispatcher says */
 
-/* Returns 1 heard, 0 nothing there, -PC_E_CLOSED. */
+/* Returns 1 heard, 0 nothing there, -PC_E_CLOSED. The message stays where it is, with descriptors of its own, until pass_over: what the
+ * dispatcher takes for read (reload.py) is in force. */
 static int
 hear(struct pc_child *child, struct heard *ret_heard)
 {
@@ -55,7 +56,7 @@ hear(struct pc_child *child, struct heard *ret_heard)
     struct msghdr message = {
         .msg_iov = &whole, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes,
     };
-    ssize_t len = recvmsg(child->control_fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    ssize_t len = recvmsg(child->control_fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (len < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
     if (len != (ssize_t)sizeof ret_heard->message || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
@@ -68,6 +69,15 @@ hear(struct pc_child *child, struct heard *ret_heard)
         ret_heard->fd_count = (uint32_t)(bytes / sizeof(int));
     }
     return 1;
+}
+
+/* Have done with the message that was heard: without room for descriptors the kernel closes those that are in it. */
+static void
+pass_over(struct pc_child *child)
+{
+    struct message gone;
+    while (recv(child->control_fd, &gone, sizeof gone, MSG_DONTWAIT) < 0 && errno == EINTR)
+        continue;
 }
 
 static void
@@ -192,6 +202,7 @@ obey(struct pc_child *child)
         }
         for (uint32_t i = 0; !is_known && i < heard.fd_count; i++)
             (void)close(heard.fds[i]);
+        pass_over(child);
     }
     return result == 0;
 }

@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from perchild.control.client import ask_server
+from tests.boundary import procs
 from tests.lab import Lab, is_alive, wait_until
 from tests.load import Download, Load, reconcile, write_secrets
 
@@ -193,4 +194,17 @@ def test_new_name_of_a_user_is_served_as_soon_as_the_reload_says_so() -> None:
             assert lab.reload()["ok"]
             response = lab.get(f"new{nth}.test")
             assert (response.status, response.body) == (200, b"bob\n")
+        lab.stop()
+
+
+def test_reload_waits_until_routes_are_taken_and_not_only_read() -> None:
+    """A child that is held up behind the system call that reads a message: the answer comes when new connections go by the new routes."""
+    with Lab("NumServers 1\n", names=("alice", "bob")) as lab:
+        lab.start()
+        assert lab.get("bob.test").body == b"bob\n"
+        child, = lab.children(lab.user_uid)
+        lab.config_tail = lab.host_block(lab.tenants["bob"]).replace("ServerName bob.test", "ServerName new.test")
+        with procs.traced(child, lab.base / "trace", "recvmsg", "-e", "inject=recvmsg:delay_exit=200000", has_forks=False):  # its main thread
+            assert lab.reload() == {"ok": True, "text": ""}
+            assert lab.get("new.test").body == b"bob\n"
         lab.stop()
