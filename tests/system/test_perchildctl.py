@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -40,6 +41,22 @@ def ctl(lab: Lab, *arguments: str, environment: dict[str, str] | None = None) ->
     """Run perchildctl."""
     return subprocess.run([PYTHON, "-m", "perchild.control", "--run-dir", str(lab.run), *arguments], cwd=ROOT, capture_output=True, text=True,
                           timeout=60, check=False, env={**os.environ, **(environment or {})})
+
+
+def show(lab: Lab, *arguments: str, **environment: str) -> str:
+    """Run it on a terminal; return what that shows. (script(1) would stop for ever where somebody stops what it runs for a moment.)"""
+    ours, theirs = os.openpty()
+    with open(ours, "rb", buffering=0) as screen:
+        with open(theirs, "wb", buffering=0) as terminal, subprocess.Popen(
+                [PYTHON, "-m", "perchild.control", "--run-dir", str(lab.run), *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=terminal,
+                stderr=terminal, env={**os.environ, "TERM": "xterm", **environment}) as process:
+            terminal.close()
+            shown = bytearray()
+            with contextlib.suppress(OSError):  # EIO, when nobody holds the other end any more
+                while part := screen.read(65536):
+                    shown += part
+        assert process.returncode == 0, shown
+    return shown.decode()
 
 
 def ask(lab: Lab, *arguments: str) -> dict[str, Any]:
@@ -105,24 +122,16 @@ def test_top_shows_what_happens_meanwhile(lab: Lab) -> None:
 
 
 def test_a_terminal_gets_colour_and_others_none(lab: Lab) -> None:
-    """script(1) is a terminal. NO_COLOR, and a terminal that can do nothing, are heard."""
-    command = f"{PYTHON} -m perchild.control --run-dir {lab.run} status"
-
-    def look(**environment: str) -> str:
-        return subprocess.run(["script", "-qec", command, "/dev/null"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
-                              stdin=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm", **environment}).stdout
-
-    assert "\x1b[1m" in look()
-    assert "\x1b[32m" not in look(NO_COLOR="1")
-    assert "\x1b" not in look(TERM="dumb")
+    """NO_COLOR, and a terminal that can do nothing, are heard."""
+    assert "\x1b[1m" in show(lab, "status")
+    assert "\x1b[32m" not in show(lab, "status", NO_COLOR="1")
+    assert "\x1b" not in show(lab, "status", TERM="dumb")
     assert "\x1b" not in ctl(lab, "status").stdout
 
 
 def test_narrow_terminal_shows_whole_cells(lab: Lab) -> None:
     """Columns that have no room are left out, and named; no cell is cut."""
-    command = f"{PYTHON} -m perchild.control --run-dir {lab.run} tenants"
-    text = subprocess.run(["script", "-qec", command, "/dev/null"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
-                          stdin=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "70"}).stdout
+    text = show(lab, "tenants", NO_COLOR="1", COLUMNS="70")
     assert "\u2026" not in text
     head = next(line for line in text.splitlines() if "USER" in line and "REQUESTS" in line)
     gone = re.search(r"no room for ([A-Z0-9 ]+): widen the terminal", text)
