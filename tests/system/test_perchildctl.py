@@ -96,6 +96,7 @@ def test_status_shows_processes_and_their_slots(lab: Lab) -> None:
 
 def test_top_shows_what_happens_meanwhile(lab: Lab) -> None:
     """Requests of the interval, not of before; plain text where there is no terminal."""
+    assert lab.get("bob.test").status == 200  # has a child: its start, on a busy machine, may take as long as the interval
     command = [PYTHON, "-m", "perchild.control", "--run-dir", str(lab.run), "top", "-n", "2", "-i", "2", "--json"]
     is_over = threading.Event()
 
