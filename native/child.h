@@ -178,6 +178,7 @@ struct pc_conn {
     bool has_unsent;  /* TLS: what was taken waits for room in the socket, */
     bool has_moved;   /* and some of it has found room since pc_conn_take_moved */
     bool is_cut;      /* the last response did not come to its end, and its client must see that */
+    bool was_given_time; /* is_parked: behind its deadline, see conn.c */
     bool is_stream;   /* of HTTP/2: no socket, fd is -1 */
     bool has_news;    /* is_stream: the session has not been told yet of what its transport was given */
     uint16_t listener;

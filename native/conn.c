@@ -20,6 +20,7 @@
 #define SHED_IDLE_NS 1000000000ull
 #define SHED_SHARE 16
 #define SHED_MAX 32
+#define BATCHES_NS 1000000000ull /* for what came while we stood still: all events that wait are taken within this time */
 
 static int
 grow(struct pc_child *child)
@@ -252,10 +253,29 @@ pc_conn_due(struct pc_child *child, const struct pc_conn *conn)
     return atomic_load_explicit(deadline_of(child, conn->index), memory_order_relaxed);
 }
 
+/* Whether something has come on a kept connection whose event is yet to be taken: more wait than one batch holds if we have stood
+ * still, and it may have come in time. One that says nothing by its bytes gains no more than this once. */
+static bool
+has_come(struct pc_worker *worker, struct pc_conn *conn)
+{
+    char byte;
+    if (!conn->is_parked || conn->phase != PC_PHASE_HEAD || conn->was_given_time
+        || recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
+        return false;
+    conn->was_given_time = true;
+    pc_conn_deadline(worker->child, conn, worker->now_ns + BATCHES_NS);
+    return true;
+}
+
 static void
 expire(struct pc_worker *worker, struct pc_conn *conn)
 {
     struct pc_child *child = worker->child;
+    if (has_come(worker, conn)) {
+        if (!pc_conn_release(conn))
+            pc_loop_conn(worker, conn);
+        return;
+    }
     if (conn->phase == PC_PHASE_GATE && worker->now_ns < pc_gate_due(conn->gate)) {
         pc_loop_conn(worker, conn); /* from now on its client is watched, too */
         return;

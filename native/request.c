@@ -167,6 +167,7 @@ park(struct pc_worker *worker, struct pc_conn *conn)
         pc_conn_deadline(child, conn, worker->now_ns + host->keep_alive_ms * MS);
     if (is_kept && !conn->is_parked) {
         conn->is_parked = true;
+        conn->was_given_time = false;
         pc_count(child->page, PC_C_PARKED, 1);
     }
     if (pc_conn_watch_in(child, conn) == 0)

@@ -9,6 +9,7 @@ import contextlib
 import os
 import resource
 import select
+import signal
 import socket
 import threading
 import time
@@ -260,3 +261,34 @@ def test_two_thousand_half_open_clients_hinder_nobody(lab: Lab) -> None:
         assert b" 408 " in socks[0].recv(100)
         assert b" 408 " in socks[-1].recv(100)
     wait_until(lambda: counters(lab, "connections") == 0, "all are forgotten")
+
+
+# ---------------------------------------------------------------- a server that is slow
+
+
+STALLED = 100  # clients: more than a child hears of at once (PC_EVENT_BATCH)
+KEPT_S = 5  # far longer than as many requests take
+
+
+@pytest.mark.http1("a session that ends says which of its streams were not seen, and is asked anew")
+@pytest.mark.plain("so many handshakes may take longer than KeepAliveTimeout, and it is the same socket")
+def test_what_came_in_time_is_answered_by_a_child_that_stood_still() -> None:
+    """KeepAliveTimeout is over when it goes on, and each client's next request has been there since before: nobody is closed for that."""
+    with Lab(f"KeepAliveTimeout {KEPT_S}\n", names=("alice",)) as lab, contextlib.ExitStack() as stack:
+        lab.start()
+        raw = get("alice.test", "/index.html")
+        clients = [stack.enter_context(client(lab)) for _ in range(STALLED)]
+        assert lab.get("alice.test").status == 200
+        pid, = lab.children(lab.tenants["alice"].uid)
+        for one in clients:
+            one.send(raw)
+        for one in clients:
+            assert one.read() is not None
+        os.kill(pid, signal.SIGSTOP)
+        for one in clients:
+            one.send(raw)
+        over_s = time.monotonic() + KEPT_S + 0.5
+        wait_until(lambda: time.monotonic() > over_s, "KeepAliveTimeout is over")
+        os.kill(pid, signal.SIGCONT)
+        assert [answer.body if (answer := one.read()) else b"" for one in clients] == [b"alice\n"] * STALLED
+        lab.stop()
