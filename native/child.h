@@ -59,6 +59,7 @@ uint32_t pc_latency_bucket(uint64_t us); /* pure */
 struct pc_req;
 void pc_page_request(struct pc_child *child, const struct pc_req *req); /* one that was answered; its end_ns is set */
 void pc_page_cpu(struct pc_child *child);    /* what it has used of processors */
+void pc_page_log_lost(struct pc_child *child, uint64_t lines); /* what it has lost of its logs */
 void pc_page_memory(struct pc_child *child); /* and of memory; takes half a millisecond */
 void pc_slot_set(struct pc_page *page, uint32_t slot, int32_t value);
 int32_t pc_slot_get(const struct pc_page *page, uint32_t slot);

@@ -337,6 +337,22 @@ pc_log_flush(struct pc_config *config)
     }
 }
 
+void
+pc_log_end(struct pc_config *config)
+{
+    pc_log_flush(config);
+    for (uint32_t i = 0; i < config->log_file_count; i++) {
+        struct pc_log_file *file = &config->log_files[i];
+        const struct pc_log_room *room = (const struct pc_log_room *)(const void *)file->buffer;
+
+        pthread_mutex_lock(&file->lock);
+        for (size_t at = 0; at < file->used; at++)
+            file->lost_lines += room->data[at] == '\n';
+        file->used = 0;
+        pthread_mutex_unlock(&file->lock);
+    }
+}
+
 uint64_t
 pc_log_lost(struct pc_config *config)
 {

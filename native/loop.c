@@ -290,8 +290,7 @@ tick(struct pc_worker *worker)
     if (atomic_load(&child->has_lines) && take_due(&child->next_flush_ns, now_ns, PC_LOG_FLUSH_MS)) {
         atomic_store(&child->has_lines, false);
         pc_log_flush(child->config);
-        atomic_store_explicit(&child->page->counters[PC_C_LOG_LOST], child->page_base.log_lost + pc_log_lost(child->config),
-                              memory_order_relaxed);
+        pc_page_log_lost(child, pc_log_lost(child->config));
     }
     if (atomic_load_explicit(&child->is_draining, memory_order_relaxed) && !atomic_exchange(&child->has_sent_away, true))
         pc_conn_send_away(worker);

@@ -291,5 +291,6 @@ pc_child_finish(struct pc_child *child)
 {
     pc_child_stop(child);
     pc_child_join(child);
-    pc_log_flush(child->config);
+    pc_log_end(child->config);
+    pc_page_log_lost(child, pc_log_lost(child->config));
 }

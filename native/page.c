@@ -159,6 +159,12 @@ us_of(struct timeval time)
 }
 
 void
+pc_page_log_lost(struct pc_child *child, uint64_t lines)
+{
+    atomic_store_explicit(&child->page->counters[PC_C_LOG_LOST], child->page_base.log_lost + lines, memory_order_relaxed);
+}
+
+void
 pc_page_cpu(struct pc_child *child)
 {
     struct rusage usage;

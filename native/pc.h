@@ -659,7 +659,8 @@ size_t pc_format_write(const struct pc_req *req, struct pc_slice ops, bool in_lo
 /* log.c: access logs */
 int pc_log_open(struct pc_config *config, const int *fds, size_t fd_count); /* fds: by index, those of the dispatcher; -1 = none */
 void pc_log_request(struct pc_req *req);      /* after the last byte (or the end of the connection) */
-void pc_log_flush(struct pc_config *config);  /* whole lines; also at the end and before a reopen */
+void pc_log_flush(struct pc_config *config);  /* whole lines; also before a reopen */
+void pc_log_end(struct pc_config *config);    /* the last flush: what waits behind it is lost, and counted */
 int pc_log_reopen(struct pc_config *config, const int *fds, size_t fd_count);
 uint64_t pc_log_lost(struct pc_config *config); /* lines that could not be written, of all logs, since the start */
 

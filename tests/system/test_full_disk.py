@@ -115,6 +115,19 @@ def test_log_that_is_dev_full_is_survived() -> None:
         check_other_log(lab, report)
 
 
+def test_lines_that_are_lost_are_counted_to_the_last() -> None:
+    """Those too that still wait for room when their child ends."""
+    with Lab("CustomLog /dev/full combined\n", names=("alice",)) as lab:
+        lab.start()
+        assert [lab.get("alice.test").status for _ in range(20)] == [200] * 20
+        pid, = lab.children(lab.tenants["alice"].uid)
+        fd = procs.open_page(lab, pid)
+        lab.stop()
+        page = procs.wire_page.decode_page(os.pread(fd, procs.wire_page.PAGE_BYTES, 0))
+        os.close(fd)
+        assert page.counters["log_lost"] == 20
+
+
 def test_full_disk_under_the_error_log_is_survived() -> None:
     """Nowhere to complain, and every request would: all are answered, a reload works, a killed child is replaced."""
     with Lab(names=("alice", "bob")) as lab, small_disk(lab.log):
