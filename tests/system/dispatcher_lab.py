@@ -270,6 +270,10 @@ class Lab:
         """Return the identities in force by name."""
         return {one["name"]: one for one in self.ask("status")["identities"]}
 
+    def has_starting(self) -> bool:
+        """Whether a child is yet to become ready."""
+        return any(child["state"] == "starting" for one in self.members().values() for child in one["children"])
+
     def pids(self, name: str) -> set[int]:
         """Return the pids of the ready children of an identity."""
         return {child["pid"] for child in self.members()[name]["children"] if child["state"] == "ready"}
@@ -351,6 +355,7 @@ def run_lab(directory: Path, config: dict[str, Any] | None = None, **start: Any)
     try:
         with os.fdopen(up_read, "rb") as stream:
             assert stream.read(1) == b"1", f"the dispatcher did not start: {lab.log()}"
+        lab.wait(lambda: not lab.has_starting())  # it is up with its first child: the others follow
         yield lab
     finally:
         if lab.pid:

@@ -132,10 +132,12 @@ def test_reloads_swap_certificates_without_a_failed_request(lab: TlsLab, made: d
     visitors = [threading.Thread(target=visit) for _ in range(3)]
     for visitor in visitors:
         visitor.start()
+    wait_until(lambda: seen, "a visitor has seen the first one")
     for name in ("second", "first", "second"):
         lab.put("alice", made[name])
         lab.reload()
         wait_until(partial(shows, lab, made[name]), "the certificate to be shown")
+    wait_until(lambda: len(seen) == 2 or wrong, "a visitor has seen the second one")
     is_over.set()
     for visitor in visitors:
         visitor.join()
