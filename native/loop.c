@@ -697,6 +697,8 @@ pc_worker_end(struct pc_child *child, uint32_t slot)
     show_threads(child);
     if (child->threads - child->busy < child->config->min_spare) /* a job came while this thread was leaving */
         pc_child_notify(child, PC_EVENT_THREADS);
+    if (child->python_idle < child->ask_count) /* or a question, and no other could be started in this one's place */
+        pc_child_notify(child, PC_EVENT_PYTHON);
     (void)pthread_mutex_unlock(&child->lead_lock);
 }
 

@@ -370,6 +370,13 @@ def test_every_mpm_shows_its_status(mpm: str) -> None:
         assert int(facts["BusyWorkers"]) >= 1
 
 
+def test_a_question_waits_for_no_thread_that_has_been_told_to_leave() -> None:
+    """One thread of the interpreter beside as many as there may be: it is one too many, and leaves whenever it has nothing to do."""
+    with make_lab("MPM worker\nStartServers 1\nThreadsPerChild 25\nMinSpareThreads 1\nMaxSpareThreads 25\nMaxRequestWorkers 25\n") as lab:
+        for _ in range(300):
+            assert lab.get("status.test", "/server-status?auto").status == 200
+
+
 @needs("collectd")
 def test_collectd_reads_the_status(lab: Lab, tmp_path: Path) -> None:
     """Its apache plugin: requests, bytes, workers, and each letter of the scoreboard."""
