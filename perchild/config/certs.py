@@ -2,6 +2,8 @@
 
 A certificate that cannot be used takes down its own host: the record says why (TLS_BROKEN), the operator is told, no other host is
 concerned. Of several certificates the good ones are used. Private keys never come here: World.check compares them in C.
+Where there is a record already, a host that works there goes on with the certificate that it has, if the files have become worse than that: in the
+new record, if the key on disk is still that certificate's (Store.kept); else only the children that run have it (Store.lost).
 Runs as: compile (pure: files come through World).  Distrusts: the files, which a tenant may have written: only CERTIFICATE blocks are taken.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 import dataclasses as dc
 import datetime as dt
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,6 +26,7 @@ _HASH_NAME = re.compile(r"[0-9a-f]{8}\.\d+\Z")
 _CRL_NAME = re.compile(r"[0-9a-f]{8}\.r\d+\Z")
 _CONSEQUENCE = "; until then this host's handshakes are refused, those of others are not"
 _OTHER_IS_USED = "; until then the host's other certificate is used"
+_OLD_IS_USED = "; until then the host goes on with what it had"
 _BREAKING = frozenset(("chain", "ca", "crl"))  # parts whose faults break a host that has a good certificate
 _BEGIN = re.compile(r"-----BEGIN (?:X509 )?CERTIFICATE-----")
 # What a file without a certificate holds instead: how it begins, or what is in it; what to do.
@@ -165,6 +168,15 @@ class Remark:
     is_fault: bool = False  # what it is about is not used
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a host that works has in its record. certs: PEM and the key's path; others: items of authorities and lists, as they are."""
+
+    certs: tuple[tuple[str, str], ...]
+    others: bytes = b""
+    has_authorities: bool = False
+
+
 @dataclass(slots=True)
 class Materials:
     """What the files gave: items for the TLS box; remarks; and whether TLS is impossible."""
@@ -173,6 +185,7 @@ class Materials:
     remarks: list[Remark] = field(default_factory=list)
     is_broken: bool = False
     has_authorities: bool = False
+    expired: list[str] = field(default_factory=list)  # certificates: what is said of them, among the remarks, too
 
     def add_fault(self, part: str, index: int, text: str) -> None:
         """Note what cannot be used, without what comes of it."""
@@ -187,6 +200,11 @@ class Materials:
         faults = [one for one in self.remarks if one.is_fault]
         return min(faults, key=lambda one: has_certificate and one.part not in _BREAKING).text if self.is_broken else ""
 
+    def keep(self, before: Before, items: bytes) -> None:
+        """Go on with what the host had: no fault has a consequence."""
+        self.items, self.is_broken, self.has_authorities = items, False, before.has_authorities
+        self.remarks = [dc.replace(one, text=_as_kept(one.text)) for one in self.remarks if one.is_fault or one.text in self.expired]
+
 
 @dataclass(slots=True)
 class Store:
@@ -196,6 +214,9 @@ class Store:
     files: dict[str, str] = field(default_factory=dict)
     has_remarks: bool = False  # there is something that the operator should know
     until_s: int = 0  # when there will be, seconds since 1970; 0 = never
+    before: Mapping[Sources, Before] = field(default_factory=dict)  # what its hosts that work have in the record in force
+    kept: list[str] = field(default_factory=list)  # why hosts go on with that, each in words
+    lost: list[str] = field(default_factory=list)  # why hosts that work cannot: the key on disk is not that certificate's
 
     def note(self, path: str, world: World) -> None:
         """Remember a file, before it is read."""
@@ -230,8 +251,37 @@ def read_materials(sources: Sources, world: World, store: Store) -> Materials:
     if lists:
         items.append(record.text("TLS_CRL", lists))
     found.items = b"".join(items)
+    _compare(found, store.before.get(sources), len(certs), world, store)
     store.has_remarks = store.has_remarks or bool(found.remarks)
     return found
+
+
+def _as_kept(text: str) -> str:
+    """Say of a fault that the host goes on with the certificate that it had."""
+    return text.removesuffix(_CONSEQUENCE).removesuffix(_OTHER_IS_USED) + _OLD_IS_USED
+
+
+def _compare(found: Materials, before: Before | None, cert_count: int, world: World, store: Store) -> None:
+    """Go on with what a host has, if what was found is worse: broken, a certificate less, or one that has expired where none had."""
+    faults = [one.text for one in found.remarks if one.is_fault]
+    if before is None or not (found.is_broken or found.expired or (faults and cert_count < len(before.certs))):
+        return
+    try:
+        facts = [world.check(pem, key_path) for pem, key_path in before.certs]
+    except UnreadableError:
+        facts = []
+    if not faults and any(one.not_after_s <= world.now_s() for one in facts):
+        return  # it had expired as well
+    if facts and not any(one.problem for one in facts):
+        certs = b"".join(_pack_certificate(pem, key_path, store) for pem, key_path in before.certs)
+        found.keep(before, certs + before.others)
+        store.kept += [one.text for one in found.remarks]
+    else:
+        store.lost += [_as_kept(text) for text in faults or found.expired]
+
+
+def _pack_certificate(pem: str, key_path: str, store: Store) -> bytes:
+    return record.item("TLS_CERT", record.text("CERT_PEM", pem) + record.u32s("KEY_NUMBER", store.keys[key_path]) + record.text("KEY_PATH", key_path))
 
 
 def _add_certificate(index: int, pair: tuple[str, str], chain: list[str], found: Materials, certs: dict[int, bytes],
@@ -254,11 +304,12 @@ def _add_certificate(index: int, pair: tuple[str, str], chain: list[str], found:
     if facts.kind in certs:
         found.remarks.append(Remark("certs", index, f"{path}: there is a certificate with this kind of key before it, which is used"))
         return
-    found.remarks += [Remark("certs", index, text) for text in _look_at_times(path, facts, world.now_s())]
+    said = list(_look_at_times(path, facts, world.now_s()))
+    found.remarks += [Remark("certs", index, text) for text in said]
+    found.expired += said[-1:] if facts.not_after_s <= world.now_s() else []
     ahead = [at_s for at_s in (store.until_s, facts.not_before_s, facts.not_after_s - SOON_S, facts.not_after_s) if at_s > world.now_s()]
     store.until_s = min(ahead, default=0)
-    certs[facts.kind] = record.item("TLS_CERT", record.text("CERT_PEM", pem) + record.u32s("KEY_NUMBER", store.keys[key_path])
-                                    + record.text("KEY_PATH", key_path))
+    certs[facts.kind] = _pack_certificate(pem, key_path, store)
 
 
 def _explain(facts: Facts, path: str, key_path: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ import socket
 import stat
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from perchild import native
 from perchild.config import certs
@@ -354,19 +355,37 @@ class CertificateFiles:
         return int(time.time())
 
 
-def renew_record_file(path: str, keys: tuple[str, ...]) -> tuple[bytes, tuple[tuple[str, str], ...], list[str]]:
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """A record whose certificates were read again: its bytes; the files, with their stamps; what the operator should know.
+
+    held: why hosts go on with what they had, "" = none does; is_old: the record is the one that there was, for the children that run
+    have a key that is no longer on disk.
+    """
+
+    raw: bytes
+    files: tuple[tuple[str, str], ...]
+    said: list[str]
+    held: str = ""
+    is_old: bool = False
+
+
+def renew_record_file(path: str, keys: tuple[str, ...], *, may_break: bool) -> Renewed:
     """Read the certificates of a record again.
 
     Args:
         path: of the record.
         keys: of its identity, by KEY_NUMBER.
-    Returns:
-        The record anew; the files that were read, with their stamps; what the operator should know.
+        may_break: also if a host that works would not then.
     """
     store = certs.Store(keys={key: number for number, key in enumerate(keys)})
     with open(path, "rb") as file:
-        raw, said = renew_record(file.read(), CertificateFiles(), store)
-    return raw, tuple(store.files.items()), said
+        old = file.read()
+    raw, said = renew_record(old, CertificateFiles(), store)
+    files = tuple(store.files.items())
+    if store.lost and not may_break:
+        return Renewed(old, files, list(dict.fromkeys(store.lost)), store.lost[0], is_old=True)
+    return Renewed(raw, files, said, store.kept[0] if store.kept else "")
 
 
 def _open_plain(path: str) -> int:

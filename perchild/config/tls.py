@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from perchild.config import directives_tls
-from perchild.config.certs import Materials, Sources, Store, World, read_materials, unpack_sources
+from perchild.config.certs import Before, Materials, Sources, Store, World, read_materials, unpack_sources
 from perchild.config.merge import Settings
 from perchild.config.tree import Node
 from perchild.wire import record
@@ -173,12 +173,39 @@ def renew_record(raw: bytes, world: World, store: Store) -> tuple[bytes, list[st
         world: the files.
         store: of its identity, with its keys in their order; its files are noted anew.
     Returns:
-        The record with TLS items made anew, and what the operator should know.
+        The record with TLS items made anew, and what the operator should know. Hosts that work, and would not with what the files have
+        now, have what they had (store.kept), or are broken nevertheless (store.lost).
     """
     said: list[str] = []
+    store.before = read_before(raw)
     boxes: dict[int, Callable[[bytes], bytes]] = {}
     boxes[_TAG["HOST"]] = lambda payload: _rewrite(payload, {_TAG["TLS"]: lambda tls: _renew_tls(tls, world, store, said)})
     return _rewrite(raw, boxes), list(dict.fromkeys(said))
+
+
+def read_before(raw: bytes) -> dict[Sources, Before]:
+    """Return what the hosts of a record have that work."""
+    found: dict[Sources, Before] = {}
+    for tag, host in _items(raw):
+        for own_tag, tls in _items(host) if tag == _TAG["HOST"] else ():
+            if own_tag == _TAG["TLS"]:
+                items = list(_items(tls))
+                certs = tuple(_read_certificate(payload) for one, payload in items if one == _TAG["TLS_CERT"])
+                others = [(one, payload) for one, payload in items if one in _MADE and one != _TAG["TLS_CERT"]]
+                if certs and not any(one == _TAG["TLS_BROKEN"] for one, _ in others):
+                    found[_read_sources(items)] = Before(certs, b"".join(_item(*one) for one in others),
+                                                         has_authorities=any(one == _TAG["TLS_CA"] for one, _ in others))
+    return found
+
+
+def _read_certificate(raw: bytes) -> tuple[str, str]:
+    of = dict(_items(raw))
+    pem, path = (of[_TAG[name]].decode("utf-8", "surrogateescape") for name in ("CERT_PEM", "KEY_PATH"))
+    return pem, path
+
+
+def _read_sources(items: list[tuple[int, bytes]]) -> Sources:
+    return unpack_sources([(kind, path) for tag, payload in items if tag == _TAG["TLS_SOURCE"] for kind, path in [_texts(payload)]])
 
 
 def _rewrite(raw: bytes, boxes: Mapping[int, Callable[[bytes], bytes]]) -> bytes:
@@ -187,8 +214,7 @@ def _rewrite(raw: bytes, boxes: Mapping[int, Callable[[bytes], bytes]]) -> bytes
 
 def _renew_tls(raw: bytes, world: World, store: Store, said: list[str]) -> bytes:
     kept = [(tag, payload) for tag, payload in _items(raw) if tag not in _MADE]
-    named = [(kind, path) for tag, payload in kept if tag == _TAG["TLS_SOURCE"] for kind, path in [_texts(payload)]]
-    materials: Materials = read_materials(unpack_sources(named), world, store)
+    materials: Materials = read_materials(_read_sources(kept), world, store)
     said += [remark.text for remark in materials.remarks]
     sources = b"".join(_item(tag, payload) for tag, payload in kept if tag == _TAG["TLS_SOURCE"])
     return sources + materials.items + b"".join(_item(tag, payload) for tag, payload in kept if tag != _TAG["TLS_SOURCE"])

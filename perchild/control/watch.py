@@ -93,6 +93,7 @@ def problems(tree: Tree) -> list[str]:
     """Return what somebody should look at, each with what to do."""
     found = [f"{one['file']}:{one['line']}: not in force: {one['reason']}; {one['stand_in']} is served. Mend it, then: perchildctl reload"
              for one in tree["server"].get("broken_sites", ())]
+    found += [f"certificates of {one['identity']}: {one['reason']}" for one in tree["server"].get("held_certificates", ())]
     found += [f"{one['name']}: its processes die as soon as they are started; the next one comes later. The error log says why"
               for one in tree["identities"] if one["is_held_back"]]
     if tree["totals"]["log_lost"]:

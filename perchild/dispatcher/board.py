@@ -105,6 +105,7 @@ def describe_all(server: Server, pages: list[int]) -> dict[str, Any]:
     return {
         **_describe_server(server), "pid": os.getpid(), "is_privileged": server.is_privileged, "host_count": server.plan.host_count,
         "accept_scope": server.plan.accept_scope, "broken_sites": [_describe_broken(one) for one in server.plan.broken_sites],
+        "held_certificates": [{"identity": one.name, "reason": one.tls_held} for one in server.plan.identities if one.tls_held],
         "listeners": [{"address": one.address, "port": one.port} for one in server.plan.listeners],
         "identities": [_describe_member(server, server.members[number], pages) for number in sorted(server.members)],
     }

@@ -20,7 +20,7 @@ from perchild import limits
 from perchild.dispatcher.board import board_for
 from perchild.dispatcher.errors import DispatcherError
 from perchild.dispatcher.loop import HANGUP, READ, WRITE
-from perchild.dispatcher.renew import must_wait
+from perchild.dispatcher.renew import must_wait, note_stale
 from perchild.dispatcher.spawn import start_child
 from perchild.dispatcher.state import DEATH_POINTS, SPAWN_POINTS, YOUNG_S, Child, Member, Phase, Server
 from perchild.wire.control import (
@@ -288,6 +288,7 @@ def _on_exit(server: Server, child: Child, _events: int) -> None:
     member = server.members[child.number]
     if status == EXIT_STALE_KEY and child.phase is Phase.STARTING:
         member.takes_any_key = True
+        note_stale(member)
         server.events.say("notice", "", f"a key of {member.identity.name} is no longer its certificate's: a child that was to be started "
                           "waits for the new certificate", identity=child.number)
     elif not child.is_asked_to_end and (status != 0 or child.phase is Phase.STARTING):

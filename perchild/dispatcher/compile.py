@@ -114,17 +114,23 @@ def check_program(request: Request, folder: Path = PROGRAM) -> str:
             f"installed. {_RESTART}")
 
 
-def make_renewer(plan: Plan, numbers: list[int]) -> Compiler:
-    """Return what start_job is to call: it reads the certificates of these identities again, and no configuration."""
+def make_renewer(plan: Plan, numbers: list[int], forced: frozenset[int] = frozenset()) -> Compiler:
+    """Return what start_job is to call: it reads the certificates of these identities again, and no configuration.
+
+    forced: those of which no child is left that could go on with what is not on disk any more.
+    """
     def renew(request: Request, _known: Mapping[str, int]) -> tuple[Compiled | None, str]:
         wrong = check_program(request)
-        return (None, wrong) if wrong else renew_plan(plan, numbers)
+        return (None, wrong) if wrong else renew_plan(plan, numbers, forced)
 
     return renew
 
 
-def renew_plan(plan: Plan, numbers: list[int]) -> tuple[Compiled, str]:
-    """Return the plan with new records for these identities, and what the operator should know. The tables are not made anew."""
+def renew_plan(plan: Plan, numbers: list[int], forced: frozenset[int] = frozenset()) -> tuple[Compiled, str]:
+    """Return the plan with new records for these identities, and what the operator should know. The tables are not made anew.
+
+    An identity keeps its record, and so its children, if a host of it works and would not with the new one.
+    """
     from perchild.config import load  # noqa: PLC0415 - never in the dispatcher
 
     records: dict[str, bytes] = {}
@@ -134,12 +140,12 @@ def renew_plan(plan: Plan, numbers: list[int]) -> tuple[Compiled, str]:
         if identity.number not in numbers:
             identities.append(identity)
             continue
-        raw, files, words = load.renew_record_file(f"{plan.run_dir}/records/{identity.record}", identity.keys)
-        digest = hashlib.sha256(raw).hexdigest()
+        one = load.renew_record_file(f"{plan.run_dir}/records/{identity.record}", identity.keys, may_break=identity.number in forced)
+        digest = hashlib.sha256(one.raw).hexdigest()
         name = f"{identity.number}-{digest[:16]}"
-        records[name] = raw
-        said += words
-        identities.append(replace(identity, record=name, digest=digest, tls_files=files))
+        records[name] = one.raw
+        said += [f"certificates of {identity.name}{' stay as they are, all of them' if one.is_old else ''}: {words}" for words in one.said]
+        identities.append(replace(identity, record=name, digest=digest, tls_files=one.files, tls_held=one.held))
     renewed = replace(plan, identities=tuple(identities), warnings=tuple(said))
     return Compiled(renewed, b"", b"", records), ""
 

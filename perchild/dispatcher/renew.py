@@ -5,6 +5,9 @@ writes a certificate writes its key, too), a throw-away process reads that ident
 configuration is not read, for an operator may be in the middle of it. Until the new record is there, no child is started with the old
 one: it would find the new key beside the old certificate. One that was being started finds that out for itself, and ends before it
 serves. What waits in the inbox waits for as long, but not for ever.
+A host that works is not broken by that: if its new certificate cannot be used, or its key is not there yet, compile keeps the old one, in the new
+record, or, where the old one's key is no longer on disk, the whole old record with the children that have read that key (config/certs.py). That lasts
+until the files change again, or none of these children is left.
 Runs as: dispatcher.
 Before: start.py  After: compile.py:renew_plan, reload.py
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from perchild.dispatcher.state import Member, Server
+from perchild.dispatcher.state import Member, Phase, Server
 from perchild.wire.plan import Identity
 from perchild.wire.stamp import stamp_file
 
@@ -22,6 +25,9 @@ LOOKS_PER_S = 500  # files: 2 ms
 PAUSE_S = 10.0  # between two renewals of one identity: whoever writes its certificate every second costs us no more
 HOLD_S = 5.0  # longest time for which no child is started with a certificate that has changed
 HELD_PAUSE_S = 2.0  # in place of PAUSE_S where a child waits to be started: two looks more, and it still has the new one in time
+# Behind a renewal that was not taken up, too, and twice as long behind the next one: whoever mends it is served at once, whoever writes nonsense
+# all the time is read every PAUSE_S.
+MOST_REFUSALS = 8  # counted: twice as long is more than PAUSE_S by then
 Look = Callable[[str], str]
 
 
@@ -55,17 +61,24 @@ def _is_urgent(member: Member) -> bool:
 
     A turn of all looks takes longer than that where there are many.
     """
-    return bool(member.seen_stamps) or member.stale_s is not None
+    return bool(member.seen_stamps) or member.stale_s is not None or member.must_renew
 
 
 def _is_due(member: Member, now_s: float, look: Look) -> bool:
     """Return whether its files have changed, are as they were at the last look, and it is time."""
     stamps = tuple(look(path) for path, _ in member.identity.tls_files)
-    if stamps == tuple(stamp for _, stamp in member.identity.tls_files):
+    if stamps == tuple(stamp for _, stamp in member.identity.tls_files) and not member.must_renew:
         member.seen_stamps, member.stale_s = (), None
         return False
     is_quiet, member.seen_stamps = stamps == member.seen_stamps, stamps
-    return is_quiet and now_s - member.renewed_s >= (PAUSE_S if member.stale_s is None else HELD_PAUSE_S)
+    return is_quiet and now_s - member.renewed_s >= _pause_s(member)
+
+
+def _pause_s(member: Member) -> float:
+    """Return how long after the last renewal of an identity there may be another."""
+    if member.stale_s is not None:
+        return HELD_PAUSE_S
+    return min(PAUSE_S, HELD_PAUSE_S * 2.0**member.refusals) if member.identity.tls_held else PAUSE_S
 
 
 def must_wait(server: Server, member: Member, look: Look = stamp_file) -> bool:
@@ -82,9 +95,20 @@ def must_wait(server: Server, member: Member, look: Look = stamp_file) -> bool:
 def note_renewal(server: Server, numbers: list[int]) -> None:
     """Note that a renewal of these begins."""
     for number in numbers:
-        if number in server.members:
-            server.members[number].renewed_s = server.sys.now_s()
-            server.members[number].seen_stamps = ()
+        member = server.members.get(number)
+        if member is not None:
+            member.renewed_s, member.seen_stamps, member.must_renew = server.sys.now_s(), (), False
+            member.refusals = min(member.refusals + 1, MOST_REFUSALS) if member.identity.tls_held else 0
+
+
+def find_forced(server: Server, numbers: list[int]) -> frozenset[int]:
+    """Return those of which no child is left that has what they go on with: they get what is on disk, whatever it is."""
+    return frozenset(number for number in numbers if server.members[number].must_renew)
+
+
+def note_stale(member: Member) -> None:
+    """Note that a child could not be started, for a key on disk is not that of its certificate. While others have the old key they go on."""
+    member.must_renew = bool(member.identity.tls_held) and not any(child.phase is Phase.READY for child in member.children.values())
 
 
 def name_identities(server: Server, numbers: list[int]) -> str:

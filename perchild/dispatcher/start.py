@@ -234,8 +234,9 @@ class Dispatcher:
             return
         names = renew.name_identities(server, numbers)
         request = replace(self.start.request, generation=server.generation + 1, base=server.plan)
+        renewer = make_renewer(server.plan, numbers, renew.find_forced(server, numbers))
         try:
-            self._job = start_job(server.sys, request, {}, make_renewer(server.plan, numbers), server.hooks.restrict_compile)
+            self._job = start_job(server.sys, request, {}, renewer, server.hooks.restrict_compile)
         except OSError as error:
             server.events.say("error", "", f"certificates of {names} have changed and cannot be read now: {error.strerror}")
             renew.note_renewal(server, numbers)

@@ -129,6 +129,8 @@ class Member:
     ticket_s: float = 0.0  # when the newest was made
     seen_stamps: tuple[str, ...] = ()  # of its TLS files, if they have changed: at the last look (renew.py)
     renewed_s: float = -1e9  # when its certificates were last read again
+    refusals: int = 0  # renewals in a row that were not taken up, but for the last one
+    must_renew: bool = False  # at once, though a host breaks by that: no child is left that could go on with what it had
     stale_s: float | None = None  # since when a child waits to be started for that
     takes_any_key: bool = False  # the last child ended because a key was not its certificate's: the next one serves what it can
     is_crowded: bool = False  # its inbox was not empty at the last look

@@ -30,7 +30,7 @@ def add_up(board: Board, at_s: float) -> Tree:
     tree = board.tree
     identities = [_add_identity(one, board.pages) for one in tree["identities"]]
     server = {name: tree[name] for name in ("pid", "state", "mpm", "accept_scope", "generation", "uptime_s", "started_at", "host_count",
-                                            "listeners", "broken_sites") if name in tree}
+                                            "listeners", "broken_sites", "held_certificates") if name in tree}
     return {"schema": SCHEMA, "at": round(at_s, 3), "server": {"version": SERVER, "scope": "all" if "pid" in tree else "own", **server},
             "totals": _add_totals(identities), "identities": identities}
 

@@ -69,6 +69,7 @@ class Identity:
     runner: str = ""
     keys: tuple[str, ...] = ()  # absolute paths of its hosts' TLS keys, by KEY_NUMBER; not empty: it has session tickets
     tls_files: tuple[tuple[str, str], ...] = ()  # every file that its hosts' TLS is made of: path, stamp (config/certs.py) when it was read
+    tls_held: str = ""  # why hosts of it have another certificate than these files, which have become worse; "" = none has
     new_privs: bool = False  # its programs go without no_new_privs (NoNewPrivileges Off); the runner's file says the same
     source: str = ""  # compile's: hash of all that the record is made of; the same at a later compilation: it is not made again
     source_until_s: int = 0  # until then, seconds since 1970; 0 = for ever

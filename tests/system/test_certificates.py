@@ -96,15 +96,65 @@ def test_a_changed_certificate_is_taken_up_without_being_told(lab: TlsLab, made:
     assert "certificates of #" in lab.error_log()
 
 
-def test_what_is_broken_meanwhile_is_said_and_mended(lab: TlsLab, made: dict[str, Certificate]) -> None:
-    """The key that is put in place is another's: the log says so; then it is the right one."""
+KEPT = "until then the host goes on with what it had"
+
+
+@pytest.mark.parametrize("order", [("cert", "key"), ("key", "cert")])
+def test_half_a_pair_breaks_no_handshake(lab: TlsLab, made: dict[str, Certificate], order: tuple[str, str]) -> None:
+    """Clients come all the time: they see the old certificate until the pair is whole, though the first half is long read by then."""
+    seen: set[bytes] = set()
+    wrong: list[Exception] = []
+    is_over = threading.Event()
+
+    def visit() -> None:
+        while not is_over.is_set():
+            try:
+                seen.add(lab.shown("alice"))
+            except (OSError, AssertionError) as error:
+                wrong.append(error)
+
+    child = lab.child_of("alice")
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    try:
+        first, last = ({"cert": (made["second"].cert, lab.files("alice").cert), "key": (made["second"].key, lab.files("alice").key)}[one]
+                       for one in order)
+        shutil.copy(*first)
+        wait_until(lambda: KEPT in lab.error_log(), "the log to say what is wrong")
+        assert lab.shown("alice") == der_of(made["first"])
+        assert lab.child_of("alice") == child
+        assert seen == {der_of(made["first"])}
+        assert lab.reload()["ok"]
+        assert lab.shown("alice") == der_of(made["first"])
+        shutil.copy(*last)
+        wait_until(lambda: lab.shown("alice") == der_of(made["second"]), "alice's certificate to be taken up")
+    finally:
+        is_over.set()
+        visitor.join()
+    assert wrong == []
+    assert "is not that of the certificate" in lab.error_log()
+    assert "TLS of alice.test is out of order" not in lab.error_log()
+
+
+def test_what_no_child_has_any_more_is_broken_and_mended(lab: TlsLab, made: dict[str, Certificate]) -> None:
+    """The key of before is not on disk: a child that has it goes on, one that is started anew cannot."""
     alice = lab.child_of("alice")
     shutil.copy(made["second"].key, lab.files("alice").key)
-    wait_until(lambda: "is not that of the certificate" in lab.error_log(), "the log to say what is wrong")
-    wait_until(lambda: lab.child_of("alice") != alice, "alice's new child")
-    broken = lab.child_of("alice")
+    wait_until(lambda: KEPT in lab.error_log(), "the log to say what is wrong")
+    os.kill(alice, signal.SIGKILL)
+    wait_until(lambda: alice not in lab.children(), "alice's child to be gone")
+    assert lab.get("alice.test").status == 200
+    wait_until(lambda: "TLS of alice.test is out of order" in lab.error_log(), "the log to say that there is none left")
     lab.put("alice", made["second"])
-    wait_until(lambda: lab.child_of("alice") != broken, "alice's certificate to be taken up", timeout_s=60)
+    shutil.copy(made["second"].cert, lab.files("alice").cert)
+
+    def is_mended() -> bool:
+        try:
+            return lab.shown("alice") == der_of(made["second"])
+        except OSError:
+            return False
+
+    wait_until(is_mended, "alice's certificate to be taken up", timeout_s=60)
 
 
 def test_a_reload_takes_it_up_too(lab: TlsLab, made: dict[str, Certificate]) -> None:

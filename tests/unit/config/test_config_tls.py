@@ -331,4 +331,63 @@ def test_a_record_is_renewed_from_its_files_alone(tls: TlsWorld, certs: dict[str
     assert "TLS_BROKEN" not in box
     assert box["TLS_SERVER_ORDER"] == 1
     shutil.copy(certs["other"].key, key)
-    assert renew_record(renewed, load.CertificateFiles(), Store(keys=store.keys))[0] == raw
+    store = Store(keys=store.keys)
+    assert renew_record(renewed, load.CertificateFiles(), store)[0] == raw
+    assert ["is not that of the certificate" in one for one in store.lost] == [True]
+
+
+def copy_pair(one: Certificate, cert: Path, key: Path) -> None:
+    """Put a pair in place."""
+    shutil.copy(one.cert, cert)
+    shutil.copy(one.key, key)
+
+
+@pytest.mark.parametrize(("name", "words"), [("other", "is not that of the certificate"), ("cut", "cut off"),
+                                             ("garbage", "holds"), ("", "cannot be read")])
+def test_a_host_that_works_goes_on_with_what_it_had(tls: TlsWorld, certs: dict[str, Certificate], made: Made, tmp_path: Path,
+                                                    name: str, words: str) -> None:
+    """The new certificate is no good, the old key is there: the record stays, and another host of it gets its new one."""
+    one, two = ((tmp_path / f"{number}.crt", tmp_path / f"{number}.key") for number in (1, 2))
+    for pair in (one, two):
+        copy_pair(certs["a"], *pair)
+    text = "".join(host(Certificate(*pair).directives(), name=name) for pair, name in ((one, "a.example"), (two, "b.example")))
+    result = tls.good(text)
+    assert result.compiled is not None
+    identity = result.compiled.plan.identities[0]
+    raw = result.compiled.records[identity.record]
+    path = tmp_path / "record"
+    path.write_bytes(raw)
+    new = certs[name].cert if name in certs else getattr(made, name) if name else None
+    one[0].unlink()
+    if new:
+        shutil.copy(new, one[0])
+    renewed = load.renew_record_file(str(path), identity.keys, may_break=False)
+    assert renewed.raw == raw
+    assert words in renewed.held
+    assert not renewed.is_old
+    copy_pair(certs["other"], *two)
+    renewed = load.renew_record_file(str(path), identity.keys, may_break=False)
+    assert renewed.raw != raw
+    assert b"cut off" not in renewed.raw
+
+
+def test_a_record_stays_if_its_key_is_gone(tls: TlsWorld, certs: dict[str, Certificate], tmp_path: Path) -> None:
+    """Only the children that run have it; who has none breaks."""
+    one = (tmp_path / "one.crt", tmp_path / "one.key")
+    copy_pair(certs["a"], *one)
+    result = tls.good(host(Certificate(*one).directives()))
+    assert result.compiled is not None
+    identity = result.compiled.plan.identities[0]
+    path = tmp_path / "record"
+    path.write_bytes(result.compiled.records[identity.record])
+    shutil.copy(certs["other"].key, one[1])
+    renewed = load.renew_record_file(str(path), identity.keys, may_break=False)
+    assert (renewed.raw, renewed.is_old) == (path.read_bytes(), True)
+    assert renewed.said == [renewed.held]
+    assert "goes on with what it had" in renewed.held
+    assert dict(renewed.files) != dict(identity.tls_files)
+    forced = load.renew_record_file(str(path), identity.keys, may_break=True)
+    assert forced.raw != path.read_bytes()
+    assert forced.held == ""
+    copy_pair(certs["old"], *one)
+    assert "has expired" in load.renew_record_file(str(path), identity.keys, may_break=False).held

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from perchild.dispatcher import renew
-from perchild.dispatcher.state import Member, Server
+from perchild.dispatcher.state import Member, Phase, Server
 from tests.unit.dispatcher.dispatcher_plans import make_identity
 
 
@@ -126,6 +126,40 @@ def test_who_has_changed_is_looked_at_before_the_others(monkeypatch: pytest.Monk
     clock.stamps["cert70"] = "old"
     clock.tick()
     assert clock.server.members[71].stale_s is None
+
+
+def test_what_was_not_taken_up_is_looked_at_again_sooner() -> None:
+    """As soon as it changes and is quiet; but whoever writes nonsense all the time is read every PAUSE_S."""
+    clock = Clock(("cert",))
+    member = clock.server.members[1]
+    taken = []
+    for second in range(60):
+        clock.stamps["cert"] = f"nonsense {second // 2}"
+        for number in clock.tick():
+            taken.append(second)
+            renew.note_renewal(clock.server, [number])
+            member.identity = replace(member.identity, tls_files=(("cert", clock.stamps["cert"]),), tls_held="nonsense")
+    assert taken[:2] == [1, 3]
+    assert 6 <= len(taken) <= 10
+
+
+def test_who_has_nobody_left_is_renewed_whatever_is_there() -> None:
+    """While a child is ready that has the old key, the others' want of it changes nothing."""
+    clock = Clock(("cert",))
+    member = clock.server.members[1]
+    renew.note_stale(member)
+    assert not member.must_renew
+    member.identity = replace(member.identity, tls_held="half a pair")
+    member.children[7] = cast("Any", SimpleNamespace(phase=Phase.READY))
+    renew.note_stale(member)
+    assert not member.must_renew
+    member.children[7] = cast("Any", SimpleNamespace(phase=Phase.DRAINING))
+    renew.note_stale(member)
+    assert [clock.tick(), clock.tick()] == [[], [1]]
+    assert renew.find_forced(clock.server, [1]) == {1}
+    renew.note_renewal(clock.server, [1])
+    assert renew.find_forced(clock.server, [1]) == frozenset()
+    assert [clock.tick(), clock.tick()] == [[], []]
 
 
 def test_a_table_without_the_other_is_given_back() -> None:
