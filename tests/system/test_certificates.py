@@ -117,6 +117,7 @@ def test_half_a_pair_breaks_no_handshake(lab: TlsLab, made: dict[str, Certificat
     visitor = threading.Thread(target=visit)
     visitor.start()
     try:
+        wait_until(lambda: seen or wrong, "the visitor has seen the first one")
         first, last = ({"cert": (made["second"].cert, lab.files("alice").cert), "key": (made["second"].key, lab.files("alice").key)}[one]
                        for one in order)
         shutil.copy(*first)
@@ -146,7 +147,6 @@ def test_what_no_child_has_any_more_is_broken_and_mended(lab: TlsLab, made: dict
     assert lab.get("alice.test").status == 200
     wait_until(lambda: "TLS of alice.test is out of order" in lab.error_log(), "the log to say that there is none left")
     lab.put("alice", made["second"])
-    shutil.copy(made["second"].cert, lab.files("alice").cert)
 
     def is_mended() -> bool:
         try:
