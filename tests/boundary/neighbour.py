@@ -26,6 +26,13 @@ def programs_of(lab: Lab, tenant: Tenant) -> list[int]:
             and not comm_of(pid).startswith(("pc:", "pc-", "pr:"))]
 
 
+def wait_for_nothing_but_the_runner(lab: Lab, tenant: Tenant) -> int:
+    """Wait until all that a tenant's runner has executed is reaped too: what has answered may be a zombie still. Return the runner."""
+    runner = process_of(lab, tenant, "pr:")
+    wait_until(lambda: tree_of(runner) == [runner], f"the runner of {tenant.name} has reaped what has answered")
+    return runner
+
+
 SAMPLES = 100  # at least, of each kind, before and during: what a 99th percentile needs
 # How much longer an answer may take meanwhile: so many times as long, and so many seconds. The machine may be busy with other tests.
 SLACK = {"median": (3.0, 0.05), "p99": (3.0, 0.5)}

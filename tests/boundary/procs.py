@@ -13,6 +13,7 @@ import errno
 import os
 import re
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -49,6 +50,19 @@ def is_stopped(pid: int) -> bool:
     """Whether every thread of a process stands still after SIGSTOP."""
     states = [Path(f"/proc/{pid}/task/{one}/stat").read_text().rpartition(")")[2].split()[0] for one in os.listdir(f"/proc/{pid}/task")]
     return set(states) == {"T"}
+
+
+def stand_still(*pids: int) -> bool:
+    """Stop processes; whether all of them stand still by now: a stop is heard when a process next comes out of the kernel."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    return all(map(is_stopped, pids))
+
+
+def has_ready_children(lab: Lab) -> bool:
+    """Whether every child of the server has said READY: until then it still opens, maps and closes what it begins with."""
+    states = [child["state"] for one in lab.status()["identities"] for child in one["children"]]
+    return set(states) == {"ready"}
 
 
 def is_receiving(pid: int) -> bool:
@@ -112,6 +126,21 @@ def traced(pid: int, trace: Path, calls: str, *options: str, has_forks: bool = T
             yield trace
         finally:
             tracer.terminate()
+
+
+def whole_calls(trace: Path) -> str:
+    """Return what traced() wrote, each call that is over on one line: strace splits it where another thread's comes between its ends."""
+    begun: dict[str, str] = {}  # task: its call so far
+    whole = []
+    for line in trace.read_text().splitlines():
+        task, _, rest = line.partition(" ")
+        rest = rest.lstrip()
+        if rest.endswith("<unfinished ...>"):
+            begun[task] = rest.removesuffix("<unfinished ...>")
+            continue
+        resumed = re.match(r"<\.\.\. \w+ resumed>", rest)
+        whole.append(f"{task} {begun.pop(task, '')}{rest[resumed.end():]}" if resumed else f"{task} {rest}")
+    return "\n".join(whole)
 
 
 def take_fd(pid: int, fd: int) -> int:

@@ -23,7 +23,15 @@ from typing import Any
 import pytest
 
 from tests.boundary import procs
-from tests.boundary.neighbour import Leaver, Neighbour, nothing_left, process_of, programs_of, set_off_bomb
+from tests.boundary.neighbour import (
+    Leaver,
+    Neighbour,
+    nothing_left,
+    process_of,
+    programs_of,
+    set_off_bomb,
+    wait_for_nothing_but_the_runner,
+)
 from tests.boundary.test_tenants import ON_HER_OWN
 from tests.lab import Lab, Tenant, comm_of, is_alive, tree_of, wait_until
 from tests.system.wire import client, get
@@ -290,7 +298,7 @@ def test_each_attempt_comes_to_what_the_table_says(lab: Lab, group: str, when: s
         assert lab.reload()["ok"]
         assert lab.get("alice.test", "/cgi-bin/hello").status == lab.get("bob.test", "/cgi-bin/hello").status == 200
     alice = lab.tenants["alice"]
-    runner = process_of(lab, alice, "pr:")
+    runner = wait_for_nothing_but_the_runner(lab, alice)  # the tables name every process that she may see
     assert procs.read_status(runner)["NSpid"].split()[-1] == "1", "these tables are those of runners in a PID namespace"
     address = procs.readable_mappings(runner)[0][0]
     run_table(lab, TABLES[group](lab), **{"1": address})
@@ -301,7 +309,8 @@ def test_each_attempt_comes_to_what_the_table_says(lab: Lab, group: str, when: s
 def test_no_socket_of_the_server_takes_a_connection(lab: Lab) -> None:
     """Whatever names /proc/net/unix shows, in the file system or abstract: none that answers is the server's or bob's."""
     reached = set(attack(lab, [("reachable sockets",)])[0].split())
-    own = {str(procs.inode_of(target)) for pid in (*tree_of(lab.pid), os.getpid()) if is_alive(pid)
+    wait_for_nothing_but_the_runner(lab, lab.tenants["alice"])
+    own = {str(procs.inode_of(target)) for pid in (*children(lab), *lab.runners(), os.getpid())
            for target in procs.descriptors(pid).values() if target.startswith("socket:")}
     assert own
     assert not reached & own

@@ -111,9 +111,8 @@ def connection(attack: Attack, raw: bytes, *, receive_buffer_bytes: int = 0) -> 
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(procs.borrowed(attack.lab.pid, procs.dispatcher_listener(attack.lab)))
         for pid in accepting:
-            os.kill(pid, signal.SIGSTOP)
             stack.callback(os.kill, pid, signal.SIGCONT)
-        wait_until(lambda: all(procs.is_stopped(pid) for pid in accepting), "nobody else accepts")
+        wait_until(lambda: procs.stand_still(*accepting), "nobody else accepts")
         client = stack.enter_context(socket.socket())
         client.settimeout(10)
         if receive_buffer_bytes:
@@ -500,8 +499,8 @@ def test_an_inbox_that_was_shut_down_is_replaced(attack: Attack) -> None:
         assert lab.get("alice.test").status == 200
         pid = lab.children(lab.tenants["alice"].uid)[0]
         accepting = lab.children(lab.user_uid)
-        os.kill(lab.pid, signal.SIGSTOP)
         try:
+            wait_until(lambda: procs.stand_still(lab.pid), "the dispatcher does not look")
             with procs.borrowed(lab.pid, procs.inbox_of(lab, pid)) as inbox:
                 inbox.shutdown(socket.SHUT_WR)
             early = lab.connect()

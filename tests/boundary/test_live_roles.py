@@ -51,6 +51,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
             sock.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             assert read_response(sock).status == 200
             held.append(sock)
+        wait_until(lambda: procs.has_ready_children(lab), "those that were not asked have begun as well")
         yield lab
         for sock in held:
             sock.close()
@@ -239,8 +240,8 @@ def test_compile_has_one_capability_and_its_memfds() -> None:
             return 0
 
         pid = wait_until(find, "compile runs with one capability")
-        os.kill(pid, signal.SIGSTOP)
         try:
+            wait_until(lambda: procs.stand_still(pid), "it stands still")
             status = procs.read_status(pid)
             kinds = Counter(fd.kind for fd in procs.look_at_fds(lab, pid))
         finally:
@@ -265,9 +266,8 @@ def test_a_listener_that_was_shut_down_listens_again(holder: str) -> None:
         uid = lab.tenants["alice"].uid if holder == "fixed" else lab.user_uid
         pid = lab.children(uid)[0]
         number = next(fd.number for fd in procs.look_at_fds(lab, pid) if fd.kind == roles.LISTENER)
-        os.kill(lab.pid, signal.SIGSTOP)  # it looks once a second, and could be there first
         try:
-            wait_until(lambda: procs.is_stopped(lab.pid), "the dispatcher does not look")
+            wait_until(lambda: procs.stand_still(lab.pid), "the dispatcher does not look")  # once a second, and could be there first
             with procs.borrowed(pid, number) as listener:
                 listener.shutdown(socket.SHUT_RD)
             with pytest.raises(ConnectionRefusedError):
@@ -278,7 +278,7 @@ def test_a_listener_that_was_shut_down_listens_again(holder: str) -> None:
         for tenant in lab.tenants.values():
             for _ in range(4):
                 assert lab.get(tenant.host).status == 200
-        assert "was shut down or changed by a process that holds it" in lab.error_log()
+        wait_until(lambda: "was shut down or changed by a process that holds it" in lab.error_log(), "it is said, behind the listening")
 
 
 def test_a_blocking_listener_is_made_non_blocking_again() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.boundary import procs
-from tests.lab import Lab, read_response, wait_until
+from tests.lab import Lab, is_alive, read_response, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="changes uids")]
 
@@ -62,6 +62,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[SecretLab]:
             for _ in range(3):
                 assert lab.get(host).status == 200
         assert lab.get("bob.test").fields["x-secret"] == lab.secrets.words["header"]
+        wait_until(lambda: procs.has_ready_children(lab), "those that were not asked have begun as well")
         yield lab
 
 
@@ -119,9 +120,12 @@ def test_the_route_table_holds_names_and_no_more(lab: SecretLab) -> None:
     if lab.accept_scope == "unassigned":
         fresh = b"unheard" + secrets.token_hex(6).encode() + b".test"
         lab.config += f"\n<VirtualHost *:{lab.port}>\nServerName {fresh.decode()}\nDocumentRoot {lab.main_root}\n</VirtualHost>\n"
-        assert lab.reload()["ok"]
-        uid = lab.tenants["alice"].uid  # the new host comes first, which is told to her: she gets a new child
-        (alice,) = wait_until(lambda: len(lab.children(uid)) == 1 and lab.children(uid), "she has one child")
+        uid = lab.tenants["alice"].uid
+        (old,) = lab.children(uid)
+        assert lab.reload()["ok"]  # the new host comes first, which is told to her: she gets a new child
+        wait_until(lambda: not is_alive(old), "her old child has ended")
+        assert lab.get("alice.test").status == 200
+        (alice,) = wait_until(lambda: len(found := lab.children(uid)) == 1 and found, "she has one child")
         assert procs.count_in_memory(alice, fresh) == 0
         wait_until(lambda: all(procs.count_in_memory(pid, fresh) for pid in lab.children(lab.user_uid)), "the new name is known")
         wait_until(lambda: all(len(lab.children(one.uid)) == 1 for one in lab.tenants.values()), "nobody's child is left that was replaced")

@@ -62,10 +62,8 @@ def ask(sock: socket.socket, host: str, path: str = "/", *, more: str = "") -> R
 @contextmanager
 def stopped(pids: list[int]) -> Iterator[None]:
     """These processes stand still meanwhile."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: all(procs.is_stopped(pid) for pid in pids), "they stand still")
+        wait_until(lambda: procs.stand_still(*pids), "they stand still")
         yield
     finally:
         for pid in pids:
@@ -339,8 +337,7 @@ def test_b14_connections_in_an_inbox_outlive_their_child() -> None:
     with running() as lab:
         assert lab.get("bob.test").status == 200
         old, before = child_of(lab, "bob"), handed_out(lab)
-        os.kill(old, signal.SIGSTOP)
-        wait_until(lambda: procs.is_stopped(old), "it stands still")
+        wait_until(lambda: procs.stand_still(old), "it stands still")
         socks = queued(lab, 20, "bob.test", before)
         os.kill(old, signal.SIGKILL)
         assert statuses(socks) == [200] * 20

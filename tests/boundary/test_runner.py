@@ -156,6 +156,7 @@ def test_arguments_and_directory(shared: Case) -> None:
 
 def test_programs_see_their_own_processes_alone(shared: Case) -> None:
     """/proc shows the runner and its programs; a process of the same uid outside is out of sight and out of reach."""
+    wait_until(lambda: shared.pids() == [], "what earlier tests ran has ended")
     outside = os.fork()
     if outside == 0:
         os.setresgid(UID, UID, UID)
@@ -488,6 +489,7 @@ def begin(case: Case, text: str = FOREVER, name: str = "long") -> Run:
 
 def test_cancel_ends_the_whole_group(shared: Case) -> None:
     """The program and its children get TERM; descriptors close, nothing stays."""
+    wait_until(lambda: shared.pids() == [], "what earlier tests ran has ended")
     run = begin(shared, "#!/bin/sh\nsleep 1001 & sleep 1002 &\necho begun\nwait\n")
     assert len(shared.pids()) == 3
     run.cancel()
@@ -510,9 +512,11 @@ def test_who_ignores_term_is_killed(shared: Case) -> None:
 
 def test_what_a_program_leaves_in_its_group_is_ended(shared: Case) -> None:
     """It ends by itself; TERM for the others a moment later, KILL for who ignores it. Nobody has to ask for that."""
-    text, _ = shared.shell("exec 3>&1 >/dev/null 2>&1 </dev/null; sleep 1004 3>&- & (trap '' TERM; exec sleep 1005 3>&-) & echo begun >&3")
+    told = shared.root / "told"
+    hears = "(trap 'kill -0 $$ || echo alone >told; exit' TERM; while :; do sleep 1004 & wait; done) 3>&- &"  # $$ is the shell, if it is there
+    text, _ = shared.shell(f"exec 3>&1 >/dev/null 2>&1 </dev/null; {hears} (trap '' TERM; exec sleep 1005 3>&-) & echo begun >&3")
     assert text == "begun\n"
-    wait_until(lambda: len(shared.pids()) == 2, "the shell itself is gone")
+    wait_until(told.exists, "TERM came when the shell itself was gone")
     wait_until(lambda: not shared.pids(), "its group is gone", 8)
 
 

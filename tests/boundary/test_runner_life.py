@@ -107,7 +107,7 @@ def test_a_killed_runner_is_replaced_and_queued_jobs_are_served(lab: Lab) -> Non
     pid = who(lab, "alice")
     thread, lost = in_background(lab, "alice", "/forever.cgi")
     program = tree_of(pid)[1:]
-    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: procs.stand_still(pid), "it takes no job any more")
     answers: list[Response] = []
     threads = [threading.Thread(target=lambda: answers.append(lab.get("alice.test", "/who.cgi", timeout_s=20))) for _ in range(8)]
     for one in threads:
@@ -153,6 +153,7 @@ def test_tenants_share_no_memory_that_they_can_write_to(lab: Lab) -> None:
     """Of what is mapped shared and writable each child has its page alone, also those that are forked behind the first runner."""
     who(lab, "alice")
     who(lab, "bob")
+    wait_until(lambda: all(tree_of(pid) == [pid] for pid in lab.runners()), "what has answered is gone")
     for pid in tree_of(lab.pid):
         if uid_of(pid) in {tenant.uid for tenant in lab.tenants.values()}:
             lines = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]

@@ -191,10 +191,13 @@ def test_alice_cannot_become_another(lab: Lab) -> None:
 def test_attacks_work_where_they_may() -> None:
     """The attacks themselves work: against a process of her own that is dumpable, each of them succeeds or fails otherwise."""
     uid = 50123
-    with subprocess.Popen(["sleep", "60"], user=uid, group=uid, extra_groups=[]) as victim:
+    with subprocess.Popen(["cat"], user=uid, group=uid, extra_groups=[], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as victim:
         names = ["signal", "list fd", "maps", "environ", "mem", "cwd", "exe", "pidfd_getfd", "process_vm_readv", "prlimit", "auxv",
                  "kcmp", "oom_score_adj", "ptrace seize"]
-        wait_until(lambda: os.readlink(f"/proc/{victim.pid}/exe").endswith("sleep"), "the victim runs")
+        assert victim.stdin
+        assert victim.stdout
+        os.write(victim.stdin.fileno(), b"x")
+        assert os.read(victim.stdout.fileno(), 1) == b"x"  # it runs: all is mapped that will be
         address = procs.readable_mappings(victim.pid)[0][0]
         results = dict(zip(names, run_as(uid, [(name, victim.pid) for name in names], {victim.pid: address}), strict=True))
         victim.send_signal(signal.SIGKILL)

@@ -60,6 +60,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[KeyLab]:
                 assert b"Peer signature type: " + algorithms.split("+")[0].encode() in done.stdout
         count = 5 if request.param == "any" else 1 + len(NAMES)
         wait_until(lambda: len(lab.children()) == count, "what the reload has replaced is gone")
+        wait_until(lambda: procs.has_ready_children(lab), "those that were not asked have begun as well")
         yield lab
 
 
@@ -103,8 +104,8 @@ def test_the_sender_of_a_hand_off_has_read_nothing(lab: KeyLab) -> None:
         with lab.connect_tls("alice.test") as sock:
             sock.sendall(b"GET / HTTP/1.1\r\nHost: alice.test\r\n\r\n")
             assert read_response(sock).body == b"alice\n"
-        wait_until(lambda: "sendmsg" in trace.read_text(), "the hand-off in the trace")
-    text = trace.read_text()
+        wait_until(lambda: "sendmsg(" in procs.whole_calls(trace), "the hand-off in the trace")
+    text = procs.whole_calls(trace)
     (fd,) = re.findall(r"accept4\(.*\) = (\d+)$", text, re.MULTILINE)
     calls = re.findall(rf"^\d+ +(\w+)\({fd},(.*)$", text, re.MULTILINE)
     looks = [line for call, line in calls if call == "recvfrom" and "MSG_PEEK" in line]
@@ -125,7 +126,9 @@ def first_random(lab: KeyLab, name: str) -> bytes:
         sock.sendall(outgoing.read())
         head = b""
         while len(head) < 43:
-            head += sock.recv(4096)
+            part = sock.recv(4096)
+            assert part, "the connection was closed"
+            head += part
     assert head[0] == 22  # handshake
     assert head[5] == 2  # ServerHello
     return head[11:43]
