@@ -513,8 +513,11 @@ def test_who_ignores_term_is_killed(shared: Case) -> None:
 def test_what_a_program_leaves_in_its_group_is_ended(shared: Case) -> None:
     """It ends by itself; TERM for the others a moment later, KILL for who ignores it. Nobody has to ask for that."""
     told = shared.root / "told"
-    hears = "(trap 'kill -0 $$ || echo alone >told; exit' TERM; while :; do sleep 1004 & wait; done) 3>&- &"  # $$ is the shell, if it is there
-    text, _ = shared.shell(f"exec 3>&1 >/dev/null 2>&1 </dev/null; {hears} (trap '' TERM; exec sleep 1005 3>&-) & echo begun >&3")
+    # $$ is the shell, if it is there
+    hears = "(trap 'kill -0 $$ || echo alone >told; exit' TERM; echo >hears; while :; do sleep 1004 & wait; done) 3>&- &"
+    ignores = "(trap '' TERM; echo >ignores; exec sleep 1005 3>&-) &"
+    text, _ = shared.shell(f"exec 3>&1 >/dev/null 2>&1 </dev/null; {hears} {ignores} "
+                           "until [ -e hears ] && [ -e ignores ]; do sleep 0.01; done; echo begun >&3")
     assert text == "begun\n"
     wait_until(told.exists, "TERM came when the shell itself was gone")
     wait_until(lambda: not shared.pids(), "its group is gone", 8)
