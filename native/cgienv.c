@@ -91,7 +91,7 @@ server_name(const struct pc_req *req)
 {
     if (req->name.len > 0)
         return (struct pc_slice){req->name.name, req->name.len};
-    return req->host->name.len > 0 ? req->host->name : PC_S("localhost");
+    return pc_host_name(req->host);
 }
 
 /* As pc_map_self has it. */

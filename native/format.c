@@ -617,7 +617,7 @@ pc_format_op_host(struct pc_format *f, struct pc_slice arg, unsigned int flags)
     if (f->req->host == NULL)
         pc_format_absent(f);
     else
-        pc_format_text(f, f->req->host->name);
+        pc_format_text(f, pc_host_name(f->req->host));
 }
 
 static void

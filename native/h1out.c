@@ -233,7 +233,7 @@ put_forwarded(struct out *out, const struct request *request)
 
     put_appended(out, request, PC_S("X-Forwarded-For"), pc_cgienv_address(req->arena, &req->client));
     put_appended(out, request, PC_S("X-Forwarded-Host"), pc_fields_in(req, PC_S("Host")));
-    put_appended(out, request, PC_S("X-Forwarded-Server"), req->host->name);
+    put_appended(out, request, PC_S("X-Forwarded-Server"), pc_host_name(req->host));
     if (req->is_tls)
         put_field(out, proto, PC_S("https"));
     else if (pc_fields_in(req, proto).base == NULL || is_named(req, proto))

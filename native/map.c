@@ -30,9 +30,7 @@ pc_map_self(struct pc_req *req)
     struct pc_slice name = {req->name.name, req->name.len};
     const char *scheme = req->is_tls ? "https" : "http";
     if (name.len == 0)
-        name = req->host->name;
-    if (name.len == 0)
-        name = PC_S("localhost");
+        name = pc_host_name(req->host);
     if (port == 0 || port == (req->is_tls ? 443 : 80))
         return pc_arena_print(req->arena, "%s://%.*s", scheme, (int)name.len, name.base);
     return pc_arena_print(req->arena, "%s://%.*s:%u", scheme, (int)name.len, name.base, (unsigned)port);

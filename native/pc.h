@@ -469,6 +469,13 @@ struct pc_host {
     int old_root_fd;
 };
 
+/* What logs, pages and programs call it: one without ServerName is "localhost", as in -S. */
+static inline struct pc_slice
+pc_host_name(const struct pc_host *host)
+{
+    return host->name.len > 0 ? host->name : PC_S("localhost");
+}
+
 struct pc_log_file {
     struct pc_slice path;
     bool by_dispatcher;

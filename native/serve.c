@@ -83,7 +83,7 @@ pc_serve_signature(struct pc_req *req)
         signature = req->layers[i]->signature;
     if (signature <= 0)
         return PC_S("");
-    struct pc_slice server = escaped(req, req->config->server), name = escaped(req, req->host->name);
+    struct pc_slice server = escaped(req, req->config->server), name = escaped(req, pc_host_name(req->host));
     struct pc_slice admin = escaped(req, req->host->admin);
     bool has_mail = signature == 2 && admin.len > 0;
     return pc_arena_print(req->arena, "<hr>\n<address>%.*s Server at %s%.*s%s%.*s%s Port %u</address>\n", (int)server.len,

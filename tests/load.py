@@ -31,7 +31,7 @@ from tests.tls import TlsSocket
 
 LOG_LINE = re.compile(r'\S+ \S+ \S+ \[[^\]]+\] "[A-Z]+ \S*\?id=(?P<id>[a-z0-9-]+) (?:HTTP/1\.[01]|HTTP/2\.0)" (?P<status>\d{3}) \S+ "[^"]*" "[^"]*"')
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
-WHOLE_LINE = re.compile(rf"\S+ \S+ \S+ \[[^\]]+\] {_QUOTED} \d{{3}} \S+ {_QUOTED} {_QUOTED}")  # of any request, in the combined format
+WHOLE_LINE = re.compile(rf"(?:[^\s:]+:\d+ )?\S+ \S+ \S+ \[[^\]]+\] {_QUOTED} \d{{3}} \S+ {_QUOTED} {_QUOTED}")  # of any request: combined, vhost_combined
 IDLE, CONNECTING, SHAKING, WAITING = range(4)  # SHAKING: hands, TLS's
 
 

@@ -76,6 +76,19 @@ test_every_operation_shows_what_httpd_shows(void)
 }
 
 static void
+test_a_host_without_a_name_is_localhost_in_a_line(void)
+{
+    struct case_all *all = case_new();
+
+    all->host.name = PC_S("");
+    check_op(all, true, PC_FMT_v, 0, "", "localhost");
+    check_op(all, true, PC_FMT_V, 0, "", "example.org"); /* as the client called it */
+    all->req.name.len = 0;
+    check_op(all, true, PC_FMT_V, 0, "", "localhost");
+    free(all);
+}
+
+static void
 test_times_are_in_every_form_and_the_local_zone(void)
 {
     static const struct row rows[] = {
@@ -369,6 +382,7 @@ main(void)
         return 2;
     tzset();
     RUN(test_every_operation_shows_what_httpd_shows);
+    RUN(test_a_host_without_a_name_is_localhost_in_a_line);
     RUN(test_times_are_in_every_form_and_the_local_zone);
     RUN(test_the_end_time_is_now);
     RUN(test_durations_are_in_the_unit_asked_for);

@@ -133,6 +133,8 @@ def test_installed_package_serves_at_once(machine: Machine, deb: Path) -> None:
     answer = machine.get("anything.example")
     assert (answer.status, b"<h1>perchildd works</h1>" in answer.body) == (200, True)
     assert answer.fields["server"] == "perchildd"
+    log = machine.root / "var/log/perchildd/access.log"
+    wait_until(lambda: log.read_text().startswith("localhost:80 "), "the first line is written, of a host that has no name")
     assert machine.run("perchildd", "-t").strip() == "Syntax OK"
     assert re.match(r"serving \d+ hosts? of 1 user, \d+ processes, generation 1$", machine.property("StatusText"))
     assert machine.run("sh", "-c", "ps -o user= -C pc:perchild | sort -u").strip() in {"perchild", ""}

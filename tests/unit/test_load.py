@@ -27,6 +27,6 @@ def test_as_many_lines_are_torn_as_are_missing_wherever_one_is_cut_in_two(tmp_pa
         path.write_text(other + line("r-1")[:at] + line("r-2") + line("r-1")[at:] + other)
         account = reconcile(report, [path])
         assert len(account.missing) == len(account.torn) == (2 if at >= len(HEAD) else len(account.torn)), at
-    path.write_text(other + line("r-1") + line("r-2") + other)
+    path.write_text(other + line("r-1") + "localhost:80 " + other + line("r-2") + other)
     account = reconcile(report, [path])
     assert (account.torn, account.missing, account.doubled, account.wrong) == ((), (), (), ())
