@@ -1,7 +1,7 @@
 /* child_case.h - a whole child made by hand: record, tables, page, files; for the tests that let connections run through it.
  * Runs as:  the developer.   Sees: a directory of its own under /tmp.
  * Trusts:   the tests.   Distrusts: -
- * Before:   test_loop_tsan.c, tests/fuzz/fuzz_conn.c   After: - */
+ * Before:   tsan_case.h, h2_client.h, tests/fuzz/fuzz_conn.c   After: - */
 #ifndef CHILD_CASE_H
 #define CHILD_CASE_H
 
@@ -325,6 +325,19 @@ child_end(struct child_case *one)
     (void)close(one->own_inbox);
     (void)close(one->other_inbox);
     child_remove_directory(one->directory);
+}
+
+/* Whether a log that lies in memory says so; if not, what it says is printed. */
+static inline bool
+child_log_says(int fd, const char *text)
+{
+    static char said[65536];
+    ssize_t len = pread(fd, said, sizeof said - 1, 0);
+    said[len > 0 ? len : 0] = '\0';
+    if (strstr(said, text) != NULL)
+        return true;
+    printf("the log says: %s\n", said);
+    return false;
 }
 
 static inline uint64_t

@@ -90,6 +90,19 @@ h2_number(struct h2_client *client, uint8_t type, uint32_t stream, uint32_t numb
     return h2_frame(client, type, 0, stream, payload, sizeof payload);
 }
 
+#define H2_WIDE (4 << 20)
+
+/* Say first that the session and each stream may send H2_WIDE bytes before we have taken any. */
+static inline void
+h2_widen(struct h2_client *client)
+{
+    const uint8_t settings[6] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0, H2_WIDE >> 16, 0, 0};
+    (void)h2_frame(client, NGHTTP2_SETTINGS, 0, 0, settings, sizeof settings);
+    (void)h2_number(client, NGHTTP2_WINDOW_UPDATE, 0, H2_WIDE);
+    client->initial_window = H2_WIDE;
+    client->window += H2_WIDE;
+}
+
 struct h2_field { const char *name, *value; };
 
 static inline size_t

@@ -12,53 +12,20 @@
 /* flags: -D_GNU_SOURCE -fno-sanitize=address,undefined -fsanitize=thread */
 /* libs: -lpcre2-8 -lssl -lcrypto */
 /* libs: -lnghttp2 */
-#include <arpa/inet.h>
-#include <dirent.h>
 #include <poll.h>
 
 #include "h2_client.h"
+#include "tsan_case.h"
 
 #define CLIENTS 6
 #define ROUNDS 12
 #define ASKED 24
-#define MAX_ANSWERING 3
-#define WINDOW (4 << 20)
 
 static struct child_case one;
 static struct sockaddr_in address;
 static _Atomic uint32_t answers, resets;
 
 static const char *const targets[] = {"/small", "/ask", "/big", "/middle", "/list/", "/nothing", "/ask"};
-
-/* ------------------------------------------------------------------ the child's threads */
-
-static void *
-answer_questions(void *argument)
-{
-    struct pc_child *child = argument;
-    int slot = pc_worker_start(child, true);
-    child_must(slot >= 0, "pc_worker_start");
-    while (pc_worker_run(child, (uint32_t)slot) == PC_WORK_ASK)
-        pc_ask_answer(child, (uint32_t)slot, 200, "text/plain", "asked\n", 6);
-    pc_worker_end(child, (uint32_t)slot);
-    return NULL;
-}
-
-static void *
-run_child(void *argument)
-{
-    struct pc_child *child = argument;
-    pthread_t answering[MAX_ANSWERING];
-    unsigned count = 0;
-    pc_child_begin(child, false);
-    while (pc_child_main(child) == PC_MAIN_PYTHON)
-        if (count < MAX_ANSWERING && pthread_create(&answering[count], NULL, answer_questions, child) == 0)
-            count++;
-    pc_child_finish(child);
-    for (unsigned i = 0; i < count; i++)
-        (void)pthread_join(answering[i], NULL);
-    return NULL;
-}
 
 /* ------------------------------------------------------------------ clients */
 
@@ -73,14 +40,8 @@ h2_drive(struct h2_client *client)
 static void
 connect_client(struct h2_client *client)
 {
-    const uint8_t settings[6] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0, WINDOW >> 16, 0, 0};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    child_must(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0, "connect");
-    h2_begin(client, fd);
-    (void)h2_frame(client, NGHTTP2_SETTINGS, 0, 0, settings, sizeof settings);
-    (void)h2_number(client, NGHTTP2_WINDOW_UPDATE, 0, WINDOW);
-    client->initial_window = WINDOW;
-    client->window += WINDOW;
+    h2_begin(client, tsan_connect(&address));
+    h2_widen(client);
 }
 
 static bool
@@ -146,31 +107,13 @@ run_client(void *argument)
 /* ------------------------------------------------------------------ the claim */
 
 static void
-say_drain(void)
-{
-    const struct { uint8_t kind, zero; uint16_t small; uint32_t number; } say = {.kind = 8};
-    CHECK(send(one.control, &say, sizeof say, MSG_NOSIGNAL) == (ssize_t)sizeof say);
-}
-
-static void
 streams_of_many_threads_are_answered_and_nothing_is_left(void)
 {
-    pthread_t child, clients[CLIENTS];
-    socklen_t len = sizeof address;
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    child_must(listener >= 0 && bind(listener, (struct sockaddr *)&address, len) == 0 && listen(listener, 64) == 0, "listen");
-    child_must(getsockname(listener, (struct sockaddr *)&address, &len) == 0, "getsockname");
+    int listener = tsan_listen(&address);
     const struct child_plan plan = {.start_threads = 4, .max_threads = 6, .keep_alive_ms = 20000, .listeners = &address,
                                     .listener_count = 1, .listener_fd = listener, .log_fd = -1, .protocols = PC_PROTOCOL_H2C};
     child_new(&one, &plan);
-    child_must(pthread_create(&child, NULL, run_child, one.child) == 0, "pthread_create");
-    for (uintptr_t i = 0; i < CLIENTS; i++)
-        child_must(pthread_create(&clients[i], NULL, run_client, (void *)i) == 0, "pthread_create");
-    for (unsigned i = 0; i < CLIENTS; i++)
-        (void)pthread_join(clients[i], NULL);
-    say_drain();
-    (void)pthread_join(child, NULL);
+    tsan_serve(&one, run_client, CLIENTS);
     CHECK_EQ(atomic_load(&answers), CLIENTS * (ROUNDS - ROUNDS / 4) * (ASKED - ASKED / 5));
     CHECK_EQ(atomic_load(&resets), CLIENTS * (ROUNDS - ROUNDS / 4) * (ASKED / 5));
     CHECK_EQ(atomic_load(&one.child->open_count), 0);

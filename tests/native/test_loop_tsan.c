@@ -12,20 +12,18 @@
 /* libs: -lpcre2-8 -lssl -lcrypto */
 /* sources: h2.c h2head.c h2in.c h2out.c h2peek.c h2stream.c */
 /* libs: -lnghttp2 */
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 
-#include "child_case.h"
 #include "hand.h"
+#include "tsan_case.h"
 
 #define CLIENTS 8
 #define ROUNDS 25
 #define PIPELINE 6
-#define MAX_ANSWERING 3
 
 enum road { ACCEPTED, PASSED, PASSED_WITH_BYTES, ROADS };
 
@@ -39,52 +37,6 @@ struct trial {
 };
 
 static const char *const targets[] = {"small", "middle", "big", "ask", "list/", "nothing"};
-
-static int
-listen_on(struct sockaddr_in *ret_address)
-{
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    socklen_t len = sizeof *ret_address;
-    *ret_address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    child_must(fd >= 0 && bind(fd, (struct sockaddr *)ret_address, len) == 0 && listen(fd, 256) == 0, "listen");
-    child_must(getsockname(fd, (struct sockaddr *)ret_address, &len) == 0, "getsockname");
-    return fd;
-}
-
-/* ------------------------------------------------------------------ the child's threads */
-
-static void *
-answer_questions(void *argument)
-{
-    struct pc_child *child = argument;
-    int slot = pc_worker_start(child, true);
-    child_must(slot >= 0, "pc_worker_start");
-    while (pc_worker_run(child, (uint32_t)slot) == PC_WORK_ASK) {
-        struct pc_question question;
-        CHECK(pc_ask_question(child, (uint32_t)slot, &question) == 0 && strcmp(question.handler, "whoami") == 0);
-        pc_ask_answer(child, (uint32_t)slot, 200, "text/plain", "asked\n", 6);
-    }
-    pc_worker_end(child, (uint32_t)slot);
-    return NULL;
-}
-
-/* What perchild/child/main.py does, without Python. */
-static void *
-run_child(void *argument)
-{
-    struct trial *trial = argument;
-    struct pc_child *child = trial->one.child;
-    pthread_t answering[MAX_ANSWERING];
-    unsigned count = 0;
-    pc_child_begin(child, false);
-    while (pc_child_main(child) == PC_MAIN_PYTHON)
-        if (count < MAX_ANSWERING && pthread_create(&answering[count], NULL, answer_questions, child) == 0)
-            count++;
-    pc_child_finish(child);
-    for (unsigned i = 0; i < count; i++)
-        (void)pthread_join(answering[i], NULL);
-    return NULL;
-}
 
 /* ------------------------------------------------------------------ another child, which passes connections on */
 
@@ -312,7 +264,7 @@ start_trial(struct trial *trial, int log_fd)
     memset(trial, 0, sizeof *trial);
     (void)pthread_mutex_init(&trial->accept_lock, NULL);
     for (int i = 0; i < 2; i++)
-        trial->listeners[i] = listen_on(&trial->addresses[i]);
+        trial->listeners[i] = tsan_listen(&trial->addresses[i]);
     const struct child_plan plan = {.start_threads = 4, .max_threads = 6, .keep_alive_ms = 20000, .listeners = trial->addresses,
                                     .listener_count = 2, .listener_fd = trial->listeners[0], .log_fd = log_fd};
     child_new(&trial->one, &plan);
@@ -334,13 +286,12 @@ every_request_is_answered_once_and_nothing_is_left(void)
     int log_fd = child_memfd("log", "", 0), log_copy = fcntl(log_fd, F_DUPFD_CLOEXEC, 3);
     struct trial trial;
     struct client clients[CLIENTS] = {0};
-    pthread_t threads[CLIENTS], child_thread, reload_thread;
+    pthread_t threads[CLIENTS];
     start_trial(&trial, log_fd);
-    child_must(pthread_create(&child_thread, NULL, run_child, &trial) == 0, "pthread_create");
-    child_must(pthread_create(&reload_thread, NULL, reload_routes, &trial) == 0, "pthread_create");
+    pthread_t child_thread = tsan_start(tsan_run_child, trial.one.child), reload_thread = tsan_start(reload_routes, &trial);
     for (uint32_t i = 0; i < CLIENTS; i++) {
         clients[i] = (struct client){.trial = &trial, .number = i};
-        child_must(pthread_create(&threads[i], NULL, run_client, &clients[i]) == 0, "pthread_create");
+        threads[i] = tsan_start(run_client, &clients[i]);
     }
     uint32_t answers = 0;
     for (uint32_t i = 0; i < CLIENTS; i++) {
@@ -349,7 +300,7 @@ every_request_is_answered_once_and_nothing_is_left(void)
     }
     atomic_store(&trial.is_over, true);
     (void)pthread_join(reload_thread, NULL);
-    tell(&trial, 8, -1); /* DRAIN: the child ends when its last connection has */
+    tell(&trial, TSAN_DRAIN, -1); /* the child ends when its last connection has */
     (void)pthread_join(child_thread, NULL);
     CHECK_EQ(answers, atomic_load(&trial.wanted));
     CHECK_EQ(answers, CLIENTS * (ROUNDS - ROUNDS / 5) * PIPELINE);
@@ -373,14 +324,13 @@ a_draining_child_finishes_what_is_open(void)
 {
     struct trial trial;
     struct client client = {.trial = &trial};
-    pthread_t child_thread;
     char raw[256];
     start_trial(&trial, -1);
-    child_must(pthread_create(&child_thread, NULL, run_child, &trial) == 0, "pthread_create");
+    pthread_t child_thread = tsan_start(tsan_run_child, trial.one.child);
     size_t len = put_request(raw, sizeof raw, "small", false);
     connect_client(&client, raw, len);
     CHECK(take_answer(&client, "small"));
-    tell(&trial, 8, -1);
+    tell(&trial, TSAN_DRAIN, -1);
     while (!atomic_load(&trial.one.child->is_draining))
         (void)sched_yield();
     CHECK(send(client.fd, raw, len, MSG_NOSIGNAL) == (ssize_t)len);

@@ -20,7 +20,6 @@
 /* flags: -Wl,--wrap=SSL_get_certificate,--wrap=SSL_get_peer_cert_chain,--wrap=SSL_get_error,--wrap=SSL_get_shutdown */
 /* libs: -lpcre2-8 -lssl -lcrypto */
 /* libs: -lnghttp2 */
-#include <arpa/inet.h>
 #include <poll.h>
 
 #include "tls_case.h"
@@ -33,12 +32,11 @@ static ssize_t tls_take(void *room, size_t len);
 #define H2_TAKE(fd, room, len) tls_take((room), (len))
 
 #include "h2_client.h"
+#include "tsan_case.h"
 
 #define CLIENTS 4
 #define ROUNDS 6
 #define ASKED 24
-#define MAX_ANSWERING 3
-#define WINDOW (4 << 20)
 #define LOG_BYTES (1 << 20)
 
 static struct child_case one;
@@ -168,34 +166,6 @@ log_format(void)
     return (struct pc_slice){ops, len};
 }
 
-static void *
-answer_questions(void *argument)
-{
-    struct pc_child *child = argument;
-    int slot = pc_worker_start(child, true);
-    child_must(slot >= 0, "pc_worker_start");
-    while (pc_worker_run(child, (uint32_t)slot) == PC_WORK_ASK)
-        pc_ask_answer(child, (uint32_t)slot, 200, "text/plain", "asked\n", 6);
-    pc_worker_end(child, (uint32_t)slot);
-    return NULL;
-}
-
-static void *
-run_child(void *argument)
-{
-    struct pc_child *child = argument;
-    pthread_t answering[MAX_ANSWERING];
-    unsigned count = 0;
-    pc_child_begin(child, false);
-    while (pc_child_main(child) == PC_MAIN_PYTHON)
-        if (count < MAX_ANSWERING && pthread_create(&answering[count], NULL, answer_questions, child) == 0)
-            count++;
-    pc_child_finish(child);
-    for (unsigned i = 0; i < count; i++)
-        (void)pthread_join(answering[i], NULL);
-    return NULL;
-}
-
 /* ------------------------------------------------------------------ clients */
 
 static ssize_t
@@ -241,18 +211,13 @@ h2_drive(struct h2_client *client)
 static void
 connect_client(struct h2_client *client)
 {
-    const uint8_t settings[6] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0, WINDOW >> 16, 0, 0};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    child_must(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0, "connect");
+    int fd = tsan_connect(&address);
     over = SSL_new(client_ctx);
     tls_must(over != NULL && SSL_set_fd(over, fd) == 1 && SSL_set_tlsext_host_name(over, "own.test") == 1, "SSL_new");
     tls_must(SSL_connect(over) == 1, "SSL_connect");
     child_must(fcntl(fd, F_SETFL, O_NONBLOCK) == 0, "O_NONBLOCK");
     h2_begin(client, fd);
-    (void)h2_frame(client, NGHTTP2_SETTINGS, 0, 0, settings, sizeof settings);
-    (void)h2_number(client, NGHTTP2_WINDOW_UPDATE, 0, WINDOW);
-    client->initial_window = WINDOW;
-    client->window += WINDOW;
+    h2_widen(client);
 }
 
 static void
@@ -301,13 +266,6 @@ run_client(void *argument)
 
 /* ------------------------------------------------------------------ the claim */
 
-static void
-say_drain(void)
-{
-    const struct { uint8_t kind, zero; uint16_t small; uint32_t number; } say = {.kind = 8};
-    CHECK(send(one.control, &say, sizeof say, MSG_NOSIGNAL) == (ssize_t)sizeof say);
-}
-
 /* Each line says the same of the same client. */
 static void
 check_log(int fd)
@@ -329,12 +287,8 @@ check_log(int fd)
 static void
 no_thread_but_the_sessions_touches_its_ssl(void)
 {
-    pthread_t child, clients[CLIENTS];
-    socklen_t len = sizeof address;
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), log = memfd_create("log", MFD_CLOEXEC);
-    address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    child_must(listener >= 0 && bind(listener, (struct sockaddr *)&address, len) == 0 && listen(listener, 64) == 0, "listen");
-    child_must(getsockname(listener, (struct sockaddr *)&address, &len) == 0 && log >= 0, "getsockname");
+    int listener = tsan_listen(&address), log = memfd_create("log", MFD_CLOEXEC);
+    child_must(log >= 0, "memfd_create");
     const int keys[] = {tls_key_fd(own->key_pem)};
     int tickets = memfd_create("tickets", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     child_must(tickets >= 0 && pc_tickets_rotate(-1, tickets) == 0, "tickets");
@@ -344,13 +298,7 @@ no_thread_but_the_sessions_touches_its_ssl(void)
         .key_fds = keys, .key_count = 1, .has_tickets = true, .ticket_fd = tickets, .log_format = log_format(),
     };
     child_new(&one, &plan);
-    child_must(pthread_create(&child, NULL, run_child, one.child) == 0, "pthread_create");
-    for (uintptr_t i = 0; i < CLIENTS; i++)
-        child_must(pthread_create(&clients[i], NULL, run_client, (void *)i) == 0, "pthread_create");
-    for (unsigned i = 0; i < CLIENTS; i++)
-        (void)pthread_join(clients[i], NULL);
-    say_drain();
-    (void)pthread_join(child, NULL);
+    tsan_serve(&one, run_client, CLIENTS);
     CHECK_EQ(atomic_load(&answers), CLIENTS * (ROUNDS - ROUNDS / 3) * ASKED);
     CHECK_EQ(atomic_load(&one.child->open_count), 0);
     CHECK_EQ(child_counter(&one, PC_C_TLS_HANDSHAKES), CLIENTS * ROUNDS);

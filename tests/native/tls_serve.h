@@ -112,13 +112,7 @@ drive(void)
 static inline bool
 logged(const char *text)
 {
-    static char log[65536];
-    ssize_t len = pread(log_fd, log, sizeof log - 1, 0);
-    log[len > 0 ? len : 0] = '\0';
-    if (strstr(log, text) != NULL)
-        return true;
-    printf("the log: %s\n", log);
-    return false;
+    return child_log_says(log_fd, text);
 }
 
 static inline struct pc_conn *
