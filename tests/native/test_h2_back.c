@@ -44,13 +44,27 @@ start(int room)
     CHECK(client.has_settings && client.settings_acks == 1);
 }
 
+/* A request that the back end has read. Returns the socket that the back end answers it on. */
+static int
+reach(int listener, int32_t *ret_id)
+{
+    *ret_id = h2_get(&client, "/http/x");
+    settle();
+    int back = take_connection(listener);
+    (void)take(back);
+    return back;
+}
+
+/* The client goes, and then the back end. */
 static void
-stop(void)
+stop(int back)
 {
     h2_end(&client);
     drive();
     CHECK_EQ(atomic_load(&one.child->open_count), 0);
     CHECK_EQ(child_counter(&one, PC_C_CONNECTIONS), 0);
+    let_go();
+    hang_up(back);
 }
 
 /* ------------------------------------------------------------------ claims: interim responses */
@@ -69,10 +83,8 @@ early_hints_go_to_streams_if_the_configuration_says_so(void)
         one.child->config->h2.early_hints = rows[i].is_on;
         interim_policy = rows[i].policy;
         start(1 << 20);
-        int32_t id = h2_get(&client, "/http/x");
-        settle();
-        int back = take_connection(listener);
-        (void)take(back);
+        int32_t id;
+        int back = reach(listener, &id);
         put(back, HINTS "HTTP/1.1 102 \r\n\r\n");
         settle();
         CHECK_FOR(rows[i].heard, strcmp(h2_answer(&client, id)->interim_fields, rows[i].heard) == 0);
@@ -81,9 +93,7 @@ early_hints_go_to_streams_if_the_configuration_says_so(void)
         settle();
         CHECK(h2_answer(&client, id)->status == 200 && h2_answer(&client, id)->has_ended && h2_answer(&client, id)->body_len == 2);
         CHECK_FOR(rows[i].heard, strcmp(h2_answer(&client, id)->interim_fields, rows[i].heard) == 0);
-        stop();
-        let_go();
-        hang_up(back);
+        stop(back);
     }
     one.child->config->h2.early_hints = 0;
     interim_policy = NULL;
@@ -111,10 +121,8 @@ hints_are_a_bounded_part_of_a_stream(void)
     CHECK(answer->has_ended && answer->status == 200 && answer->interim == 3);
     CHECK(strncmp(answer->interim_fields, ":status: 103\nx-a: 1\n:status: 103\nl: xxx", 39) == 0);
     CHECK(h2_answer(&client, other)->has_ended);
-    stop();
+    stop(back);
     one.child->config->h2.early_hints = 0;
-    let_go();
-    hang_up(back);
     close_listener(listener, "http.sock");
 }
 
@@ -139,10 +147,8 @@ hints_are_not_kept_for_a_client_that_takes_nothing(void)
     settle();
     CHECK_EQ(h2_answer(&client, id)->interim, 0);
     CHECK(h2_answer(&client, id)->has_ended && h2_answer(&client, id)->status == 200);
-    stop();
+    stop(back);
     one.child->config->h2.early_hints = 0;
-    let_go();
-    hang_up(back);
     close_listener(listener, "http.sock");
 }
 
@@ -158,19 +164,15 @@ a_head_that_cannot_be_sent_resets_its_stream(void)
         len += (size_t)snprintf(text + len, sizeof text - len, "X-%d: %s\r\n", i, value);
     (void)snprintf(text + len, sizeof text - len, "\r\n");
     start(1 << 20);
-    int32_t id = h2_get(&client, "/http/x");
-    settle();
-    int back = take_connection(listener);
-    (void)take(back);
+    int32_t id;
+    int back = reach(listener, &id);
     put(back, text);
     settle();
     CHECK(h2_answer(&client, id)->is_reset && h2_answer(&client, id)->reset_code == NGHTTP2_INTERNAL_ERROR);
     int32_t other = h2_get(&client, "/small");
     settle();
     CHECK(h2_answer(&client, other)->has_ended && !client.has_goaway);
-    stop();
-    let_go();
-    hang_up(back);
+    stop(back);
     close_listener(listener, "http.sock");
 }
 
@@ -202,9 +204,7 @@ trailers_end_their_stream(void)
         CHECK(h2_answer(&client, id)->has_ended && !h2_answer(&client, id)->is_reset && h2_answer(&client, id)->body_len == rows[i / 2].len);
         CHECK_FOR(h2_answer(&client, id)->trailers, strcmp(h2_answer(&client, id)->trailers, "x-sum: 1\ngrpc-status: 0\n") == 0);
         CHECK_EQ(kept(), 1);
-        stop();
-        let_go();
-        hang_up(back);
+        stop(back);
     }
     close_listener(listener, "http.sock");
 }
@@ -216,10 +216,8 @@ trailers_wait_for_the_body_in_front_of_them(void)
     static char body[100000];
     int listener = open_listener("http.sock", 8);
     start(1 << 20);
-    int32_t id = h2_get(&client, "/http/x");
-    settle();
-    int back = take_connection(listener);
-    (void)take(back);
+    int32_t id;
+    int back = reach(listener, &id);
     put(back, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n186a0\r\n");
     for (size_t at = 0; at < sizeof body;) {
         ssize_t count = send(back, body + at, sizeof body - at, MSG_NOSIGNAL);
@@ -237,9 +235,7 @@ trailers_wait_for_the_body_in_front_of_them(void)
     settle();
     CHECK(h2_answer(&client, id)->body_len == sizeof body && h2_answer(&client, id)->has_ended);
     CHECK(strcmp(h2_answer(&client, id)->trailers, "x-sum: 1\n") == 0);
-    stop();
-    let_go();
-    hang_up(back);
+    stop(back);
     close_listener(listener, "http.sock");
 }
 
@@ -249,10 +245,8 @@ bad_trailers_reset_their_stream(void)
 {
     int listener = open_listener("http.sock", 8);
     start(1 << 20);
-    int32_t id = h2_get(&client, "/http/x");
-    settle();
-    int back = take_connection(listener);
-    (void)take(back);
+    int32_t id;
+    int back = reach(listener, &id);
     put(back, CHUNKED "2\r\nab\r\n0\r\nX-Sum : 1\r\n\r\n");
     settle();
     CHECK(h2_answer(&client, id)->is_reset && h2_answer(&client, id)->reset_code == NGHTTP2_INTERNAL_ERROR);
@@ -263,16 +257,11 @@ bad_trailers_reset_their_stream(void)
     CHECK(h2_answer(&client, other)->has_ended && !client.has_goaway);
     client.initial_window = 0;
     (void)h2_frame(&client, NGHTTP2_SETTINGS, 0, 0, "\0\4\0\0\0\0", 6);
-    id = h2_get(&client, "/http/x");
-    settle();
-    back = take_connection(listener);
-    (void)take(back);
+    back = reach(listener, &id);
     put(back, CHUNKED "2\r\nab\r\n0\r\nX-Sum: 1\r\n\r\n");
     settle();
     CHECK(h2_answer(&client, id)->has_head && !h2_answer(&client, id)->has_ended && h2_answer(&client, id)->body_len == 0);
-    stop();
-    let_go();
-    hang_up(back);
+    stop(back);
     close_listener(listener, "http.sock");
 }
 
@@ -308,9 +297,7 @@ a_requests_trailers_end_here(void)
             settle();
             CHECK(h2_answer(&client, id)->status == 200 && h2_answer(&client, id)->has_ended);
         }
-        stop();
-        let_go();
-        hang_up(back);
+        stop(back);
     }
     close_listener(listener, "http.sock");
 }
