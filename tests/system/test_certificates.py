@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -76,6 +77,40 @@ def shows(lab: TlsLab, one: Certificate) -> bool:
     return lab.shown("alice") == der_of(one)
 
 
+class Visitors:
+    """Clients that come to alice all the time, until the block ends; none may be refused. seen: the certificates that they were shown."""
+
+    def __init__(self, lab: TlsLab, count: int) -> None:
+        self.lab = lab
+        self.seen: set[bytes] = set()
+        self.wrong: list[Exception] = []
+        self._is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._visit) for _ in range(count)]
+
+    def __enter__(self) -> Self:
+        for one in self._threads:
+            one.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._is_over.set()
+        for one in self._threads:
+            one.join()
+        if reason[0] is None:
+            assert self.wrong == []
+
+    def wait_seen(self, count: int = 1) -> None:
+        """Wait until so many certificates have been shown, or somebody was refused."""
+        wait_until(lambda: len(self.seen) >= count or self.wrong, f"a visitor has seen {count} of them")
+
+    def _visit(self) -> None:
+        while not self._is_over.is_set():
+            try:
+                self.seen.add(self.lab.shown("alice"))
+            except (OSError, AssertionError) as error:
+                self.wrong.append(error)
+
+
 @pytest.fixture
 def lab(made: dict[str, Certificate]) -> Iterator[TlsLab]:
     """A running server."""
@@ -102,37 +137,20 @@ KEPT = "until then the host goes on with what it had"
 @pytest.mark.parametrize("order", [("cert", "key"), ("key", "cert")])
 def test_half_a_pair_breaks_no_handshake(lab: TlsLab, made: dict[str, Certificate], order: tuple[str, str]) -> None:
     """Clients come all the time: they see the old certificate until the pair is whole, though the first half is long read by then."""
-    seen: set[bytes] = set()
-    wrong: list[Exception] = []
-    is_over = threading.Event()
-
-    def visit() -> None:
-        while not is_over.is_set():
-            try:
-                seen.add(lab.shown("alice"))
-            except (OSError, AssertionError) as error:
-                wrong.append(error)
-
     child = lab.child_of("alice")
-    visitor = threading.Thread(target=visit)
-    visitor.start()
-    try:
-        wait_until(lambda: seen or wrong, "the visitor has seen the first one")
+    with Visitors(lab, 1) as visitors:
+        visitors.wait_seen()
         first, last = ({"cert": (made["second"].cert, lab.files("alice").cert), "key": (made["second"].key, lab.files("alice").key)}[one]
                        for one in order)
         shutil.copy(*first)
         wait_until(lambda: KEPT in lab.error_log(), "the log to say what is wrong")
         assert lab.shown("alice") == der_of(made["first"])
         assert lab.child_of("alice") == child
-        assert seen == {der_of(made["first"])}
+        assert visitors.seen == {der_of(made["first"])}
         assert lab.reload()["ok"]
         assert lab.shown("alice") == der_of(made["first"])
         shutil.copy(*last)
         wait_until(lambda: lab.shown("alice") == der_of(made["second"]), "alice's certificate to be taken up")
-    finally:
-        is_over.set()
-        visitor.join()
-    assert wrong == []
     assert "is not that of the certificate" in lab.error_log()
     assert "TLS of alice.test is out of order" not in lab.error_log()
 
@@ -168,31 +186,14 @@ def test_a_reload_takes_it_up_too(lab: TlsLab, made: dict[str, Certificate]) -> 
 
 def test_reloads_swap_certificates_without_a_failed_request(lab: TlsLab, made: dict[str, Certificate]) -> None:
     """Clients come all the time, and each sees one certificate or the other."""
-    seen: set[bytes] = set()
-    wrong: list[Exception] = []
-    is_over = threading.Event()
-
-    def visit() -> None:
-        while not is_over.is_set():
-            try:
-                seen.add(lab.shown("alice"))
-            except (OSError, AssertionError) as error:
-                wrong.append(error)
-
-    visitors = [threading.Thread(target=visit) for _ in range(3)]
-    for visitor in visitors:
-        visitor.start()
-    wait_until(lambda: seen, "a visitor has seen the first one")
-    for name in ("second", "first", "second"):
-        lab.put("alice", made[name])
-        lab.reload()
-        wait_until(partial(shows, lab, made[name]), "the certificate to be shown")
-    wait_until(lambda: len(seen) == 2 or wrong, "a visitor has seen the second one")
-    is_over.set()
-    for visitor in visitors:
-        visitor.join()
-    assert wrong == []
-    assert seen == {der_of(made["first"]), der_of(made["second"])}
+    with Visitors(lab, 3) as visitors:
+        visitors.wait_seen()
+        for name in ("second", "first", "second"):
+            lab.put("alice", made[name])
+            lab.reload()
+            wait_until(partial(shows, lab, made[name]), "the certificate to be shown")
+        visitors.wait_seen(2)
+    assert visitors.seen == {der_of(made["first"]), der_of(made["second"])}
 
 
 def test_a_sleeping_tenant_wakes_with_the_new_certificate(made: dict[str, Certificate]) -> None:
