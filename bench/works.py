@@ -69,8 +69,8 @@ WORKS: tuple[Work, ...] = (
     Work("tls-kept", "TLS 1.3, keep-alive", "1 KB files, kept TLS connections, each of one of 20 tenants",
          Handshakes("kept"), group=TLS),
     *(Work(f"h2-{streams}-{name}", f"HTTP/2, {title}, -m {streams}",
-           f"{title} files by h2load over TLS 1.3, {streams} {'streams' if streams > 1 else 'stream'} at once on each of 100 connections, "
-           "each of one of 20 tenants", Streams(f"/{name}.html", size, streams), group=TLS)
+           f"{title} files over TLS 1.3, {streams} {'streams' if streams > 1 else 'stream'} at once on each of 100 connections, of 20 tenants",
+           Streams(f"/{name}.html", size, streams), group=TLS)
       for streams in (1, 16) for name, title, size in (("1k", "1 KB", SMALL_BYTES), ("100k", "100 KB", LARGE_BYTES))),
 )
 
